@@ -1,0 +1,1 @@
+"""SipHash, XXH64 and Maglev."""

@@ -1,0 +1,1 @@
+"""HTTP/1.1: parser, canonical paths, routes, one request's life, pooled upstream connections."""

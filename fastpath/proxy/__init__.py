@@ -1,0 +1,1 @@
+"""TCP streams between clients and backends."""

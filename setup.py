@@ -1,0 +1,47 @@
+"""Builds the Cython engine; everything else about the package is in pyproject.toml."""
+
+import os
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+DEBUG = os.environ.get("PIAGENT_DEBUG") == "1"
+
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": False,
+    "wraparound": False,
+    "cdivision": True,
+    "initializedcheck": False,
+    "embedsignature": True,
+    "binding": True,
+    "auto_pickle": False,
+}
+
+# -fsigned-char: plain char is unsigned on ARM; the same code must mean the same everywhere.
+FLAGS = ["-fsigned-char", "-fvisibility=hidden", "-fno-semantic-interposition", "-Wall"]
+FLAGS += ["-O1", "-g3", "-DFP_DEBUG"] if DEBUG else ["-O3", "-g"]
+
+
+def extensions() -> list[Extension]:
+    """One extension a .pyx file, named by its path."""
+    return [
+        Extension(
+            ".".join(source.with_suffix("").parts),
+            [str(source)],
+            extra_compile_args=FLAGS,
+        )
+        for source in sorted(Path("fastpath").rglob("*.pyx"))
+    ]
+
+
+setup(
+    ext_modules=cythonize(
+        extensions(),
+        compiler_directives=DIRECTIVES,
+        build_dir="build/cython",
+        annotate=bool(os.environ.get("PIAGENT_ANNOTATE")),
+        nthreads=os.cpu_count() or 1,
+    )
+)
