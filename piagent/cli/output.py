@@ -1,0 +1,35 @@
+"""What every command shares: how it fails, how it prints JSON and columns."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+FAILED = 1
+WRONG_INPUT = 2
+"""Exit code for wrong usage or configuration, as argparse gives it."""
+
+
+class Failure(Exception):
+    """Ends a command: its text goes to stderr, its code becomes the exit code."""
+
+    def __init__(self, text: str, code: int = FAILED) -> None:
+        """Take what to say, cure included, and the exit code."""
+        super().__init__(text)
+        self.code = code
+
+
+def print_json(value: Any) -> None:  # noqa: ANN401 -- whatever JSON can say
+    """Print a value as indented JSON."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def columns(rows: Iterable[Sequence[str]], indent: str = "") -> str:
+    """Align rows of text in columns two spaces apart, one line a row."""
+    table = [list(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)
+    return "\n".join(indent + line for line in lines)
