@@ -1,0 +1,1 @@
+"""The agent: builds the adapters, runs the election and health loops, reloads, stops in order."""

@@ -1,0 +1,243 @@
+"""The real server on a real Unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import stat
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from piagent.admin import server as server_module
+from piagent.admin.client import AskError, ask
+from piagent.admin.exposition import Family, Kind, Sample
+from piagent.admin.server import AdminError, AdminServer, bind
+from piagent.admin.status import RouteStatus, Status, VipStatus
+
+
+class Known:
+    """A source with one VIP and one route."""
+
+    ready = True
+
+    def status(self) -> Status:
+        vip = VipStatus(
+            address="127.0.0.9", state="owner", owner="pi-1", epoch=7, since=1, reason="silence"
+        )
+        return Status(
+            node="pi-1", cluster="home", version="0", started=1, ready=self.ready,
+            reason="ready" if self.ready else "no quorum", brokers=(), vips=(vip,), services=(),
+        )  # fmt: skip
+
+    def routes(self) -> tuple[RouteStatus, ...]:
+        route = RouteStatus(
+            gateway="web", name="api", host="", path="/", exact=False, service="api:80"
+        )
+        return (route,)
+
+    def metrics(self) -> Iterable[Family]:
+        return (Family("piagent_up", Kind.GAUGE, "Up.", (Sample({}, 1),)),)
+
+
+@asynccontextmanager
+async def serving(path: Path, source: Known | None = None) -> AsyncIterator[AdminServer]:
+    server = AdminServer(str(path), source or Known())
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+async def exchange(path: Path, data: bytes) -> bytes:
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    try:
+        writer.write(data)
+        if writer.can_write_eof():
+            writer.write_eof()
+        return await reader.read()
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+
+
+def get(target: str, method: str = "GET") -> bytes:
+    return f"{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (get("/healthz"), 200),
+        (get("/readyz"), 200),
+        (get("/metrics"), 200),
+        (get("/api/v1/status?x=1"), 200),
+        (get("/api/v1/vips"), 200),
+        (get("/api/v1/services"), 200),
+        (get("/api/v1/routes", "HEAD"), 200),
+        (get("/nothing"), 404),
+        (get("//["), 404),
+        (get("/healthz", "POST"), 405),
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"x" * 40_000 + b"\r\n\r\n", 431),
+        (b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nab", 405),
+    ],
+)
+def test_request_gets_its_status(tmp_path: Path, request_bytes: bytes, status: int) -> None:
+    async def scenario() -> bytes:
+        async with serving(tmp_path / "admin.sock"):
+            return await exchange(tmp_path / "admin.sock", request_bytes)
+
+    reply = asyncio.run(scenario())
+    assert reply.startswith(f"HTTP/1.1 {status} ".encode())
+    head, _, body = reply.partition(b"\r\n\r\n")
+    if status >= 400:
+        assert set(json.loads(body)) == {"error", "detail"}
+    if status == 405:
+        assert b"allow: get, head" in head.lower()
+    if request_bytes.startswith(b"HEAD"):
+        assert body == b""
+
+
+def test_not_ready_is_503_with_the_reason(tmp_path: Path) -> None:
+    async def scenario() -> bytes:
+        source = Known()
+        source.ready = False
+        async with serving(tmp_path / "admin.sock", source):
+            return await exchange(tmp_path / "admin.sock", get("/readyz"))
+
+    reply = asyncio.run(scenario())
+    assert reply.startswith(b"HTTP/1.1 503 ")
+    assert b"no quorum" in reply
+
+
+def test_connection_is_kept_for_further_requests(tmp_path: Path) -> None:
+    one = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+
+    async def scenario() -> bytes:
+        async with serving(tmp_path / "admin.sock"):
+            return await exchange(tmp_path / "admin.sock", one + one + get("/readyz"))
+
+    assert asyncio.run(scenario()).count(b"HTTP/1.1 200 ") == 3
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=300))
+def test_no_bytes_end_the_server(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "admin.sock"
+
+    async def scenario() -> bytes:
+        async with serving(path):
+            await exchange(path, data)
+            return await exchange(path, get("/healthz"))
+
+    assert asyncio.run(scenario()).endswith(b"ok\n")
+
+
+def test_silent_client_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "REQUEST_S", 0.05)
+
+    async def scenario() -> bytes:
+        async with serving(tmp_path / "admin.sock"):
+            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "admin.sock"))
+            try:
+                return await asyncio.wait_for(reader.read(), 10)
+            finally:
+                writer.close()
+
+    assert asyncio.run(scenario()) == b""
+
+
+def test_too_many_connections_are_closed_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 1)
+
+    async def scenario() -> tuple[bytes, bytes]:
+        path = tmp_path / "admin.sock"
+        async with serving(path):
+            reader, writer = await asyncio.open_unix_connection(str(path))
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            first = await reader.readuntil(b"ok\n")
+            second = await exchange(path, get("/healthz"))
+            writer.close()
+            return first, second
+
+    first, second = asyncio.run(scenario())
+    assert first.startswith(b"HTTP/1.1 200 ")
+    assert second == b""
+
+
+def test_socket_is_for_owner_and_group_only_and_goes_away(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "admin.sock"
+
+    async def scenario() -> int:
+        async with serving(path):
+            return stat.S_IMODE(os.stat(path).st_mode)
+
+    assert asyncio.run(scenario()) == 0o660
+    assert not path.exists()
+
+
+def test_socket_of_a_dead_process_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    bind(str(path)).close()
+    assert path.exists()
+    bind(str(path)).close()
+
+
+def test_socket_of_a_living_process_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    with bind(str(path)), pytest.raises(AdminError, match="another agent is running"):
+        bind(str(path))
+
+
+def test_other_file_in_the_place_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    path.write_text("precious")
+    with pytest.raises(AdminError, match="no socket"):
+        bind(str(path))
+    assert path.read_text() == "precious"
+
+
+def test_path_too_long_for_a_socket_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(AdminError, match="too long"):
+        bind(str(tmp_path / ("x" * 120)))
+
+
+def test_client_decodes_what_the_server_says(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+
+    async def scenario() -> Status:
+        async with serving(path):
+            return await asyncio.to_thread(ask, str(path), "/api/v1/status", Status)
+
+    assert asyncio.run(scenario()) == Known().status()
+
+
+def test_client_says_that_no_agent_is_running(tmp_path: Path) -> None:
+    with pytest.raises(AskError, match="not running"):
+        ask(str(tmp_path / "admin.sock"), "/api/v1/status", Status)
+
+
+def test_client_gives_up_on_a_process_that_is_not_piagent(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+
+    async def scenario() -> str:
+        async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(await reader.read(100))
+            writer.close()
+
+        async with await asyncio.start_unix_server(echo, str(path)):
+            with pytest.raises(AskError) as caught:
+                await asyncio.to_thread(ask, str(path), "/api/v1/status", Status)
+        return str(caught.value)
+
+    assert str(path) in asyncio.run(scenario())
