@@ -7,6 +7,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 DEBUG = os.environ.get("PIAGENT_DEBUG") == "1"
+PROBE = os.environ.get("PIAGENT_PROBE") == "1"
 
 DIRECTIVES = {
     "language_level": 3,
@@ -25,7 +26,7 @@ FLAGS += ["-O1", "-g3", "-DFP_DEBUG"] if DEBUG else ["-O3", "-g"]
 
 
 def extensions() -> list[Extension]:
-    """One extension a .pyx file, named by its path."""
+    """One extension a .pyx file, named by its path; `_probe.pyx` files only for the tests."""
     return [
         Extension(
             ".".join(source.with_suffix("").parts),
@@ -33,6 +34,7 @@ def extensions() -> list[Extension]:
             extra_compile_args=FLAGS,
         )
         for source in sorted(Path("fastpath").rglob("*.pyx"))
+        if PROBE or source.stem != "_probe"
     ]
 
 

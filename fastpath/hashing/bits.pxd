@@ -1,0 +1,27 @@
+"""Bytes and bits: little-endian loads from any address, and rotation."""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+cdef extern from "<endian.h>" nogil:
+    uint32_t le32toh(uint32_t word)
+    uint64_t le64toh(uint64_t word)
+
+
+cdef inline uint32_t load_le32(const uint8_t *data) noexcept nogil:
+    """Four bytes as a number; memcpy, because `data` may be unaligned."""
+    cdef uint32_t word
+    memcpy(&word, data, sizeof(word))
+    return le32toh(word)
+
+
+cdef inline uint64_t load_le64(const uint8_t *data) noexcept nogil:
+    """Eight bytes as a number."""
+    cdef uint64_t word
+    memcpy(&word, data, sizeof(word))
+    return le64toh(word)
+
+
+cdef inline uint64_t rotate_left(uint64_t word, int count) noexcept nogil:
+    """`count`: 1 to 63."""
+    return (word << count) | (word >> (64 - count))
