@@ -101,7 +101,9 @@ def test_ctrl_c_ends_quietly(
 def test_it_runs_as_a_module() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "piagent.cli", "--version"],
-        capture_output=True, text=True, check=True,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout == f"piagent {__version__}\n"
 
@@ -110,7 +112,9 @@ def test_importing_the_command_line_imports_nothing_heavy() -> None:
     heavy = {"asyncio", "msgspec", "paho", "pyroute2", "netifaces", "tomli", "fastpath", "rich"}
     done = subprocess.run(
         [sys.executable, "-c", "import sys, piagent.cli; print(*sys.modules)"],
-        capture_output=True, text=True, check=True,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert not heavy & set(done.stdout.split())
 

@@ -1,0 +1,332 @@
+"""HTTP routes: which one a request takes, and why.
+
+The rules of this file are the gateway's; the engine has the same ones in its own language, and a
+test holds both together.
+
+Hosts
+    `canonical_host`: lower case, the port and one trailing dot taken off. A route's host is ""
+    (any), an exact name, or `*.suffix`: the suffix with one label before it (`one-label`) or with
+    one and more (`any-depth`), never the bare suffix.
+Paths
+    `canonical_path`, then compared byte by byte. An exact path is just that: `/a` is not `/a/`. A
+    prefix goes by elements, a trailing slash on either side does not count: `/a` and `/a/` both
+    match `/a`, `/a/` and `/a/b`, but not `/ab`; `/` matches everything.
+Order
+    The first entry that matches wins: exact hosts, then wildcards, then any host; more characters
+    in the host before fewer; an exact path before a prefix; more elements before fewer; then the
+    route's name. The order in the file never matters.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+
+from piagent.core.model import PathKind, Route, Wildcard
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from piagent.core.plan import PlannedGateway, PlannedRoute
+
+UNRESERVED: Final = frozenset((string.ascii_letters + string.digits + "-._~").encode())
+"""RFC 3986, section 2.3: means the same with and without percent-encoding."""
+KEPT: Final = UNRESERVED | frozenset(b"/:@!$&'()*+,;=")
+"""What may stand in a path as it is: RFC 3986, section 3.3, pchar and the slash."""
+
+_HOST: Final = re.compile(
+    r"(?P<name>[a-z0-9_-]+(?:\.[a-z0-9_-]+)*)\.?(?P<port>:[0-9]{1,5})?"
+    r"|(?P<literal>\[[0-9a-f:.]+\])(?P<literal_port>:[0-9]{1,5})?"
+)
+HOST_LENGTH_MAX: Final = 255
+PORT_MAX: Final = 65535
+
+
+class RequestProblem(StrEnum):
+    """Why a request gets no route."""
+
+    HOST = "malformed host"
+    NOT_ABSOLUTE = "the path does not begin with a slash"
+    CHARACTER = "a control, white space or non-ASCII character, or a # in the path"
+    ESCAPE = "a % in the path is not followed by two hex digits"
+    NUL = "an encoded NUL in the path"
+    ABOVE_ROOT = "the path leads above the root"
+    METHOD = "the method is never forwarded"
+    ASTERISK = "the target * goes only with OPTIONS"
+    NO_ROUTE = "no route matches"
+    NO_BACKEND = "the route has no backend"
+
+
+class BadRequestError(ValueError):
+    """A host or path that has no canonical form; answered with 400."""
+
+    def __init__(self, problem: RequestProblem) -> None:
+        """Take what is wrong."""
+        super().__init__(problem.value)
+        self.problem = problem
+
+
+def canonical_host(raw: str) -> str:
+    """Return a Host field in its one form: lower case, without port and trailing dot.
+
+    A name is made of labels of letters, digits, `-` and `_`; an IPv6 literal keeps its brackets.
+    Raises BadRequestError for anything else, an empty host and an impossible port (0 or above 65535).
+    """
+    found = _HOST.fullmatch(raw.lower()) if raw.isascii() and len(raw) <= HOST_LENGTH_MAX else None
+    if found is None:
+        raise BadRequestError(RequestProblem.HOST)
+    port = found["port"] or found["literal_port"]
+    if port is not None and not 1 <= int(port[1:]) <= PORT_MAX:
+        raise BadRequestError(RequestProblem.HOST)
+    return found["name"] or found["literal"]
+
+
+def canonical_path(raw: bytes | str) -> str:
+    r"""Return a request's path (without its query) in its one form; twice is the same as once.
+
+    In this order: `%xx` of an unreserved character is decoded; the other escapes stay, in upper
+    case, so an encoded slash or backslash is an ordinary character of its element; a printable
+    character that RFC 3986 does not allow in a path (one of "<>[\]^`{|}) is encoded; empty elements
+    (`//`) are dropped; `.` and `..` are resolved. A path that ends in `/`, `/.` or `/..` ends in `/`
+    afterwards.
+
+    Raises BadRequestError: no slash at the beginning; a control character, white space, a byte above
+    126 or `#`; a `%` without two hex digits; `%00`; `..` above the root. A `?` ends a path, so a
+    caller never passes one; it is refused too.
+    """
+    data = raw.encode("ascii", "replace") if isinstance(raw, str) else raw
+    if not data.startswith(b"/"):
+        raise BadRequestError(RequestProblem.NOT_ABSOLUTE)
+    elements: list[str] = []
+    for element in _respell(data).split("/"):
+        if element == "..":
+            if not elements:
+                raise BadRequestError(RequestProblem.ABOVE_ROOT)
+            elements.pop()
+        elif element not in {"", "."}:
+            elements.append(element)
+    path = "/" + "/".join(elements)
+    is_folder = element in {"", ".", ".."}
+    return path + "/" if is_folder and elements else path
+
+
+def _respell(data: bytes) -> str:
+    """Give every character of a path its one spelling."""
+    out: list[str] = []
+    i = 0
+    while i < len(data):
+        byte = data[i]
+        if byte == ord("%"):
+            byte = _escape(data[i + 1 : i + 3])
+            out.append(chr(byte) if byte in UNRESERVED else f"%{byte:02X}")
+            i += 3
+            continue
+        if not ord(" ") < byte < 0x7F or byte in b"#?":
+            raise BadRequestError(RequestProblem.CHARACTER)
+        out.append(chr(byte) if byte in KEPT else f"%{byte:02X}")
+        i += 1
+    return "".join(out)
+
+
+def _escape(digits: bytes) -> int:
+    if len(digits) < 2 or not all(digit in b"0123456789abcdefABCDEF" for digit in digits):
+        raise BadRequestError(RequestProblem.ESCAPE)
+    byte = int(digits, 16)
+    if byte == 0:
+        raise BadRequestError(RequestProblem.NUL)
+    return byte
+
+
+def prefix_of(path: str) -> str:
+    """Return a canonical prefix as the table holds it: without its trailing slash, but for `/`."""
+    return path.rstrip("/") or "/"
+
+
+def ordered(routes: Iterable[Route]) -> list[tuple[Route, str]]:
+    """Lay out the routes of one gateway as (route, host) in the order of precedence."""
+    pairs = ((route, host) for route in routes for host in dict.fromkeys(route.hosts or ("",)))
+    return sorted(pairs, key=lambda pair: _precedence(*pair))
+
+
+def _precedence(route: Route, host: str) -> tuple[int, int, int, int, str]:
+    is_prefix = route.path_kind is PathKind.PREFIX
+    elements = _elements(route.path) if is_prefix else 0
+    return _host_class(host), -len(host), int(is_prefix), -elements, route.name
+
+
+def _host_class(host: str) -> int:
+    if not host:
+        return 2
+    return 1 if host.startswith("*.") else 0
+
+
+def _elements(path: str) -> int:
+    return len(path.strip("/").split("/")) if path.strip("/") else 0
+
+
+def host_matches(pattern: str, host: str, wildcard: Wildcard) -> bool:
+    """Tell whether a route's host takes in a canonical host."""
+    if not pattern:
+        return True
+    if not pattern.startswith("*."):
+        return host == pattern
+    suffix = pattern[1:]
+    label = host.removesuffix(suffix)
+    if label in {host, ""}:
+        return False
+    return wildcard is Wildcard.ANY_DEPTH or "." not in label
+
+
+def path_matches(pattern: str, path: str, *, exact: bool) -> bool:
+    """Tell whether a table entry's path takes in a canonical path."""
+    if exact or path == pattern:
+        return path == pattern
+    return pattern == "/" or path.startswith(pattern + "/")
+
+
+def match(gateway: PlannedGateway, host: str, path: str) -> PlannedRoute | None:
+    """Return the entry that a request with this canonical host and path takes."""
+    for entry in gateway.routes:
+        if _matches(entry, host, path, gateway.wildcard):
+            return entry
+    return None
+
+
+def _matches(entry: PlannedRoute, host: str, path: str, wildcard: Wildcard) -> bool:
+    return host_matches(entry.host, host, wildcard) and path_matches(
+        entry.path, path, exact=entry.exact
+    )
+
+
+class Shadow(Struct, frozen=True):
+    """An entry that no request can reach."""
+
+    route: str
+    host: str
+    by: str
+    """The route that takes all its requests."""
+
+
+def shadows(table: Sequence[PlannedRoute]) -> tuple[Shadow, ...]:
+    """Find the entries that can never win.
+
+    In a table in order of precedence an earlier entry is never wider than a later one, so it takes
+    all requests of a later one only when both say the same: one host, one path, compared alike.
+    """
+    first: dict[tuple[str, str, bool], str] = {}
+    found: list[Shadow] = []
+    for entry in table:
+        by = first.setdefault((entry.host, entry.path, entry.exact), entry.name)
+        if by != entry.name:
+            found.append(Shadow(entry.name, entry.host, by))
+    return tuple(found)
+
+
+class Criterion(StrEnum):
+    """Why an entry lost to the one that won, or to nobody."""
+
+    HOST = "its host does not match"
+    PATH = "its path does not match"
+    HOST_CLASS = "an exact host comes before a wildcard, and both before any host"
+    HOST_LENGTH = "the longer host wins"
+    EXACT_PATH = "an exact path comes before a prefix"
+    PREFIX_LENGTH = "the longer prefix wins"
+    NAME = "all else is equal, so the names decide"
+
+
+class Loser(Struct, frozen=True):
+    """A route that was not taken: its entry that came closest, and what decided."""
+
+    entry: PlannedRoute
+    criterion: Criterion
+
+
+class Explanation(Struct, frozen=True):
+    """What becomes of a request, and why."""
+
+    gateway: str
+    method: str
+    host: str
+    """Canonical; as it came when it is malformed."""
+    path: str
+    """Canonical; as it came when it is malformed."""
+    status: int
+    """What the gateway answers by itself; 0: it forwards the request."""
+    problem: RequestProblem | None
+    """Why it answers by itself."""
+    winner: PlannedRoute | None
+    losers: tuple[Loser, ...]
+    """In the order of precedence."""
+
+
+def explain(gateway: PlannedGateway, method: str, host: str, target: str) -> Explanation:
+    """Explain which route a request takes.
+
+    `host` is the Host field and `target` the request target as they come: `/path?query`, or `*`
+    with OPTIONS, which goes where the prefix `/` goes.
+    """
+    path = target.partition("?")[0]
+    if method in {"CONNECT", "TRACE"}:
+        return _refused(gateway, (method, host, path), 405, RequestProblem.METHOD)
+    if path == "*" and method != "OPTIONS":
+        return _refused(gateway, (method, host, path), 400, RequestProblem.ASTERISK)
+    try:
+        host = canonical_host(host)
+        path = path if path == "*" else canonical_path(path)
+    except BadRequestError as bad:
+        return _refused(gateway, (method, host, path), 400, bad.problem)
+    winner = match(gateway, host, path)
+    losers = _losers(gateway, host, path, winner)
+    status, problem = 0, None
+    if winner is None:
+        status, problem = 404, RequestProblem.NO_ROUTE
+    elif not winner.service:
+        status, problem = 500, RequestProblem.NO_BACKEND
+    return Explanation(gateway.name, method, host, path, status, problem, winner, losers)
+
+
+def _refused(
+    gateway: PlannedGateway, request: tuple[str, str, str], status: int, problem: RequestProblem
+) -> Explanation:
+    return Explanation(gateway.name, *request, status, problem, None, ())
+
+
+def _losers(
+    gateway: PlannedGateway, host: str, path: str, winner: PlannedRoute | None
+) -> tuple[Loser, ...]:
+    closest: dict[str, Loser] = {}
+    for entry in gateway.routes:
+        if winner is not None and entry.name == winner.name:
+            continue
+        loser = Loser(entry, _criterion(gateway.wildcard, entry, (host, path), winner))
+        before = closest.get(entry.name)
+        if before is None or _RANK[before.criterion] < _RANK[loser.criterion]:
+            closest[entry.name] = loser
+    return tuple(closest.values())
+
+
+def _criterion(
+    wildcard: Wildcard, entry: PlannedRoute, request: tuple[str, str], winner: PlannedRoute | None
+) -> Criterion:
+    host, path = request
+    if not host_matches(entry.host, host, wildcard):
+        return Criterion.HOST
+    if winner is None or not path_matches(entry.path, path, exact=entry.exact):
+        return Criterion.PATH
+    if _host_class(entry.host) != _host_class(winner.host):
+        return Criterion.HOST_CLASS
+    if len(entry.host) != len(winner.host):
+        return Criterion.HOST_LENGTH
+    if entry.exact != winner.exact:
+        return Criterion.EXACT_PATH
+    if _elements(entry.path) != _elements(winner.path):
+        return Criterion.PREFIX_LENGTH
+    return Criterion.NAME
+
+
+_RANK: Final = {criterion: rank for rank, criterion in enumerate(Criterion)}
+"""How close to winning each criterion lets an entry come; they stand in that order."""
