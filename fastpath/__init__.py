@@ -1,1 +1,1 @@
-"""The engine: threads without the GIL that move bytes. Python talks to it through `fastpath.engine`."""
+"""The engine: threads without the GIL that move bytes. Python uses `fastpath.engine`."""

@@ -61,8 +61,10 @@ class Tables(NamedTuple):
 class Engine:
     """Worker threads and the tables they work by."""
 
-    def __init__(self, *, workers: int = 1, connections: int = 16384, hash_key: bytes = ...) -> None:
-        """Set aside memory for `connections` in all; `hash_key`: 16 bytes that key the flow hash."""
+    def __init__(
+        self, *, workers: int = 1, connections: int = 16384, hash_key: bytes = ...
+    ) -> None:
+        """Set aside memory for `connections` in all; `hash_key`: the 16 bytes of the flow hash."""
 
     def start(self) -> None:
         """Start the workers."""
@@ -70,8 +72,8 @@ class Engine:
     def publish(self, tables: Tables) -> int:
         """Swap in new tables in one step and return their generation.
 
-        Raises OSError with the address in `filename` when a listener cannot be bound, ValueError for
-        tables that contradict themselves; nothing has changed then.
+        Raises OSError with the address in `filename` when a listener cannot be bound, ValueError
+        for tables that contradict themselves; nothing has changed then.
         """
 
     def drain(self) -> None:
@@ -81,7 +83,7 @@ class Engine:
         """Client connections open now."""
 
     def turns(self) -> list[int]:
-        """How often each worker has turned; a stuck worker's number stands still while it has work."""
+        """How often each worker has turned; a stuck worker's number stands still under work."""
 
     def stats(self) -> dict[str, Any]:
         """Counters, summed over the workers."""

@@ -1,3 +1,3 @@
-"""piagent: floating IPs, leader election, load balancing and HTTP routing for Raspberry Pi clusters."""
+"""Floating IPs, leader election, load balancing and HTTP routing for Raspberry Pi clusters."""
 
 __version__ = "0.1.0"

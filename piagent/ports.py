@@ -75,7 +75,7 @@ class Addresses(Protocol):
         ...
 
     async def announce(self, address: str) -> None:
-        """Tell the LAN: gratuitous ARP (request and reply) or unsolicited neighbour advertisement."""
+        """Tell the LAN: gratuitous ARP (request, reply) or unsolicited neighbour advertisements."""
         ...
 
 
@@ -99,7 +99,7 @@ class DataPlane(Protocol):
     """The engine."""
 
     def apply(self, plan: Plan) -> None:
-        """Make the plan true in one step; raises OSError (a port in use) and then changes nothing."""
+        """Make the plan true in one step, or raise OSError (a port in use) and change nothing."""
         ...
 
     def stats(self) -> dict[str, Any]:

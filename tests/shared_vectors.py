@@ -1,4 +1,4 @@
-"""Published input and output facts, kept beside the project because some may not be copied into it."""
+"""Published input and output facts, kept beside the project: some may not be copied."""
 
 from __future__ import annotations
 

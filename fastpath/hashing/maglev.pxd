@@ -1,4 +1,4 @@
-"""Maglev consistent hashing (Eisenbud et al., NSDI 2016, section 3.4) with Envoy's rule for weights.
+"""Maglev hashing (Eisenbud et al., NSDI 2016, section 3.4) with Envoy's rule for weights.
 
 Every node of a cluster must compute the same table from the same backends, whatever its processor:
 the caller sorts the nodes by name and gives both hashes of each name, and from there on all is

@@ -1,4 +1,4 @@
-"""Fills a Maglev table: the nodes take turns, each claims the next free entry of its permutation."""
+"""Fills a Maglev table: nodes take turns, each claims the next free entry of its permutation."""
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc

@@ -1,4 +1,4 @@
-"""SipHash with 64 bits of result (Aumasson and Bernstein, 2012): a hash that only key holders can aim.
+"""SipHash with 64 bits of result (Aumasson and Bernstein, 2012): aimed by key holders only.
 
 `k0` and `k1` are the first and the last eight bytes of the key, read little-endian. `data` may be
 NULL when `size` is 0.

@@ -49,7 +49,7 @@ def answer(source: Source, method: str, target: str) -> Answer:
     if handler is None:
         return problem(404, "not found", f"there is no {target[:200]!r}; known: {', '.join(PATHS)}")
     if method not in _METHODS:
-        refusal = problem(405, "method not allowed", f"{method[:20]!r}: only GET and HEAD work here")
+        refusal = problem(405, "method not allowed", f"{method[:20]!r}: use GET or HEAD")
         return msgspec.structs.replace(refusal, allow=", ".join(_METHODS))
     return handler(source)
 

@@ -1,4 +1,4 @@
-"""The admin API's server: HTTP/1.1 (h11) on a Unix socket, for those who may write to the socket."""
+"""The admin API's server: HTTP/1.1 (h11) on a Unix socket, for whoever may write to it."""
 
 from __future__ import annotations
 

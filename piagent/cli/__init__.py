@@ -1,7 +1,8 @@
 """The `piagent` command line: one module a command, imported only when it is called for.
 
 To add a command: a line in COMMANDS and a module `piagent/cli/<command>.py` with two functions:
-`add_arguments(parser)` declares its arguments, `run(args) -> int` does it and returns the exit code.
+`add_arguments(parser)` declares its arguments, `run(args) -> int` does it and returns the exit
+code.
 What a command needs beyond argparse it imports inside `run`, so that `--help` stays quick.
 """
 

@@ -22,7 +22,7 @@ class Failure(Exception):
         self.code = code
 
 
-def print_json(value: Any) -> None:  # noqa: ANN401 -- whatever JSON can say
+def print_json(value: Any) -> None:
     """Print a value as indented JSON."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
 

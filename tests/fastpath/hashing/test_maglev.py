@@ -1,4 +1,4 @@
-"""Maglev tables: the published ones byte for byte, a model in fractions, and the promised properties."""
+"""Maglev tables: byte for byte, beside a model in fractions, and by their properties."""
 
 from __future__ import annotations
 
