@@ -1,0 +1,176 @@
+"""Limits, codes and the tables the workers read. Imports nothing of fastpath but the kernel's types.
+
+A snapshot and all it points to is built off-line by fastpath.tables, published with one pointer
+store, never changed, and freed when every worker has moved on. So a worker may keep a pointer into
+it during one turn of its loop and no longer. What must outlive a turn is a *slot*: a small number
+that a service, backend, listener, gateway or route keeps as long as it exists under its name.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from fastpath.sys_linux cimport sockaddr_any_t
+
+cdef extern from *:
+    """
+    #ifdef FP_DEBUG
+    #include <stdio.h>
+    #include <stdlib.h>
+    #define fp_assert(condition) ((condition) ? (void)0 : (fprintf(stderr, \\
+        "%s:%d: broken invariant: %s\\n", __FILE__, __LINE__, #condition), abort()))
+    #else
+    #define fp_assert(condition) ((void)0)
+    #endif
+    """
+    # An invariant; checked in debug builds (PIAGENT_DEBUG=1) only.
+    void fp_assert(bint condition) noexcept nogil
+
+
+cdef enum:
+    MAX_WORKERS = 64
+    MAX_LISTENERS = 1024
+    MAX_SERVICES = 1024
+    MAX_BACKENDS = 4096         # in all services together
+    MAX_GATEWAYS = 256
+    MAX_ROUTES = 4096           # in all gateways together
+    MAX_TRIES = 8               # distinct backends tried for one connection or request
+    BUFFER_SIZE = 16384         # one pooled buffer
+    CACHE_LINE = 64
+
+
+# What functions of the engine return: >= 0 is good.
+cdef enum:
+    FP_OK = 0
+    FP_DONE = 1                 # good, and there is nothing left to do
+    FP_AGAIN = -1               # the kernel has nothing now; epoll will tell
+    FP_FULL = -2                # a limit of ours: memory, descriptors
+    FP_BAD = -3                 # the peer or the input is at fault
+    FP_RESET = -4               # the connection broke
+
+
+# Why a connection was turned away; names in tables.REASONS.
+cdef enum:
+    REJECT_CAPACITY = 0         # `connections` or the descriptor limit is reached
+    REJECT_DESCRIPTORS = 1      # the kernel had none left (EMFILE, ENFILE)
+    REJECT_NO_BACKEND = 2       # no usable backend
+    REJECT_CONNECT = 3          # every backend tried refused or timed out
+    REJECT_COUNT = 4
+
+
+# Indexes of loop_t.protocols; listener_t.protocol.
+cdef enum:
+    PROTOCOL_TCP = 0
+    PROTOCOL_HTTP = 1
+    PROTOCOL_COUNT = 2
+
+
+# Kinds of route_t.host_kind.
+cdef enum:
+    HOST_ANY = 0
+    HOST_EXACT = 1
+    HOST_WILDCARD = 2
+
+
+cdef struct text_t:             # bytes without a final NUL
+    const uint8_t *data         # owned by the snapshot
+    uint32_t size
+
+
+cdef struct backend_t:
+    sockaddr_any_t address
+    uint32_t address_size       # of the sockaddr_in or sockaddr_in6 in `address`
+    uint16_t slot               # index of counters_t.backends and snapshot_t.backend_of_slot
+    uint8_t usable              # up, and weight above 0
+
+
+cdef struct service_t:
+    backend_t *backends         # n_backends, sorted by name; owned by the snapshot
+    const uint16_t *maglev      # MAGLEV_SIZE indexes of `backends`; NULL when none is usable
+    uint32_t connect_timeout_ms
+    uint32_t idle_timeout_ms
+    uint16_t n_backends
+    uint16_t n_usable
+    uint16_t slot
+
+
+cdef struct route_t:
+    text_t name
+    text_t host                 # lower case; for a wildcard what follows the `*`: ".lan"
+    text_t path                 # canonical
+    service_t *service          # in the same snapshot; NULL: no backend at all (500)
+    uint32_t request_timeout_ms     # 0: none
+    uint32_t backend_timeout_ms     # 0: none
+    uint16_t slot               # stable for (gateway, name)
+    uint8_t host_kind
+    uint8_t exact               # path as a whole; else prefix by elements
+
+
+cdef struct gateway_t:
+    text_t name
+    route_t *routes             # n_routes, the first that matches wins; owned by the snapshot
+    uint32_t n_routes
+    uint32_t header_timeout_ms
+    uint32_t body_idle_timeout_ms
+    uint32_t keepalive_timeout_ms
+    uint32_t tunnel_idle_timeout_ms
+    uint16_t slot
+    uint8_t any_depth           # `*` stands for one label and more, not for exactly one
+
+
+cdef struct listener_t:
+    sockaddr_any_t address
+    const int *fds              # one a worker; owned by the snapshot, the descriptors by the worker
+    service_t *service          # of a TCP listener, else NULL
+    gateway_t *gateway          # of an HTTP listener, else NULL
+    uint64_t since              # generation it appeared in: tells two users of one slot apart
+    uint16_t slot
+    uint8_t protocol
+
+
+cdef struct snapshot_t:
+    uint64_t generation
+    listener_t *listeners       # this and what follows is owned
+    service_t *services
+    gateway_t *gateways
+    backend_t *backends         # all services' in one array
+    route_t *routes             # all gateways' in one array
+    int *fds
+    uint8_t *texts
+    uint32_t n_listeners
+    uint32_t n_services
+    uint32_t n_gateways
+    uint8_t draining            # finish what is under way, keep nothing idle
+    listener_t *listener_of_slot[MAX_LISTENERS]     # NULL: not in this snapshot
+    service_t *service_of_slot[MAX_SERVICES]
+    backend_t *backend_of_slot[MAX_BACKENDS]
+    gateway_t *gateway_of_slot[MAX_GATEWAYS]
+
+
+# Counters: each worker has its own and is the only writer (fastpath.atomics.count); the engine
+# adds them up with relaxed loads.
+
+cdef struct backend_counters_t:     # one cache line
+    uint64_t connections        # established in all
+    uint64_t connect_failures
+    uint64_t bytes_in           # from clients to the backend
+    uint64_t bytes_out          # from the backend to clients
+    int64_t active              # sockets that serve a client now, connecting ones included
+    int64_t open                # sockets in all: active ones and pooled idle ones
+    uint64_t spare[2]
+
+
+cdef struct counters_t:
+    uint64_t turns
+    int64_t clients             # client connections open now
+    uint64_t rejected[REJECT_COUNT]
+    uint64_t accepted[MAX_LISTENERS]
+    backend_counters_t backends[MAX_BACKENDS]
+
+
+cdef inline listener_t *snapshot_listener(
+    const snapshot_t *self, uint16_t slot, uint64_t since
+) noexcept nogil:
+    """The listener that had `slot` since generation `since`; NULL when it was removed."""
+    cdef listener_t *listener = self.listener_of_slot[slot]
+    if listener != NULL and listener.since == since:
+        return listener
+    return NULL

@@ -1,0 +1,34 @@
+"""Acquire, release and relaxed access to what several threads see (GCC's __atomic builtins)."""
+
+from libc.stdint cimport int64_t, uint64_t
+
+cdef extern from * nogil:
+    """
+    #define fp_load_pointer(where) __atomic_load_n((where), __ATOMIC_ACQUIRE)
+    #define fp_store_pointer(where, value) __atomic_store_n((where), (value), __ATOMIC_RELEASE)
+    #define fp_load_acquire(where) __atomic_load_n((where), __ATOMIC_ACQUIRE)
+    #define fp_store_release(where, value) __atomic_store_n((where), (value), __ATOMIC_RELEASE)
+    #define fp_load_relaxed(where) __atomic_load_n((where), __ATOMIC_RELAXED)
+    #define fp_store_relaxed(where, value) __atomic_store_n((where), (value), __ATOMIC_RELAXED)
+    #define fp_add_relaxed(where, value) __atomic_add_fetch((where), (value), __ATOMIC_RELAXED)
+    """
+    void *load_pointer "fp_load_pointer" (void **where)
+    void store_pointer "fp_store_pointer" (void **where, void *value)
+    uint64_t load_acquire "fp_load_acquire" (const uint64_t *where)
+    void store_release "fp_store_release" (uint64_t *where, uint64_t value)
+    uint64_t load_relaxed "fp_load_relaxed" (const uint64_t *where)
+    void store_relaxed "fp_store_relaxed" (uint64_t *where, uint64_t value)
+    int64_t load_signed "fp_load_relaxed" (const int64_t *where)
+    void store_signed "fp_store_relaxed" (int64_t *where, int64_t value)
+    # Adds for several writers; returns the new value.
+    int64_t add_shared "fp_add_relaxed" (int64_t *where, int64_t value)
+
+
+cdef inline void count(uint64_t *counter, uint64_t n) noexcept nogil:
+    """Add to a counter of which the caller is the only writer."""
+    store_relaxed(counter, counter[0] + n)
+
+
+cdef inline void gauge(int64_t *value, int64_t change) noexcept nogil:
+    """Change a gauge of which the caller is the only writer."""
+    store_signed(value, value[0] + change)

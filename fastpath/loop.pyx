@@ -1,0 +1,302 @@
+"""What a protocol sees of its worker: sockets on epoll, timeouts, buffers, the snapshot, counters."""
+
+from libc.errno cimport errno
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+from fastpath.abi cimport (
+    BUFFER_SIZE, FP_AGAIN, FP_BAD, FP_FULL, FP_OK, FP_RESET, fp_assert,
+)
+from fastpath.atomics cimport add_shared, gauge
+from fastpath.memory.slab cimport slab_free, slab_init
+from fastpath.memory.wheel cimport wheel_advance, wheel_arm, wheel_idle, wheel_init, wheel_pop
+from fastpath.sys_linux cimport (
+    CLOCK_MONOTONIC, EAGAIN, EINPROGRESS, EINTR, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT,
+    EPOLLRDHUP, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, IPPROTO_TCP, MSG_MORE, MSG_NOSIGNAL,
+    SHUT_WR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, SO_ERROR, SO_LINGER,
+    TCP_NODELAY, clock_gettime, close, connect, epoll_create1, epoll_ctl, getsockopt, linger,
+    msghdr, recv, send, sendmsg, setsockopt, shutdown, socket, socklen_t, timespec,
+)
+
+
+# ---- the loop ----
+
+cdef int loop_init(loop_t *self, uint16_t index, uint32_t capacity) noexcept nogil:
+    memset(self, 0, sizeof(loop_t))
+    self.index = index
+    self.capacity = capacity
+    loop_clock(self)
+    wheel_init(&self.wheel, self.now_ms // TICK_MS)
+    self.scratch = <uint8_t *>malloc(BUFFER_SIZE)
+    self.epoll = epoll_create1(EPOLL_CLOEXEC)
+    if (
+        self.scratch == NULL
+        or self.epoll < 0
+        or slab_init(&self.buffers, 2 * capacity, BUFFER_SIZE) != FP_OK
+    ):
+        loop_free(self)
+        return FP_FULL
+    return FP_OK
+
+
+cdef void loop_free(loop_t *self) noexcept nogil:
+    slab_free(&self.buffers)
+    free(self.scratch)
+    self.scratch = NULL
+    if self.epoll >= 0:
+        close(self.epoll)
+        self.epoll = -1
+
+
+cdef void loop_clock(loop_t *self) noexcept nogil:
+    cdef timespec time
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    self.now_us = <uint64_t>time.tv_sec * 1000000 + <uint64_t>time.tv_nsec // 1000
+    self.now_ms = self.now_us // 1000
+
+
+cdef int loop_patience(loop_t *self) noexcept nogil:
+    if self.again != NULL:
+        return 0
+    cdef long ticks = wheel_idle(&self.wheel)
+    if ticks < 0:
+        return -1
+    cdef uint64_t due_ms = (self.wheel.now + <uint64_t>ticks) * TICK_MS
+    if due_ms <= self.now_ms:
+        return 0
+    return <int>(due_ms - self.now_ms) if due_ms - self.now_ms < 1000000 else 1000000
+
+
+cdef void loop_dispatch(loop_t *self) noexcept nogil:
+    cdef endpoint_t *endpoint
+    cdef uint32_t events
+    self.event_index = 0
+    while self.event_index < self.n_events:
+        endpoint = <endpoint_t *>self.events[self.event_index].data.ptr
+        events = self.events[self.event_index].events
+        self.event_index += 1
+        if endpoint == NULL:                # closed by a handler of this very turn
+            continue
+        if events & EPOLLIN:
+            endpoint.ready |= READABLE
+        if events & EPOLLOUT:
+            endpoint.ready |= WRITABLE
+        if events & EPOLLRDHUP:
+            endpoint.ready |= READABLE | PEER_ENDED
+        if events & (EPOLLERR | EPOLLHUP):
+            endpoint.ready |= READABLE | WRITABLE | FAILED
+        endpoint.on_event(self, endpoint)
+    self.n_events = 0
+
+
+cdef void _unqueue(loop_t *self, endpoint_t *endpoint) noexcept nogil:
+    """Take an endpoint out of the ring of those to call again."""
+    endpoint.queued = False
+    if endpoint.next == endpoint:
+        self.again = NULL
+        return
+    endpoint.next.previous = endpoint.previous
+    endpoint.previous.next = endpoint.next
+    if self.again == endpoint:
+        self.again = endpoint.next
+
+
+cdef void loop_afterwards(loop_t *self) noexcept nogil:
+    cdef endpoint_t *endpoint
+    cdef timeout_t *timeout
+    # Those who ask again while being served wait for the next turn: up to the last one of now.
+    cdef endpoint_t *last = self.again.previous if self.again != NULL else NULL
+    while last != NULL and self.again != NULL:
+        endpoint = self.again
+        if endpoint == last:
+            last = NULL
+        _unqueue(self, endpoint)
+        endpoint.on_event(self, endpoint)
+        if last != NULL and not last.queued:
+            last = NULL
+    wheel_advance(&self.wheel, self.now_ms // TICK_MS)
+    while True:
+        timeout = wheel_pop(&self.wheel)
+        if timeout == NULL:
+            break
+        (<timeout_fn>timeout.fire)(self, timeout)
+
+
+cdef void loop_again(loop_t *self, endpoint_t *endpoint) noexcept nogil:
+    if endpoint.queued:
+        return
+    endpoint.queued = True
+    if self.again == NULL:
+        endpoint.next = endpoint
+        endpoint.previous = endpoint
+        self.again = endpoint
+        return
+    endpoint.next = self.again
+    endpoint.previous = self.again.previous
+    endpoint.previous.next = endpoint
+    self.again.previous = endpoint
+
+
+cdef void loop_arm(
+    loop_t *self, timeout_t *timeout, timeout_fn fire, uint32_t delay_ms
+) noexcept nogil:
+    timeout.fire = <void *>fire
+    wheel_arm(
+        &self.wheel, timeout, (self.now_ms + delay_ms + TICK_MS - 1) // TICK_MS
+    )
+
+
+cdef void loop_client_closed(loop_t *self) noexcept nogil:
+    gauge(&self.counters.clients, -1)
+    add_shared(self.clients_shared, -1)
+
+
+# ---- sockets ----
+
+cdef void endpoint_init(
+    endpoint_t *self, event_fn on_event, void *owner, int fd, uint8_t ready
+) noexcept nogil:
+    self.on_event = on_event
+    self.owner = owner
+    self.next = NULL
+    self.previous = NULL
+    self.fd = fd
+    self.interest = 0
+    self.ready = ready
+    self.queued = False
+
+
+cdef int loop_connect(
+    loop_t *self, endpoint_t *endpoint, const backend_t *backend, event_fn on_event, void *owner
+) noexcept nogil:
+    cdef int on = 1
+    cdef int fd = socket(
+        backend.address.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0
+    )
+    endpoint_init(endpoint, on_event, owner, fd, 0)
+    if fd < 0:
+        return FP_FULL
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on))
+    if connect(fd, &backend.address.any, backend.address_size) != 0 and errno != EINPROGRESS:
+        loop_close(self, endpoint)
+        return FP_BAD
+    if loop_watch(self, endpoint, EPOLLIN | EPOLLOUT) != FP_OK:
+        loop_close(self, endpoint)
+        return FP_FULL
+    gauge(&self.counters.backends[backend.slot].open, 1)
+    gauge(&self.counters.backends[backend.slot].active, 1)
+    return FP_OK
+
+
+cdef int loop_watch(loop_t *self, endpoint_t *endpoint, uint32_t events) noexcept nogil:
+    cdef epoll_event event
+    cdef uint32_t wanted = endpoint.interest | events | EPOLLRDHUP | EPOLLET
+    if wanted == endpoint.interest:
+        return FP_OK
+    event.events = wanted
+    event.data.ptr = endpoint
+    if epoll_ctl(
+        self.epoll,
+        EPOLL_CTL_ADD if endpoint.interest == 0 else EPOLL_CTL_MOD,
+        endpoint.fd,
+        &event,
+    ) != 0:
+        return FP_FULL
+    endpoint.interest = wanted
+    return FP_OK
+
+
+cdef void loop_close(loop_t *self, endpoint_t *endpoint) noexcept nogil:
+    cdef uint32_t i
+    if endpoint.fd < 0:
+        return
+    if endpoint.queued:
+        _unqueue(self, endpoint)
+    if endpoint.interest != 0:
+        for i in range(self.event_index, self.n_events):
+            if self.events[i].data.ptr == endpoint:
+                self.events[i].data.ptr = NULL
+    close(endpoint.fd)              # which also takes it out of epoll: nobody shares it
+    endpoint.fd = -1
+    endpoint.interest = 0
+    endpoint.ready = 0
+
+
+cdef void loop_reset(loop_t *self, endpoint_t *endpoint) noexcept nogil:
+    cdef linger abort
+    if endpoint.fd < 0:
+        return
+    abort.l_onoff = 1
+    abort.l_linger = 0
+    setsockopt(endpoint.fd, SOL_SOCKET, SO_LINGER, &abort, sizeof(abort))
+    loop_close(self, endpoint)
+
+
+cdef ssize_t endpoint_read(endpoint_t *self, void *data, size_t size) noexcept nogil:
+    cdef ssize_t n
+    fp_assert(self.fd >= 0)
+    while True:
+        n = recv(self.fd, data, size, 0)
+        if n >= 0:
+            # Fewer than asked for: the queue is empty, and epoll will report what comes next. Not
+            # so the end of the stream if it was reported with these bytes already.
+            if <size_t>n < size and not self.ready & (PEER_ENDED | FAILED):
+                self.ready &= ~READABLE
+            return n
+        if errno == EAGAIN:
+            self.ready &= ~READABLE
+            return FP_AGAIN
+        if errno != EINTR:
+            return FP_RESET
+
+
+cdef inline ssize_t _written(endpoint_t *self, ssize_t n, size_t size) noexcept nogil:
+    """What a send system call's result means."""
+    if n >= 0:
+        if <size_t>n < size:
+            self.ready &= ~WRITABLE
+        return n
+    if errno == EAGAIN:
+        self.ready &= ~WRITABLE
+        return FP_AGAIN
+    return FP_RESET
+
+
+cdef ssize_t endpoint_write(
+    endpoint_t *self, const void *data, size_t size, bint more
+) noexcept nogil:
+    cdef ssize_t n
+    fp_assert(self.fd >= 0)
+    while True:
+        n = send(self.fd, data, size, MSG_NOSIGNAL | MSG_MORE if more else MSG_NOSIGNAL)
+        if n >= 0 or errno != EINTR:
+            return _written(self, n, size)
+
+
+cdef ssize_t endpoint_writev(endpoint_t *self, iovec *parts, int n_parts) noexcept nogil:
+    cdef msghdr message
+    cdef size_t size = 0
+    cdef ssize_t n
+    cdef int i
+    fp_assert(self.fd >= 0)
+    for i in range(n_parts):
+        size += parts[i].iov_len
+    memset(&message, 0, sizeof(message))
+    message.msg_iov = parts
+    message.msg_iovlen = n_parts
+    while True:
+        n = sendmsg(self.fd, &message, MSG_NOSIGNAL)
+        if n >= 0 or errno != EINTR:
+            return _written(self, n, size)
+
+
+cdef void endpoint_end(endpoint_t *self) noexcept nogil:
+    shutdown(self.fd, SHUT_WR)
+
+
+cdef int endpoint_error(endpoint_t *self) noexcept nogil:
+    cdef int error = 0
+    cdef socklen_t size = sizeof(error)
+    if getsockopt(self.fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0:
+        return errno
+    return error

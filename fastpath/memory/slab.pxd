@@ -1,0 +1,39 @@
+"""A fixed number of equal objects: no allocation after the start, pages touched when first used."""
+
+from libc.stdint cimport uint8_t, uint32_t
+
+
+cdef struct slab_t:
+    uint8_t *memory             # owned; mapped lazily by the kernel
+    size_t memory_size
+    void *free_first            # chain through the first word of each free object
+    uint32_t object_size        # a multiple of 16
+    uint32_t n_objects
+    uint32_t n_fresh            # objects from here on were never used
+    uint32_t n_used
+
+
+# Set aside `n_objects`; FP_OK or FP_FULL.
+cdef int slab_init(slab_t *self, uint32_t n_objects, uint32_t object_size) noexcept nogil
+cdef void slab_free(slab_t *self) noexcept nogil
+
+
+cdef inline void *slab_get(slab_t *self) noexcept nogil:
+    """An object with arbitrary content, the one last put back first; NULL when none is left."""
+    cdef void *taken = self.free_first
+    if taken != NULL:
+        self.free_first = (<void **>taken)[0]
+    elif self.n_fresh < self.n_objects:
+        taken = self.memory + <size_t>self.n_fresh * self.object_size
+        self.n_fresh += 1
+    else:
+        return NULL
+    self.n_used += 1
+    return taken
+
+
+cdef inline void slab_put(slab_t *self, void *taken) noexcept nogil:
+    """Give back what slab_get returned."""
+    (<void **>taken)[0] = self.free_first
+    self.free_first = taken
+    self.n_used -= 1

@@ -1,0 +1,162 @@
+"""The kernel's and libc's declarations that the engine uses, and nothing else."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from posix.types cimport off_t
+
+cdef extern from "<sys/socket.h>" nogil:
+    ctypedef uint32_t socklen_t
+    ctypedef uint16_t sa_family_t
+
+    struct sockaddr:
+        sa_family_t sa_family
+
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+
+    struct msghdr:
+        iovec *msg_iov
+        size_t msg_iovlen
+
+    struct linger:
+        int l_onoff
+        int l_linger
+
+    enum: AF_INET
+    enum: AF_INET6
+    enum: SOCK_STREAM
+    enum: SOCK_NONBLOCK
+    enum: SOCK_CLOEXEC
+    enum: SOL_SOCKET
+    enum: SO_LINGER
+    enum: SO_ERROR
+    enum: SHUT_WR
+    enum: MSG_NOSIGNAL
+    enum: MSG_MORE
+
+    int socket(int domain, int type, int protocol)
+    int connect(int fd, const sockaddr *address, socklen_t size)
+    int getsockname(int fd, sockaddr *address, socklen_t *size)
+    int getsockopt(int fd, int level, int name, void *value, socklen_t *size)
+    int setsockopt(int fd, int level, int name, const void *value, socklen_t size)
+    int shutdown(int fd, int how)
+    ssize_t recv(int fd, void *data, size_t size, int flags)
+    ssize_t send(int fd, const void *data, size_t size, int flags)
+    ssize_t sendmsg(int fd, const msghdr *message, int flags)
+
+cdef extern from * nogil:
+    """
+    #ifndef _GNU_SOURCE
+    #define _GNU_SOURCE
+    #endif
+    #include <sys/socket.h>
+    /* glibc declares accept4 only when _GNU_SOURCE came before its first header. */
+    extern int accept4(int, struct sockaddr *, socklen_t *, int);
+    """
+    int accept4(int fd, sockaddr *address, socklen_t *size, int flags)
+
+cdef extern from "<netinet/in.h>" nogil:
+    struct in_addr:
+        uint32_t s_addr
+
+    struct in6_addr:
+        uint8_t s6_addr[16]
+
+    struct sockaddr_in:
+        sa_family_t sin_family
+        uint16_t sin_port
+        in_addr sin_addr
+
+    struct sockaddr_in6:
+        sa_family_t sin6_family
+        uint16_t sin6_port
+        in6_addr sin6_addr
+        uint32_t sin6_scope_id
+
+    enum: IPPROTO_TCP
+    uint16_t htons(uint16_t value)
+    uint16_t ntohs(uint16_t value)
+
+cdef extern from "<netinet/tcp.h>" nogil:
+    enum: TCP_NODELAY
+
+cdef extern from * nogil:
+    """
+    #include <netinet/in.h>
+    #include <sys/socket.h>
+    typedef union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } fp_sockaddr_any;
+    """
+    # An IPv4 or IPv6 socket address in 28 bytes.
+    ctypedef union sockaddr_any_t "fp_sockaddr_any":
+        sockaddr any
+        sockaddr_in v4
+        sockaddr_in6 v6
+
+cdef extern from "<sys/epoll.h>" nogil:
+    ctypedef union epoll_data_t:
+        void *ptr
+
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+
+    enum: EPOLL_CTL_ADD
+    enum: EPOLL_CTL_MOD
+    enum: EPOLL_CTL_DEL
+    enum: EPOLL_CLOEXEC
+    enum: EPOLLIN
+    enum: EPOLLOUT
+    enum: EPOLLERR
+    enum: EPOLLHUP
+    enum: EPOLLRDHUP
+    enum: EPOLLET
+
+    int epoll_create1(int flags)
+    int epoll_ctl(int epoll, int operation, int fd, epoll_event *event)
+    int epoll_wait(int epoll, epoll_event *events, int n_events, int timeout_ms)
+
+cdef extern from "<sys/eventfd.h>" nogil:
+    enum: EFD_NONBLOCK
+    enum: EFD_CLOEXEC
+    int eventfd(unsigned int value, int flags)
+    int eventfd_read(int fd, uint64_t *value)
+    int eventfd_write(int fd, uint64_t value)
+
+cdef extern from "<sys/mman.h>" nogil:
+    enum: PROT_READ
+    enum: PROT_WRITE
+    enum: MAP_PRIVATE
+    enum: MAP_ANONYMOUS
+    enum: MAP_NORESERVE
+    void *MAP_FAILED
+    void *mmap(void *address, size_t size, int protection, int flags, int fd, off_t offset)
+    int munmap(void *address, size_t size)
+
+cdef extern from "<unistd.h>" nogil:
+    int close(int fd)
+
+cdef extern from "<fcntl.h>" nogil:
+    enum: O_RDONLY
+    enum: O_CLOEXEC
+    int open(const char *path, int flags, ...)
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    enum: CLOCK_MONOTONIC
+    int clock_gettime(int clock, timespec *time)
+
+cdef extern from "<errno.h>" nogil:
+    enum: EAGAIN
+    enum: ECONNABORTED
+    enum: EINPROGRESS
+    enum: EINTR
+    enum: EMFILE
+    enum: ENFILE
+    enum: ENOBUFS
+    enum: ENOMEM
