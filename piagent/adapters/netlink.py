@@ -1,0 +1,219 @@
+"""VIPs as real addresses on this host's interface, each with a lifetime that the kernel keeps."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_address
+from typing import Any, TypeVar
+
+from piagent.adapters import arp
+from piagent.adapters.rtnetlink import (
+    NLM_F_CREATE,
+    NLM_F_REPLACE,
+    RTM_DELADDR,
+    RTM_GETADDR,
+    RTM_NEWADDR,
+    Link,
+    Rtnetlink,
+    ifaddrmsg,
+)
+
+IFA_PROTO_PIAGENT = 0x70
+"""Written on every address of ours (kernel 5.18 and newer), so that leftovers can be told apart."""
+
+_IFA_F_NODAD, _IFA_F_NOPREFIXROUTE = 0x02, 0x200
+_KERNEL_TIMER_FUZZ_MS = 250
+"""The kernel may end a lifetime a quarter of a second early (ADDRCONF_TIMER_FUZZ)."""
+_GONE = {errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENXIO}
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+class AddressError(Exception):
+    """An address could not be configured; the text names the interface and the cure."""
+
+
+class KernelAddresses:
+    """`ports.Addresses` on one interface.
+
+    Addresses are host addresses (/32, /128) without routes of their own. IPv6 ones skip duplicate
+    address detection (the lease decides who owns them, and a tentative address does not answer)
+    and are deprecated from the start, so that the host never picks one as its own source address.
+
+    Loopback addresses are left alone: every host has them; owning one means listening on it.
+    """
+
+    def __init__(self, interface: str | None) -> None:
+        self._interface = interface
+        self._known: set[str] = set()
+        # One thread: changes reach the kernel in the order in which they were asked for.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rtnetlink")
+
+    async def add(self, address: str, valid_ms: int) -> None:
+        """Configure or renew; the kernel removes it `valid_ms` to `valid_ms` + 1.25 s from now.
+
+        Raises AddressError: no such interface, interface down, not allowed, or the address was
+        configured by somebody else.
+        """
+        if not ip_address(address).is_loopback:
+            await self._in_thread(lambda: self._add(address, valid_ms))
+
+    async def remove(self, address: str) -> bool:
+        """Remove the address; True when the kernel's own list confirms that it is not there."""
+        if ip_address(address).is_loopback:
+            return True
+        return await self._in_thread(lambda: self._remove(address))
+
+    async def announce(self, address: str) -> None:
+        """Send one gratuitous ARP request and reply, or one unsolicited neighbour advertisement."""
+        if not ip_address(address).is_loopback:
+            await self._in_thread(lambda: self._announce(address))
+
+    async def leftovers(self) -> tuple[str, ...]:
+        """Addresses on the interface that carry our mark, from this life or a former one."""
+        return await self._in_thread(self._leftovers)
+
+    def close(self) -> None:
+        """End the thread, after what it is doing."""
+        self._thread.shutdown(wait=True)
+
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _add(self, address: str, valid_ms: int) -> None:
+        with Rtnetlink() as rtnetlink:
+            link = self._link(rtnetlink)
+            if address not in self._known:
+                self._refuse_foreign(rtnetlink, link, address)
+            valid_s = -(-(valid_ms + _KERNEL_TIMER_FUZZ_MS) // 1000)
+            try:
+                rtnetlink.change(
+                    _message(link.index, address, max(1, valid_s)),
+                    RTM_NEWADDR,
+                    NLM_F_CREATE | NLM_F_REPLACE,
+                )
+            except OSError as error:
+                raise AddressError(self._why_not(address, error)) from error
+            self._known.add(address)
+
+    def _remove(self, address: str) -> bool:
+        self._known.discard(address)
+        with Rtnetlink() as rtnetlink:
+            try:
+                index = rtnetlink.link(self._name()).index
+                rtnetlink.change(_message(index, address, None), RTM_DELADDR)
+            except OSError as error:
+                if error.errno not in _GONE:
+                    _log.warning("address %s: %s", address, self._why_not(address, error))
+            except AddressError:
+                return True  # no interface was ever named, so nothing was ever added
+            return self._confirmed_absent(rtnetlink, address)
+
+    def _confirmed_absent(self, rtnetlink: Rtnetlink, address: str) -> bool:
+        try:
+            index = rtnetlink.link(self._name()).index
+            left = [entry for entry in _configured(rtnetlink, index) if entry[0] == address]
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                return True  # the interface is gone, and its addresses with it
+            _log.warning("address %s: removal not confirmed: %s", address, error)
+            return False
+        for _, prefix, _ in left:
+            _log.warning("address %s: still on %s as a /%d", address, self._interface, prefix)
+        return not left
+
+    def _announce(self, address: str) -> None:
+        with Rtnetlink() as rtnetlink:
+            link = self._link(rtnetlink)
+            here = any(entry[0] == address for entry in _configured(rtnetlink, link.index))
+        if not here:  # it expired while the agent was stopped: say nothing that is not true
+            msg = f"{address} is not on {link.name}"
+            raise AddressError(msg)
+        try:
+            arp.announce(link, address)
+        except OSError as error:
+            msg = f"{address} could not be announced on {link.name}: {error.strerror}"
+            raise AddressError(msg) from error
+
+    def _leftovers(self) -> tuple[str, ...]:
+        with Rtnetlink() as rtnetlink:
+            link = self._link(rtnetlink)
+            return tuple(a for a, _, ours in _configured(rtnetlink, link.index) if ours)
+
+    def _refuse_foreign(self, rtnetlink: Rtnetlink, link: Link, address: str) -> None:
+        for found, prefix, ours in _configured(rtnetlink, link.index):
+            if found == address and not ours:
+                msg = (
+                    f"{address} is already on {link.name} as {address}/{prefix}, and piagent did"
+                    f" not put it there: remove it ('ip address del {address}/{prefix} dev"
+                    f" {link.name}', and from this host's network settings) or use another address"
+                )
+                raise AddressError(msg)
+
+    def _name(self) -> str:
+        if self._interface is None:
+            msg = "no interface for VIPs: there is no default route, so set [node] interface"
+            raise AddressError(msg)
+        return self._interface
+
+    def _link(self, rtnetlink: Rtnetlink) -> Link:
+        """The interface, which has to be there and switched on."""
+        name = self._name()
+        try:
+            link = rtnetlink.link(name)
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise AddressError(self._why_not("addresses", error)) from error
+            there = ", ".join(n for _, n in socket.if_nameindex() if n != "lo") or "none"
+            msg = f"interface {name} does not exist (there are: {there}): correct [node] interface"
+            raise AddressError(msg) from error
+        if not link.up:
+            msg = f"interface {name} is down: 'ip link set {name} up'"
+            raise AddressError(msg)
+        return link
+
+    def _why_not(self, address: str, error: OSError) -> str:
+        cure = ""
+        if error.errno == errno.EPERM:
+            cure = ": run piagent as root or with CAP_NET_ADMIN"
+        elif error.errno == errno.EACCES and ":" in address:
+            cure = f": IPv6 is off, 'sysctl net.ipv6.conf.{self._interface}.disable_ipv6=0'"
+        return f"{address} on {self._interface}: {error.strerror}{cure}"
+
+
+def _message(index: int, address: str, valid_s: int | None) -> Any:
+    """The ifaddrmsg of rtnetlink(7) for a host address; without lifetime for a removal."""
+    ip = ip_address(address)
+    message = ifaddrmsg()
+    message["family"] = socket.AF_INET if ip.version == 4 else socket.AF_INET6
+    message["prefixlen"] = ip.max_prefixlen
+    message["index"] = index
+    message["attrs"] = [("IFA_LOCAL", address), ("IFA_ADDRESS", address)]
+    if valid_s is not None:
+        flags = _IFA_F_NOPREFIXROUTE | (_IFA_F_NODAD if ip.version == 6 else 0)
+        preferred_s = valid_s if ip.version == 4 else 0
+        message["attrs"] += [
+            ("IFA_FLAGS", flags),
+            ("IFA_CACHEINFO", {"ifa_preferred": preferred_s, "ifa_valid": valid_s}),
+            ("IFA_PROTO", IFA_PROTO_PIAGENT),
+        ]
+    return message
+
+
+def _configured(rtnetlink: Rtnetlink, index: int) -> list[tuple[str, int, bool]]:
+    """(address, prefix length, ours) of every address on an interface."""
+    return [
+        (
+            str(ip_address(entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS"))),
+            entry["prefixlen"],
+            entry.get_attr("IFA_PROTO") == IFA_PROTO_PIAGENT,
+        )
+        for entry in rtnetlink.dump(ifaddrmsg(), RTM_GETADDR)
+        if entry["index"] == index
+    ]
