@@ -114,7 +114,9 @@ class Announcer:
     def start(self, address: str) -> None:
         """Announce now and then by the schedule, until stopped; a running schedule begins anew."""
         self.stop(address)
-        self._tasks[address] = asyncio.create_task(self._repeat(address), name=f"announce {address}")
+        self._tasks[address] = asyncio.create_task(
+            self._repeat(address), name=f"announce {address}"
+        )
 
     def stop(self, address: str) -> None:
         """Say nothing more about the address."""

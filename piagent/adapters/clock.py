@@ -6,7 +6,7 @@ import time
 
 
 class BootClock:
-    """CLOCK_BOOTTIME; CLOCK_MONOTONIC would stop in suspend, and an owner would think it still owns."""
+    """CLOCK_BOOTTIME; with CLOCK_MONOTONIC an owner that slept would think that it still owns."""
 
     def now_ns(self) -> int:
         """Nanoseconds since the boot of this host."""

@@ -40,6 +40,7 @@ INTERFACE = "eth0"
 """What every host calls its one interface."""
 
 _NAMES = Path("/run/netns")
+_HERE = Path("/proc/thread-self/ns/net")
 _NO_DAD = 0x02
 _CLONE_NEWNET = 0x40000000
 _MS_BIND, _MS_REC, _MS_SHARED, _MNT_DETACH = 0x1000, 0x4000, 0x100000, 0x2
@@ -78,7 +79,7 @@ class Namespace:
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
         """The calling thread is inside meanwhile: sockets made there stay there. Never await."""
-        with open("/proc/thread-self/ns/net", "rb") as outside, self.path.open("rb") as inside:
+        with _HERE.open("rb") as outside, self.path.open("rb") as inside:
             _check(_libc.setns(inside.fileno(), _CLONE_NEWNET), "setns", self.name)
             try:
                 yield
@@ -86,7 +87,7 @@ class Namespace:
                 _check(_libc.setns(outside.fileno(), _CLONE_NEWNET), "setns", "back")
 
     def command(self, argv: Sequence[str]) -> list[str]:
-        """The command line that runs `argv` inside; it keeps the process id of its parent's child."""
+        """The command line that runs `argv` inside, as the very process that is started."""
         return ["nsenter", f"--net={self.path}", "--", *argv]
 
     def processes(self) -> list[int]:
@@ -103,7 +104,7 @@ class Namespace:
 
     def _unshare_and_bind(self) -> None:
         _check(_libc.unshare(_CLONE_NEWNET), "unshare", self.name)
-        source, target = b"/proc/thread-self/ns/net", os.fsencode(self.path)
+        source, target = os.fsencode(_HERE), os.fsencode(self.path)
         _check(_libc.mount(source, target, b"none", _MS_BIND, None), "mount", self.name)
 
 
@@ -252,7 +253,7 @@ def _set_up(name: str, *, up: bool, master: str | None = None) -> None:
 
 
 def _prepare_names() -> None:
-    """/run/netns as `ip netns` makes it: a mount point of its own, shared with other mount spaces."""
+    """Make /run/netns as `ip netns` does: a mount point of its own, shared."""
     _NAMES.mkdir(mode=0o755, exist_ok=True)
     path = os.fsencode(_NAMES)
     if _libc.mount(b"", path, b"none", _MS_SHARED | _MS_REC, None) == 0:

@@ -142,7 +142,7 @@ class Rtnetlink:
         message = linkmsg()
         message["attrs"] = [("IFLA_IFNAME", name)]
         self._send(message, RTM_GETLINK, NLM_F_ACK)
-        found = [_decoded(linkmsg, data) for _, data in self._answers()][0]
+        found = [_decoded(linkmsg, data) for _, data in self._answers()].pop()
         mac = found.get_attr("IFLA_ADDRESS") or ""
         return Link(
             name=name,

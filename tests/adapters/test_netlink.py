@@ -161,5 +161,5 @@ def test_loopback_addresses_are_left_alone(host: netns.Host, vip: str) -> None:
 
 
 def test_an_address_that_is_not_there_is_not_announced(host: netns.Host) -> None:
-    with pytest.raises(AddressError, match="10.9.0.9 is not on eth0"):
+    with pytest.raises(AddressError, match=r"10\.9\.0\.9 is not on eth0"):
         inside(host, lambda addresses: addresses.announce("10.9.0.9"))

@@ -1,0 +1,283 @@
+"""One MQTT connection, from its socket to its end; never used again afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from msgspec import Struct
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+
+from piagent.ports import BusEvent, Received, Subscribed
+
+KEEPALIVE_S = 5
+QOS = 1
+MAX_PAYLOAD = 64 * 1024
+"""Bytes; a longer message is delivered without its payload, as something unreadable."""
+MAX_UNACKNOWLEDGED = 1000
+"""Messages; `publish` takes no more then. At most 20 of them are on the wire (paho's default)."""
+MAX_BEFORE_SUBACK = 10_000
+"""Messages that may arrive before the subscriptions are confirmed."""
+FAREWELL_TIMEOUT_S = 0.5
+
+_log = logging.getLogger(__name__)
+
+
+class Identity(Struct, frozen=True):
+    """Who connects, and what the broker is to say about it."""
+
+    broker: str
+    connection: str
+    """The client id."""
+    username: str | None
+    password: str | None
+    presence_topic: str
+    online: bytes
+    offline: bytes
+
+
+class _Client(Client):
+    """paho's client on a socket that is connected already: its own way to connect blocks."""
+
+    def __init__(self, connected: socket.socket, client_id: str) -> None:
+        super().__init__(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            clean_session=True,
+            protocol=MQTTProtocolVersion.MQTTv311,
+            reconnect_on_failure=False,
+        )
+        self._connected = connected
+
+    def _create_socket_connection(self) -> socket.socket:
+        return self._connected
+
+
+class Connection:
+    """A connection being made, up, or ended.
+
+    paho's callbacks only take notes: its locks are held meanwhile. What follows from the notes is
+    done when paho has returned. `publish` and `abort` never deliver anything.
+    """
+
+    def __init__(
+        self,
+        connected: socket.socket,
+        identity: Identity,
+        subscriptions: Sequence[str],
+        deliver: Callable[[BusEvent], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.subscribed: asyncio.Future[None] = self._loop.create_future()
+        self.ended: asyncio.Future[str] = self._loop.create_future()
+        """Why it ended."""
+        self._socket = connected
+        self._identity = identity
+        self._subscriptions = subscriptions
+        self._deliver = deliver
+        self._inbox: deque[Received] = deque()
+        self._granted = False
+        self._failure: str | None = None
+        self._last_acknowledged = 0
+        self._leaving = False
+        self._said_oversized = False
+        self._client = self._made_client()
+
+    def _made_client(self) -> _Client:
+        who = self._identity
+        client = _Client(self._socket, who.connection)
+        client.max_queued_messages_set(MAX_UNACKNOWLEDGED)
+        if who.username is not None:
+            client.username_pw_set(who.username, who.password)
+        client.will_set(who.presence_topic, who.offline, qos=QOS, retain=True)
+        client.on_socket_open = self._on_socket_open
+        client.on_socket_close = self._on_socket_close
+        client.on_socket_register_write = self._on_register_write
+        client.on_socket_unregister_write = self._on_unregister_write
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
+        client.on_publish = self._on_publish
+        client.on_disconnect = self._on_disconnect
+        return client
+
+    def start(self) -> None:
+        """Send CONNECT; the rest follows from what the broker answers."""
+        self._take_turn(self._send_connect)
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool) -> bool:
+        """Whether it was sent, or will be as soon as the socket takes it."""
+        return self._publish(topic, payload, retain=retain) is not None
+
+    def keep_alive(self) -> None:
+        """To be called each second or so: sends PINGREQ, misses PINGRESP."""
+        self._take_turn(self._client.loop_misc)
+
+    def abort(self, reason: str) -> None:
+        """End it now; neither paho's queue nor the kernel's send buffer outlives this."""
+        if self.ended.done():
+            return
+        self._unwatch()
+        with contextlib.suppress(OSError):
+            # An RST instead of a FIN: stale messages must not follow later.
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._end(reason)
+
+    async def farewell(self) -> None:
+        """Leave in good order: retained presence off, all of it acknowledged, DISCONNECT."""
+        self._leaving = True
+        who = self._identity
+        number = self._publish(who.presence_topic, who.offline, retain=True)
+        if number is not None:
+            deadline = self._loop.time() + FAREWELL_TIMEOUT_S
+            while self._last_acknowledged != number and self._loop.time() < deadline:
+                if self.ended.done():
+                    return
+                await asyncio.sleep(0.005)
+            self._take_turn(self._client.disconnect)
+            self._take_turn(self._client.loop_write)
+            self._unwatch()
+            self._end("we left")
+
+    def _unwatch(self) -> None:
+        if self._socket.fileno() >= 0:
+            self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
+
+    def _end(self, reason: str) -> None:
+        if self.ended.done():
+            return
+        client = self._client
+        client.on_socket_open = client.on_socket_close = None
+        client.on_connect = client.on_subscribe = None
+        client.on_socket_register_write = client.on_socket_unregister_write = None
+        client.on_message = client.on_publish = client.on_disconnect = None
+        self._socket.close()
+        self._inbox.clear()
+        self.ended.set_result(reason)
+
+    def _publish(self, topic: str, payload: bytes, *, retain: bool) -> int | None:
+        """The packet identifier; None when it was not sent."""
+        if not self._granted or self.ended.done():
+            return None
+        info = self._client.publish(topic, payload, qos=QOS, retain=retain)
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            return None
+        self._client.loop_write()
+        if self._failure is not None:
+            self.abort(self._failure)
+            return None
+        return info.mid
+
+    def _send_connect(self) -> None:
+        # The host is for paho's own connecting only, which does not happen.
+        self._client.connect(self._identity.broker, keepalive=KEEPALIVE_S)
+
+    def _take_turn(self, step: Callable[[], Any]) -> None:
+        """Let paho do something, then act on the notes that its callbacks took."""
+        if self.ended.done():
+            return
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001 - paho raises many things for a rogue broker's bytes
+            self._failure = f"protocol error: {error!r}"
+        if self._granted and not self.subscribed.done():
+            who = self._identity
+            self._publish(who.presence_topic, who.online, retain=True)
+            self.subscribed.set_result(None)
+            self._deliver(Subscribed(broker=who.broker, connection=who.connection))
+        if self.subscribed.done() and not self._leaving:
+            # abort() may be called by what is delivered, and empties the inbox.
+            while self._inbox:
+                self._deliver(self._inbox.popleft())
+        elif len(self._inbox) > MAX_BEFORE_SUBACK:
+            self._failure = "a flood of messages before the subscriptions were confirmed"
+        if self._failure is not None:
+            self.abort(self._failure)
+
+    def _readable(self) -> None:
+        self._take_turn(self._client.loop_read)
+
+    def _writable(self) -> None:
+        self._take_turn(self._client.loop_write)
+
+    def _on_socket_open(self, _client: Any, _userdata: Any, opened: Any) -> None:
+        self._loop.add_reader(opened, self._readable)
+
+    def _on_socket_close(self, _client: Any, _userdata: Any, _closing: Any) -> None:
+        self._unwatch()
+
+    def _on_register_write(self, _client: Any, _userdata: Any, opened: Any) -> None:
+        self._loop.add_writer(opened, self._writable)
+
+    def _on_unregister_write(self, _client: Any, _userdata: Any, opened: Any) -> None:
+        self._loop.remove_writer(opened)
+
+    def _on_connect(
+        self, client: Any, _userdata: Any, _flags: Any, reason: Any, _properties: Any
+    ) -> None:
+        if reason.is_failure:
+            self._failure = f"the broker refused: {reason}"
+        else:
+            client.subscribe([(topic, QOS) for topic in self._subscriptions])
+
+    def _on_subscribe(
+        self, _client: Any, _userdata: Any, _mid: int, reasons: Any, _properties: Any
+    ) -> None:
+        granted = [reason.value for reason in reasons]
+        if granted == [QOS] * len(self._subscriptions):
+            self._granted = True
+            return
+        for topic, code in zip(self._subscriptions, granted, strict=False):
+            if code != QOS:
+                what = "refused" if code >= 0x80 else f"granted at QoS {code} only"
+                self._failure = f"subscription to {topic} {what}: check the broker's access list"
+                return
+        self._failure = "the broker's SUBACK does not fit the subscriptions"
+
+    def _on_message(self, _client: Any, _userdata: Any, message: Any) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            return  # no topic of ours
+        payload = bytes(message.payload)
+        if len(payload) > MAX_PAYLOAD:
+            if not self._said_oversized:
+                self._said_oversized = True
+                _log.warning(
+                    "broker %s: a message of %d bytes on %r counts as unreadable (limit %d)",
+                    self._identity.broker,
+                    len(payload),
+                    topic,
+                    MAX_PAYLOAD,
+                )
+            payload = b""
+        who = self._identity
+        self._inbox.append(
+            Received(
+                broker=who.broker,
+                connection=who.connection,
+                topic=topic,
+                payload=payload,
+                retain=bool(message.retain),
+            )
+        )
+
+    def _on_publish(
+        self, _client: Any, _userdata: Any, mid: int, _reason: Any, _properties: Any
+    ) -> None:
+        self._last_acknowledged = mid
+
+    def _on_disconnect(
+        self, _client: Any, _userdata: Any, _flags: Any, reason: Any, _properties: Any
+    ) -> None:
+        if self._failure is None and not self._leaving:
+            text = str(reason)
+            self._failure = "connection lost" if text == "Unspecified error" else text

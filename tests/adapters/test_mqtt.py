@@ -1,0 +1,357 @@
+"""The bus against a real Mosquitto (and against servers that misbehave)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+from piagent.adapters.mqtt import MqttBus, Presence
+from piagent.adapters.mqtt_connection import MAX_PAYLOAD
+from piagent.core.model import Broker
+from piagent.ports import BusEvent, Disconnected, Received, Subscribed
+from tests import mosquitto
+from tests.mosquitto import Mosquitto, free_port
+
+needs_mosquitto = pytest.mark.skipif(mosquitto.WHY_NOT is not None, reason=str(mosquitto.WHY_NOT))
+
+
+@pytest.fixture
+def broker() -> Iterator[Mosquitto]:
+    with Mosquitto() as running:
+        yield running
+
+
+class Client:
+    """A bus and what it delivered."""
+
+    def __init__(self, bus: MqttBus) -> None:
+        self.bus = bus
+        self.events: list[BusEvent] = []
+        self.after: Callable[[BusEvent], None] = lambda _: None
+
+    def take(self, event: BusEvent) -> None:
+        self.events.append(event)
+        self.after(event)
+
+    def of(self, kind: type[BusEvent]) -> list[BusEvent]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    @property
+    def payloads(self) -> list[bytes]:
+        return [event.payload for event in self.events if isinstance(event, Received)]
+
+    async def until(self, condition: Callable[[], object], what: str = "") -> None:
+        for _ in range(1500):
+            if condition():
+                return
+            await asyncio.sleep(0.01)
+        pytest.fail(f"{what or 'it'} did not come: {self.events[-5:]}")
+
+    async def until_subscribed(self, times: int = 1) -> Subscribed:
+        await self.until(lambda: len(self.of(Subscribed)) >= times, "Subscribed")
+        event = self.of(Subscribed)[times - 1]
+        assert isinstance(event, Subscribed)
+        return event
+
+    async def until_disconnected(self, times: int = 1) -> str:
+        await self.until(lambda: len(self.of(Disconnected)) >= times, "Disconnected")
+        event = self.of(Disconnected)[times - 1]
+        assert isinstance(event, Disconnected)
+        return event.reason
+
+
+@asynccontextmanager
+async def client(
+    port: int,
+    *,
+    node: str = "n1",
+    host: str = "127.0.0.1",
+    topics: Sequence[str] = ("t/+",),
+    username: str | None = None,
+    password: str | None = None,
+) -> AsyncIterator[Client]:
+    bus = MqttBus(
+        [Broker(label="b1", host=host, port=port, username=username)],
+        node=node,
+        incarnation="0123456789abcdef",
+        subscriptions=topics,
+        presence=Presence(f"s/{node}", lambda there, name: f"{int(there)} {name}".encode()),
+        password=password,
+    )
+    made = Client(bus)
+    task = asyncio.create_task(bus.run(made.take))
+    try:
+        yield made
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def run(work: Callable[[], Awaitable[None]]) -> None:
+    async def main() -> None:
+        await work()
+
+    asyncio.run(main())
+
+
+@needs_mosquitto
+def test_what_is_published_comes_back_after_subscribed(broker: Mosquitto) -> None:
+    async def work() -> None:
+        async with client(broker.port) as c:
+            assert not c.bus.publish("b1", "t/a", b"too early")
+            up = await c.until_subscribed()
+            assert c.events[0] is up
+            assert up.connection.startswith("pa-n1-01234567-")
+            assert c.bus.publish("b1", "t/a", b"hello")
+            await c.until(lambda: c.payloads)
+            got = c.events[-1]
+            assert isinstance(got, Received)
+            assert (got.topic, got.payload, got.retain) == ("t/a", b"hello", False)
+            assert got.connection == up.connection
+
+    run(work)
+
+
+@needs_mosquitto
+def test_nothing_published_before_a_break_is_sent_after_it(broker: Mosquitto) -> None:
+    async def work() -> None:
+        async with client(broker.port, node="n2") as witness, client(broker.port) as c:
+            await witness.until_subscribed()
+            first = await c.until_subscribed()
+            broker.send_signal(signal.SIGSTOP)
+            for number in range(50):  # more than paho has in flight
+                c.bus.publish("b1", "t/a", b"old %d" % number)
+            broker.kill()
+            assert await c.until_disconnected() == "connection lost"
+            assert not c.bus.publish("b1", "t/a", b"offline")
+            broker.start()
+            second = await c.until_subscribed(2)
+            await witness.until_subscribed(2)
+            assert second.connection != first.connection
+            assert c.bus.publish("b1", "t/a", b"new")
+            await witness.until(lambda: b"new" in witness.payloads)
+            assert witness.payloads == [b"new"]
+
+    run(work)
+
+
+@needs_mosquitto
+def test_a_closed_connection_delivers_nothing_more_and_a_fresh_one_follows(
+    broker: Mosquitto,
+) -> None:
+    async def work() -> None:
+        async with client(broker.port) as c:
+            first = await c.until_subscribed()
+            assert c.bus.publish("b1", "t/a", b"its echo is not awaited")
+            c.bus.close("b1", "its echo came too late")
+            assert not c.bus.publish("b1", "t/a", b"lost")
+            assert await c.until_disconnected() == "its echo came too late"
+            second = await c.until_subscribed(2)
+            assert second.connection != first.connection
+            assert c.bus.publish("b1", "t/a", b"fresh")
+            await c.until(lambda: c.payloads)
+            assert c.payloads == [b"fresh"]
+
+    run(work)
+
+
+@needs_mosquitto
+def test_presence_is_retained_and_the_will_says_gone(broker: Mosquitto) -> None:
+    async def work() -> None:
+        async with client(broker.port, node="n2", topics=["s/n1"]) as witness:
+            await witness.until_subscribed()
+            async with client(broker.port) as c:
+                name = (await c.until_subscribed()).connection
+                await witness.until(lambda: witness.payloads == [f"1 {name}".encode()])
+                c.bus.close("b1", "not in good order")
+                await witness.until(lambda: f"0 {name}".encode() in witness.payloads)
+                again = (await c.until_subscribed(2)).connection
+                await witness.until(lambda: witness.payloads[-1] == f"1 {again}".encode())
+            await witness.until(lambda: witness.payloads[-1] == f"0 {again}".encode())
+        async with client(broker.port, node="n3", topics=["s/n1"]) as later:
+            await later.until(lambda: later.payloads == [f"0 {again}".encode()])
+            assert [e.retain for e in later.events if isinstance(e, Received)] == [True]
+
+    run(work)
+
+
+@needs_mosquitto
+def test_what_was_published_just_before_the_end_still_arrives(broker: Mosquitto) -> None:
+    async def work() -> None:
+        async with client(broker.port, node="n2") as witness:
+            await witness.until_subscribed()
+            async with client(broker.port, topics=["u"]) as c:
+                await c.until_subscribed()
+                for number in range(100):
+                    assert c.bus.publish("b1", "t/a", b"%d" % number)
+            await witness.until(lambda: len(witness.payloads) == 100)
+
+    run(work)
+
+
+@needs_mosquitto
+def test_a_flood_arrives_whole_and_in_order_beside_a_live_event_loop(broker: Mosquitto) -> None:
+    async def work() -> None:
+        async with client(broker.port) as c:
+            await c.until_subscribed()
+            sent = [b"%d" % number for number in range(3000)]
+            turns = 0
+            for payload in sent:
+                while not c.bus.publish("b1", "t/a", payload):
+                    turns += 1
+                    await asyncio.sleep(0)
+            await c.until(lambda: len(c.payloads) >= len(sent))
+            assert c.payloads == sent
+            assert turns > 0  # the queue is bounded
+
+    run(work)
+
+
+@needs_mosquitto
+def test_a_message_beyond_the_limit_arrives_without_its_payload(
+    broker: Mosquitto, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> None:
+        async with client(broker.port) as c:
+            await c.until_subscribed()
+            c.bus.publish("b1", "t/a", b"x" * MAX_PAYLOAD)
+            c.bus.publish("b1", "t/a", b"x" * (MAX_PAYLOAD + 1))
+            await c.until(lambda: len(c.payloads) == 2)
+            assert [len(payload) for payload in c.payloads] == [MAX_PAYLOAD, 0]
+
+    run(work)
+    assert "counts as unreadable" in caplog.text
+
+
+def test_a_refused_subscription_is_a_disconnection_that_names_the_topic() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(b"\x20\x02\x00\x00")
+        subscribe = await reader.read(1000)
+        # 0x80 is Failure (MQTT 3.1.1 section 3.9.3); Mosquitto would rather grant and filter.
+        writer.write(b"\x90\x04" + subscribe[2:4] + b"\x01\x80")
+        await reader.read(1000)
+        writer.close()
+
+    async def work() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server, client(port, topics=["t/+", "forbidden/#"]) as c:
+            reason = await c.until_disconnected()
+            assert reason.startswith("subscription to forbidden/# refused")
+            assert not c.of(Subscribed)
+
+    run(work)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"\x00\xff\xff\xff\xff\xff\xff",
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"\x20\x02\x00\x05",
+        b"\x20\x00",
+        b"\x30\x04\x00\xff\xff\xff" * 50,
+        b"\x20\x02\x00\x00\x32\x05\x00\x01\xff\x00\x01",
+        b"",
+    ],
+)
+def test_a_server_that_does_not_speak_mqtt_costs_only_its_own_connection(answer: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    async def work() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server, client(server.sockets[0].getsockname()[1]) as c:
+            assert await c.until_disconnected(2)
+            assert not c.of(Subscribed)
+
+    run(work)
+
+
+def test_a_server_that_never_answers_is_left_after_the_handshake_limit() -> None:
+    async def work() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as mute:
+            async with client(mute.getsockname()[1]) as c:
+                assert "no answer to CONNECT" in await c.until_disconnected()
+
+    run(work)
+
+
+def test_an_unreachable_broker_is_tried_again_and_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def work() -> None:
+        async with client(free_port()) as c:
+            assert await c.until_disconnected(3) == "Connection refused"
+
+    with caplog.at_level(logging.INFO):
+        run(work)
+    assert [r.levelname for r in caplog.records].count("WARNING") == 1
+
+
+def test_a_name_that_does_not_resolve_is_a_reason_not_an_end() -> None:
+    async def work() -> None:
+        async with client(1883, host="no-such-name.invalid") as c:
+            assert await c.until_disconnected()
+
+    run(work)
+
+
+@needs_mosquitto
+@pytest.mark.parametrize(("address", "host"), [("::1", "::1"), ("127.0.0.1", "localhost")])
+def test_ipv6_brokers_and_host_names_work(address: str, host: str) -> None:
+    with Mosquitto(address) as broker:
+
+        async def work() -> None:
+            async with client(broker.port, host=host) as c:
+                await c.until_subscribed()
+
+        run(work)
+
+
+@needs_mosquitto
+def test_a_wrong_password_is_named_as_the_reason(tmp_path_factory: pytest.TempPathFactory) -> None:
+    passwords = tmp_path_factory.mktemp("pw") / "passwords"
+    subprocess.run(["mosquitto_passwd", "-b", "-c", str(passwords), "pi", "right"], check=True)
+    with Mosquitto(lines=["allow_anonymous false", f"password_file {passwords}"]) as broker:
+
+        async def work() -> None:
+            async with client(broker.port, username="pi", password="right") as c:
+                await c.until_subscribed()
+            async with client(broker.port, username="pi", password="wrong") as c:
+                assert "Not authorized" in await c.until_disconnected()
+
+        run(work)
+
+
+@needs_mosquitto
+def test_a_handler_that_raises_does_not_end_the_bus(
+    broker: Mosquitto, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> None:
+        async with client(broker.port) as c:
+            await c.until_subscribed()
+
+            def raise_once(event: BusEvent) -> None:
+                if isinstance(event, Received) and event.payload == b"1":
+                    raise RuntimeError("a bug above")
+
+            c.after = raise_once
+            c.bus.publish("b1", "t/a", b"1")
+            c.bus.publish("b1", "t/a", b"2")
+            await c.until(lambda: c.payloads == [b"1", b"2"])
+
+    run(work)
+    assert "was not handled" in caplog.text

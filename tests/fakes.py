@@ -1,0 +1,206 @@
+"""Fakes of the ports, for tests of what stands behind them.
+
+They keep to the ports' words: a FakeBus delivers in order and only on the connection that is up,
+FakeAddresses expire, FakeProber answers at once, FakeDataPlane refuses as a whole or not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from piagent.core.model import Backend, HealthCheck
+from piagent.core.plan import Plan
+from piagent.ports import BusEvent, Disconnected, ProbeResult, Received, Subscribed
+
+
+class FakeClock:
+    """A lease clock that moves when told."""
+
+    def __init__(self, now_ns: int = 1_000_000_000_000) -> None:
+        self.now = now_ns
+
+    def now_ns(self) -> int:
+        return self.now
+
+    def advance_ms(self, ms: float) -> None:
+        self.now += int(ms * 1_000_000)
+
+
+def topic_matches(pattern: str, topic: str) -> bool:
+    """MQTT 3.1.1 section 4.7, without `$` topics."""
+    wanted, given = pattern.split("/"), topic.split("/")
+    for index, part in enumerate(wanted):
+        if part == "#":
+            return True
+        if index >= len(given) or part not in ("+", given[index]):
+            return False
+    return len(wanted) == len(given)
+
+
+class FakeBroker:
+    """One memory-less sequencer that several FakeBuses share."""
+
+    def __init__(self, label: str = "b1") -> None:
+        self.label = label
+        self.up = True
+        self.retained: dict[str, bytes] = {}
+        self.log: list[tuple[str, bytes]] = []
+        """Everything that was ever published, in order."""
+        self._members: list[FakeBus] = []
+
+    def join(self, bus: FakeBus) -> None:
+        self._members.append(bus)
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
+        self.log.append((topic, payload))
+        if retain:
+            self.retained[topic] = payload
+        for member in self._members:
+            member.take(self.label, topic, payload, retain=False)
+
+    def stop(self) -> None:
+        """Gone, with everything it knew."""
+        self.up = False
+        self.retained.clear()
+        for member in self._members:
+            member.close(self.label, "connection lost")
+
+    def start(self) -> None:
+        """Back, empty; members reconnect at once."""
+        self.up = True
+        for member in self._members:
+            member.connect(self.label)
+
+
+class FakeBus:
+    """`ports.Bus` over FakeBrokers, in one event loop; a closed connection comes back at once."""
+
+    def __init__(self, brokers: Iterable[FakeBroker], subscriptions: Iterable[str]) -> None:
+        self.brokers = {broker.label: broker for broker in brokers}
+        self._subscriptions = tuple(subscriptions)
+        self._connections: dict[str, str] = {}
+        self._made = 0
+        self._events: asyncio.Queue[BusEvent] = asyncio.Queue()
+        self.closed: list[tuple[str, str]] = []
+        """(broker, reason) of each `close`."""
+
+    async def run(self, deliver: Callable[[BusEvent], None]) -> None:
+        for label, broker in self.brokers.items():
+            broker.join(self)
+            self.connect(label)
+        while True:
+            event = await self._events.get()
+            if isinstance(event, Received) and event.connection != self._connections.get(
+                event.broker
+            ):
+                continue
+            deliver(event)
+
+    def publish(self, broker: str, topic: str, payload: bytes, *, retain: bool = False) -> bool:
+        if broker not in self._connections:
+            return False
+        self.brokers[broker].publish(topic, payload, retain=retain)
+        return True
+
+    def close(self, broker: str, reason: str) -> None:
+        self.closed.append((broker, reason))
+        if self._connections.pop(broker, None) is not None:
+            self._events.put_nowait(Disconnected(broker=broker, reason=reason))
+            self.connect(broker)
+
+    def connect(self, label: str) -> None:
+        """A fresh connection, if the broker is up."""
+        broker = self.brokers[label]
+        if not broker.up:
+            return
+        self._made += 1
+        name = f"fake-{id(self):x}-{self._made}"
+        self._connections[label] = name
+        self._events.put_nowait(Subscribed(broker=label, connection=name))
+        for topic, payload in broker.retained.items():
+            self.take(label, topic, payload, retain=True)
+
+    def take(self, label: str, topic: str, payload: bytes, *, retain: bool) -> None:
+        """What a broker forwards."""
+        name = self._connections.get(label)
+        if name is not None and any(topic_matches(p, topic) for p in self._subscriptions):
+            self._events.put_nowait(Received(label, name, topic, payload, retain))
+
+
+class FakeAddresses:
+    """`ports.Addresses` with a kernel that keeps lifetimes by a FakeClock."""
+
+    def __init__(self, clock: FakeClock | None = None) -> None:
+        self._clock = clock or FakeClock()
+        self._until_ns: dict[str, int] = {}
+        self.announced: list[str] = []
+        self.events: list[tuple[str, str]] = []
+        """("add" | "renew" | "remove" | "announce", address), in order."""
+        self.removable = True
+        """False: removals cannot be confirmed."""
+        self.failure: Exception | None = None
+        """Raised by `add`."""
+
+    @property
+    def present(self) -> set[str]:
+        """The addresses that are there now."""
+        return {a for a, until in self._until_ns.items() if until > self._clock.now_ns()}
+
+    async def add(self, address: str, valid_ms: int) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.events.append(("renew" if address in self.present else "add", address))
+        self._until_ns[address] = self._clock.now_ns() + valid_ms * 1_000_000
+
+    async def remove(self, address: str) -> bool:
+        self.events.append(("remove", address))
+        if self.removable:
+            self._until_ns.pop(address, None)
+        return address not in self.present
+
+    async def announce(self, address: str) -> None:
+        self.events.append(("announce", address))
+        self.announced.append(address)
+
+
+class FakeProber:
+    """`ports.Prober` that answers what it was told to."""
+
+    def __init__(self) -> None:
+        self.bad: dict[str, str] = {}
+        """Backend address -> reason."""
+        self.count = 0
+
+    async def probe(self, backend: Backend, port: int, check: HealthCheck) -> ProbeResult:
+        self.count += 1
+        await asyncio.sleep(0)
+        reason = self.bad.get(backend.address)
+        return ProbeResult(good=reason is None, reason=reason or "connected")
+
+
+class FakeDataPlane:
+    """`ports.DataPlane` that remembers its plans."""
+
+    def __init__(self) -> None:
+        self.plans: list[Plan] = []
+        self.failure: OSError | None = None
+        """Raised by `apply`, which then changes nothing."""
+        self.draining = False
+        self.stopped = False
+
+    def apply(self, plan: Plan) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.plans.append(plan)
+
+    def stats(self) -> dict[str, Any]:
+        return {}
+
+    async def drain(self, timeout_ms: int) -> int:
+        self.draining = True
+        return 0
+
+    def stop(self) -> None:
+        self.stopped = True
