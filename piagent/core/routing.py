@@ -317,15 +317,14 @@ def _criterion(
         return Criterion.HOST
     if winner is None or not path_matches(entry.path, path, exact=entry.exact):
         return Criterion.PATH
-    if _host_class(entry.host) != _host_class(winner.host):
-        return Criterion.HOST_CLASS
-    if len(entry.host) != len(winner.host):
-        return Criterion.HOST_LENGTH
-    if entry.exact != winner.exact:
-        return Criterion.EXACT_PATH
-    if _elements(entry.path) != _elements(winner.path):
-        return Criterion.PREFIX_LENGTH
-    return Criterion.NAME
+    decides = {
+        Criterion.HOST_CLASS: _host_class(entry.host) != _host_class(winner.host),
+        Criterion.HOST_LENGTH: len(entry.host) != len(winner.host),
+        Criterion.EXACT_PATH: entry.exact != winner.exact,
+        Criterion.PREFIX_LENGTH: _elements(entry.path) != _elements(winner.path),
+        Criterion.NAME: True,
+    }
+    return next(criterion for criterion, differs in decides.items() if differs)
 
 
 _RANK: Final = {criterion: rank for rank, criterion in enumerate(Criterion)}

@@ -1,0 +1,110 @@
+"""A checked file -> `core.model`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from piagent.config.election import timing
+from piagent.core import model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from piagent.config import schema
+    from piagent.config.host import Host
+
+
+def build(
+    file: schema.File, host: Host, *, socket: Path, secret: bytes, password: str | None
+) -> model.Config:
+    """Put the model together; `file` has no problems."""
+    return model.Config(
+        node=model.Node(
+            name=file.node.name or host.name,
+            interface=file.node.interface or host.interface,
+            vip_weight=file.node.vip_weight,
+            workers=file.node.workers or host.cpus,
+        ),
+        cluster=file.cluster.name,
+        secret=secret,
+        mqtt=model.Mqtt(
+            brokers=tuple(
+                replace(broker, label=f"b{i}") for i, broker in enumerate(file.mqtt.brokers, 1)
+            ),
+            password=password,
+            embedded=file.mqtt.embedded,
+        ),
+        election=model.Election(
+            profile=file.election.profile,
+            timing=timing(file.election),
+            candidates=file.election.candidates,
+        ),
+        admin_socket=str(socket),
+        pools=tuple(
+            model.Pool(name=pool.name, addresses=pool.addresses, announce=pool.announce)
+            for pool in file.pool
+        ),
+        services=tuple(_service(service) for service in file.service),
+        gateways=tuple(
+            model.Gateway(
+                name=gateway.name,
+                address=gateway.address,
+                ports=tuple(one.port for one in gateway.listen),
+                wildcard=gateway.wildcard,
+            )
+            for gateway in file.gateway
+        ),
+        routes=tuple(_route(route) for route in file.route),
+    )
+
+
+def _service(service: schema.Service) -> model.Service:
+    return model.Service(
+        name=service.name,
+        type=service.type,
+        address=service.address,
+        ports=tuple(
+            model.ServicePort(
+                name=port.name or str(port.port),
+                port=port.port,
+                target_port=port.target_port or port.port,
+            )
+            for port in service.ports
+        ),
+        backends=tuple(
+            model.Backend(address=backend.address, weight=backend.weight)
+            for backend in service.backends
+        ),
+        health=_health(service.health) if service.health else None,
+    )
+
+
+def _health(health: schema.Health) -> model.HealthCheck:
+    return model.HealthCheck(
+        kind=health.kind,
+        interval_ms=health.interval,
+        timeout_ms=health.timeout,
+        rise=health.rise,
+        fall=health.fall,
+        port=health.port,
+        path=health.path or "/",
+        expect=health.expect,
+    )
+
+
+def _route(route: schema.Route) -> model.Route:
+    backend = route.backends[0] if route.backends else None
+    exact = route.path_exact is not None
+    return model.Route(
+        name=route.name,
+        gateway=route.gateway,
+        hosts=route.hosts,
+        path_kind=model.PathKind.EXACT if exact else model.PathKind.PREFIX,
+        path=route.path_exact or route.path_prefix or "/",
+        service=backend.service if backend else None,
+        service_port=backend.port if backend else None,
+        request_timeout_ms=route.timeouts.request,
+        backend_timeout_ms=route.timeouts.backend,
+    )

@@ -1,0 +1,76 @@
+"""Keys and values that later versions bring; this version names them instead of guessing."""
+
+from __future__ import annotations
+
+from typing import Final
+
+LATER_KEYS: Final[dict[str, dict[str, str]]] = {
+    "node": {
+        "zone": "",
+        "labels": "",
+    },
+    "mqtt": {
+        "ca_file": "until then brokers are mqtt://",
+        "cert_file": "until then brokers are mqtt://",
+        "key_file": "until then brokers are mqtt://",
+    },
+    "election": {"on_quorum_loss": "until then VIPs are released"},
+    "admin": {
+        "listen": "until then the admin API is on its socket",
+        "token_file": "until then the admin API is on its socket",
+    },
+    "pool": {
+        "auto_assign": "until then each VIP has its address written down",
+        "avoid_buggy_ips": "",
+        "priority": "",
+        "nodes": "",
+        "interfaces": "until then VIPs are on the node's interface",
+    },
+    "service": {
+        "pool": "until then give its address",
+        "sharing_key": "until then services share an address on different ports",
+        "mode": "until then every service is proxied",
+        "balance": "until then it is maglev",
+        "affinity": "",
+        "affinity_timeout": "",
+        "traffic_policy": "",
+        "allowed_sources": "",
+        "proxy_protocol": "",
+    },
+    "service.ports": {"protocol": "until then every port is TCP", "node_port": ""},
+    "service.backends": {"node": ""},
+    "gateway": {
+        "pool": "until then give its address",
+        "sharing_key": "until then gateways share an address on different ports",
+        "certificates": "until then gateways speak plain HTTP",
+        "default_backend": "until then a route without hosts and path takes the rest",
+        "trusted_proxies": "until then nobody's X-Forwarded-* are believed",
+        "encoded_slash": "until then it is kept",
+        "merge_slashes": "until then slashes are merged",
+        "underscore_headers": "until then they are dropped",
+        "limits": "",
+        "access_log": "",
+        "access_log_format": "",
+    },
+    "gateway.listen": {"tls": "until then gateways speak plain HTTP", "hosts": ""},
+    "route": {
+        "path_regex": "until then give path_prefix or path_exact",
+        "methods": "",
+        "headers": "",
+        "query": "",
+        "filters": "",
+        "retries": "",
+        "sticky": "",
+    },
+    "route.backends": {"weight": "until then a route has one backend", "filters": ""},
+}
+"""Table -> key -> what holds until then."""
+
+LATER_VALUES: Final[dict[str, frozenset[str]]] = {
+    "mqtt.brokers": frozenset({"mqtts"}),
+    "service.type": frozenset({"node-port", "external"}),
+    "service.health.kind": frozenset({"exec"}),
+}
+"""Key -> values (for brokers: schemes)."""
+
+LATER: Final = "comes in a later version"

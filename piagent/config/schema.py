@@ -1,0 +1,208 @@
+"""The tables of a file: which keys there are, what each holds, what it is when it is left out.
+
+A field without a default must be in the file. `None` stands for a key that is absent.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from msgspec import Struct
+
+from piagent.config.values import (
+    Address,
+    Addresses,
+    AnnounceBy,
+    BrokerUrl,
+    CheckKind,
+    Count,
+    Duration,
+    FileName,
+    HealthPath,
+    Interface,
+    Leaf,
+    ListenAt,
+    Name,
+    Port,
+    PositiveDuration,
+    Profile,
+    ProfileName,
+    RouteHost,
+    RoutePath,
+    ServiceType,
+    StatusCode,
+    Weight,
+    Wildcard,
+    Workers,
+)
+from piagent.core import model
+
+
+class Table(Struct, frozen=True):
+    """A value that is a table."""
+
+    struct: type[Struct]
+    short: str | None = None
+    """The key that a bare value stands for: `"10.0.0.1"` for `{ address = "10.0.0.1" }`."""
+
+
+class List(Struct, frozen=True):
+    """A value that is a list."""
+
+    of: Any
+    """The annotation of its elements: a Leaf's or a Table's."""
+    at_least: int = 0
+
+
+class Node(Struct, frozen=True, kw_only=True):
+    """[node]: this host."""
+
+    name: Name | None = None
+    interface: Interface | None = None
+    vip_weight: Weight = 100
+    workers: Workers | None = None
+
+
+class Cluster(Struct, frozen=True, kw_only=True):
+    """[cluster]: what all nodes share."""
+
+    name: Name = "home"
+    secret_file: FileName | None = None
+
+
+class Mqtt(Struct, frozen=True, kw_only=True):
+    """[mqtt]: the brokers."""
+
+    brokers: Annotated[tuple[BrokerUrl, ...], List(BrokerUrl, at_least=1)]
+    password_file: FileName | None = None
+    embedded: ListenAt | None = None
+
+
+class Election(Struct, frozen=True, kw_only=True):
+    """[election]: how VIPs find their owner."""
+
+    profile: Profile = ProfileName.NORMAL
+    lease: PositiveDuration | None = None
+    renew: PositiveDuration | None = None
+    guard: PositiveDuration | None = None
+    attempt: PositiveDuration | None = None
+    stagger: PositiveDuration | None = None
+    lag: PositiveDuration | None = None
+    candidates: Annotated[tuple[Name, ...], List(Name)] = ()
+
+
+class Admin(Struct, frozen=True, kw_only=True):
+    """[admin]: the API on this host."""
+
+    socket: FileName = "/run/piagent/admin.sock"
+
+
+class Pool(Struct, frozen=True, kw_only=True):
+    """[[pool]]: addresses that services and gateways may use."""
+
+    name: Name
+    addresses: Annotated[tuple[Addresses, ...], List(Addresses, at_least=1)]
+    announce: AnnounceBy = model.Announce.ARP
+
+
+class ServicePort(Struct, frozen=True, kw_only=True):
+    """One of a service's ports."""
+
+    port: Port
+    name: Name | None = None
+    target_port: Port | None = None
+
+
+class Backend(Struct, frozen=True, kw_only=True):
+    """One of a service's backends."""
+
+    address: Address
+    weight: Weight = 1
+
+
+class Health(Struct, frozen=True, kw_only=True):
+    """How a service's backends are checked."""
+
+    kind: CheckKind = model.HealthKind.TCP
+    interval: PositiveDuration = 2000
+    timeout: PositiveDuration = 1000
+    rise: Count = 2
+    fall: Count = 3
+    port: Port | None = None
+    path: HealthPath | None = None
+    expect: Annotated[tuple[StatusCode, ...], List(StatusCode)] = ()
+
+
+class Service(Struct, frozen=True, kw_only=True):
+    """[[service]]: a named set of backends."""
+
+    name: Name
+    type: ServiceType = model.ServiceType.CLUSTER
+    address: Address | None = None
+    ports: Annotated[
+        tuple[ServicePort, ...], List(Annotated[ServicePort, Table(ServicePort)], at_least=1)
+    ]
+    backends: Annotated[
+        tuple[Backend, ...], List(Annotated[Backend, Table(Backend, short="address")])
+    ] = ()
+    health: Annotated[Health, Table(Health)] | None = None
+
+
+class Listen(Struct, frozen=True, kw_only=True):
+    """One of a gateway's ports."""
+
+    port: Port
+
+
+class Gateway(Struct, frozen=True, kw_only=True):
+    """[[gateway]]: an HTTP entry point."""
+
+    name: Name
+    address: Address
+    listen: Annotated[tuple[Listen, ...], List(Annotated[Listen, Table(Listen)], at_least=1)]
+    wildcard: Wildcard = model.Wildcard.ONE_LABEL
+
+
+class RouteBackend(Struct, frozen=True, kw_only=True):
+    """Where a route's requests go."""
+
+    service: Name
+    port: Port | None = None
+
+
+class Timeouts(Struct, frozen=True, kw_only=True):
+    """How long a route's requests may take; "0s": as long as they like."""
+
+    request: Duration = 0
+    backend: Duration = 60_000
+
+
+class Route(Struct, frozen=True, kw_only=True):
+    """[[route]]: which requests of a gateway go where."""
+
+    name: Name
+    gateway: Name
+    hosts: Annotated[tuple[RouteHost, ...], List(RouteHost)] = ()
+    path_prefix: RoutePath | None = None
+    path_exact: RoutePath | None = None
+    backends: Annotated[
+        tuple[RouteBackend, ...], List(Annotated[RouteBackend, Table(RouteBackend)])
+    ] = ()
+    timeouts: Annotated[Timeouts, Table(Timeouts)] = Timeouts()
+
+
+class File(Struct, frozen=True, kw_only=True):
+    """A whole file."""
+
+    mqtt: Annotated[Mqtt, Table(Mqtt)]
+    node: Annotated[Node, Table(Node)] = Node()
+    cluster: Annotated[Cluster, Table(Cluster)] = Cluster()
+    election: Annotated[Election, Table(Election)] = Election()
+    admin: Annotated[Admin, Table(Admin)] = Admin()
+    pool: Annotated[tuple[Pool, ...], List(Annotated[Pool, Table(Pool)])] = ()
+    service: Annotated[tuple[Service, ...], List(Annotated[Service, Table(Service)])] = ()
+    gateway: Annotated[tuple[Gateway, ...], List(Annotated[Gateway, Table(Gateway)])] = ()
+    route: Annotated[tuple[Route, ...], List(Annotated[Route, Table(Route)])] = ()
+
+
+Kind = Leaf | Table | List

@@ -1,0 +1,270 @@
+"""The values that may stand in a file: what each is called, an example, and how it is read.
+
+A reader takes what msgspec has already found to be of the right TOML type and gives the model's
+value; it raises UnfitError with what is wrong in words for people.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from enum import StrEnum
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from msgspec import Meta, Struct
+
+from piagent.config.later import LATER, LATER_VALUES
+from piagent.core.model import AddressRange, Announce, Broker, HealthKind, Listen
+from piagent.core.model import ServiceType as ModelServiceType
+from piagent.core.model import Wildcard as ModelWildcard
+from piagent.core.routing import PORT_MAX, BadRequestError, canonical_host, canonical_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NAME_LENGTH_MAX: Final = 63
+MQTT_PORT: Final = 1883
+DAY_MS: Final = 24 * 3600 * 1000
+
+_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+_DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
+_LISTEN: Final = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<v4>[0-9.]+)):(?P<port>[0-9]{1,5})")
+_BROKER: Final = re.compile(
+    r"mqtt://(?:(?P<user>[^:@/?#%\s]+)@)?"
+    r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^:@/?#%\[\]\s]+))(?::(?P<port>[0-9]{1,5}))?/?"
+)
+_UNIT_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
+
+
+class UnfitError(Exception):
+    """A value of the right type that cannot be meant."""
+
+    def __init__(self, what: str, cure: str = "") -> None:
+        """Take what is wrong, and the cure when it is another one than the Leaf's example."""
+        super().__init__(what)
+        self.cure = cure
+
+
+class Leaf(Struct, frozen=True, kw_only=True):
+    """One kind of value."""
+
+    source: Any
+    """The TOML type, as msgspec understands it."""
+    wants: str
+    """What it is, for "expected …"."""
+    example: str
+    """In TOML."""
+    read: Callable[[Any], Any] | None = None
+    blank: Any = ""
+    """Stands for a value that could not be read, so that the other checks can go on; it is falsy."""
+
+
+def duration_ms(text: str) -> int:
+    """Read "250ms", "2s", "1.5s", "10m" or "3h" as whole milliseconds."""
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise UnfitError(f'"{text}" is not a number and a unit (ms, s, m, h)')
+    milliseconds = Decimal(found[1]) * _UNIT_MS[found[2]]
+    if milliseconds != int(milliseconds):
+        raise UnfitError(f'"{text}" is not a whole number of milliseconds')
+    if milliseconds > DAY_MS:
+        raise UnfitError(f'"{text}" is longer than 24h')
+    return int(milliseconds)
+
+
+def positive_duration_ms(text: str) -> int:
+    """Read a duration that must not be zero."""
+    milliseconds = duration_ms(text)
+    if not milliseconds:
+        raise UnfitError(f'"{text}" is no time at all')
+    return milliseconds
+
+
+def name(text: str) -> str:
+    """Read a name: it stands in MQTT topics, log lines and metrics as it is."""
+    if _NAME.fullmatch(text) is None or len(text) > NAME_LENGTH_MAX:
+        raise UnfitError(f'"{text}" is not a name')
+    return text
+
+
+def interface(text: str) -> str:
+    """Read the name of a network interface, as Linux allows it (dev_valid_name)."""
+    if re.fullmatch(r"[!-~]{1,15}", text) is None or "/" in text or ":" in text or text in "..":
+        raise UnfitError(f'"{text}" is not the name of an interface')
+    return text
+
+
+def address(text: str) -> str:
+    """Read an IP address that one host can have, in its one spelling."""
+    try:
+        found = ip_address(text)
+    except ValueError:
+        raise UnfitError(f'"{text}" is not an IP address') from None
+    if isinstance(found, IPv6Address) and (found.scope_id or found.ipv4_mapped):
+        raise UnfitError(f'"{text}" has a zone or stands for an IPv4 address')
+    if found.is_unspecified or found.is_multicast or str(found) == "255.255.255.255":
+        raise UnfitError(f'"{text}" is not the address of one host')
+    return str(found)
+
+
+def address_range(text: str) -> AddressRange:
+    """Read a CIDR, a range "first-last" (both included) or one address."""
+    if "/" in text:
+        try:
+            network = ip_network(text, strict=False)
+        except ValueError:
+            raise UnfitError(f'"{text}" is not a CIDR') from None
+        if str(network.network_address) != address(text.partition("/")[0]):
+            raise UnfitError(f'"{text}" has bits set after its prefix', f'write "{network}"')
+        return AddressRange(first=str(network[0]), last=str(network[-1]))
+    first, dash, last = text.partition("-")
+    low, high = address(first.strip()), address(last.strip() if dash else first.strip())
+    if ip_address(low).version != ip_address(high).version:
+        raise UnfitError(f'"{text}" mixes IPv4 and IPv6')
+    if int(ip_address(low)) > int(ip_address(high)):
+        raise UnfitError(f'"{text}" ends before it begins', f'write "{high}-{low}"')
+    return AddressRange(first=low, last=high)
+
+
+def listen(text: str) -> Listen:
+    """Read "address:port" or "[IPv6 address]:port"; the address may be 0.0.0.0 or [::]."""
+    found = _LISTEN.fullmatch(text)
+    if found is None:
+        raise UnfitError(f'"{text}" is not address:port')
+    host = found["v6"] or found["v4"]
+    everywhere = host in {"0.0.0.0", "::"}  # noqa: S104 -- what the user may ask for
+    return Listen(address=host if everywhere else address(host), port=_port(found["port"]))
+
+
+def broker(text: str) -> Broker:
+    """Read "mqtt://[user@]host[:port]"; its label is its place in the list, given later."""
+    if re.match(r"[a-z]*://[^/@]*:[^/]*@", text):
+        raise UnfitError(
+            "the URL has a password in it", "write it to a file, password_file names it"
+        )
+    scheme = text.partition("://")[0]
+    if scheme in LATER_VALUES["mqtt.brokers"]:
+        raise UnfitError(f'"{text}": {scheme} {LATER}', "until then brokers are mqtt://")
+    found = _BROKER.fullmatch(text)
+    if found is None:
+        raise UnfitError(f'"{text}" is not a broker\'s URL', "write mqtt://[user@]host[:port]")
+    port = _port(found["port"]) if found["port"] else MQTT_PORT
+    return Broker(
+        label="", host=_host(found["v6"] or found["host"]), port=port, username=found["user"]
+    )
+
+
+def _host(text: str) -> str:
+    if re.fullmatch(r"[0-9.]+|.*:.*", text):
+        return address(text)
+    try:
+        return canonical_host(text)
+    except BadRequestError:
+        raise UnfitError(f'"{text}" is not a host') from None
+
+
+def _port(digits: str) -> int:
+    if not 1 <= int(digits) <= PORT_MAX:
+        raise UnfitError(f"{digits} is not a port: they go from 1 to {PORT_MAX}")
+    return int(digits)
+
+
+def file_name(text: str) -> str:
+    """Read a path; what it is relative to is settled later."""
+    if not text or "\0" in text:
+        raise UnfitError("an empty path, or one with a NUL")
+    return text
+
+
+def route_host(text: str) -> str:
+    """Read a route's host: a name, or `*.` and a name; lower case, without a trailing dot."""
+    wild = text.startswith("*.")
+    if text == "*":
+        raise UnfitError('"*" is no host', "leave hosts out: the route takes any")
+    bare = text[2:] if wild else text
+    try:
+        host = canonical_host(bare)
+    except BadRequestError:
+        raise UnfitError(f'"{text}" is not a host name') from None
+    if re.search(r":[0-9]+$", bare) and not bare.endswith("]"):
+        raise UnfitError(f'"{text}" has a port', f'write "{host}": it counts on every port')
+    return f"*.{host}" if wild else host
+
+
+def route_path(text: str) -> str:
+    """Read a path in its canonical form, the only one that requests are compared in."""
+    if set(text) & set("?#"):
+        raise UnfitError(f'"{text}" is more than a path', "leave the query and fragment out")
+    try:
+        canonical = canonical_path(text)
+    except BadRequestError as bad:
+        raise UnfitError(f'"{text}": {bad}') from None
+    if canonical != text:
+        raise UnfitError(f'"{text}" is never requested', f'write "{canonical}", its canonical form')
+    return text
+
+
+def health_path(text: str) -> str:
+    """Read the request target of a health check."""
+    if re.fullmatch(r"/[!-~]*", text) is None or "#" in text:
+        raise UnfitError(f'"{text}" is not a path')
+    return text
+
+
+def _one_of(choices: type[StrEnum]) -> Leaf:
+    words = [choice.value for choice in choices]
+    return Leaf(source=choices, wants="one of " + ", ".join(words), example=f'"{words[0]}"')
+
+
+def _number(low: int, high: int, what: str, example: int) -> Leaf:
+    return Leaf(
+        source=Annotated[int, Meta(ge=low, le=high)],
+        wants=f"{what}, {low} to {high}",
+        example=str(example),
+        blank=0,
+    )
+
+
+def _text(wants: str, example: str, read: Callable[[str], Any], blank: object = "") -> Leaf:
+    return Leaf(source=str, wants=wants, example=f'"{example}"', read=read, blank=blank)
+
+
+_NAME_RULE: Final = f"letters, digits, '.', '_' and '-' within, at most {NAME_LENGTH_MAX}"
+
+Name = Annotated[str, _text(f"a name ({_NAME_RULE})", "web-1", name)]
+Interface = Annotated[str, _text("the name of an interface", "eth0", interface)]
+Address = Annotated[str, _text("an IP address", "192.168.1.240", address)]
+Addresses = Annotated[
+    AddressRange,
+    _text("a CIDR, a range or an address", "192.168.1.240-192.168.1.250", address_range, None),
+]
+Port = Annotated[int, _number(1, PORT_MAX, "a port", 80)]
+Weight = Annotated[int, _number(0, 1000, "a weight", 100)]
+Workers = Annotated[int, _number(1, 256, "a number of threads", 2)]
+Count = Annotated[int, _number(1, 100, "a number of checks", 2)]
+StatusCode = Annotated[int, _number(100, 599, "a status code", 200)]
+Duration = Annotated[int, _text("a duration", "30s", duration_ms, 0)]
+PositiveDuration = Annotated[int, _text("a duration", "2s", positive_duration_ms, 0)]
+BrokerUrl = Annotated[Broker, _text("the URL of a broker", "mqtt://192.168.1.11", broker, None)]
+ListenAt = Annotated[Listen, _text("address:port", "0.0.0.0:1883", listen, None)]
+FileName = Annotated[str, _text("the path of a file", "cluster.secret", file_name)]
+RouteHost = Annotated[str, _text("a host name or *.name", "www.example.com", route_host)]
+RoutePath = Annotated[str, _text("a path", "/v1", route_path)]
+HealthPath = Annotated[str, _text("a path", "/healthz", health_path)]
+AnnounceBy = Annotated[Announce, _one_of(Announce)]
+ServiceType = Annotated[ModelServiceType, _one_of(ModelServiceType)]
+CheckKind = Annotated[HealthKind, _one_of(HealthKind)]
+Wildcard = Annotated[ModelWildcard, _one_of(ModelWildcard)]
+
+
+class ProfileName(StrEnum):
+    """The columns of election.md 3.2."""
+
+    FAST = "fast"
+    NORMAL = "normal"
+    WIFI = "wifi"
+    KILO = "kilo"
+
+
+Profile = Annotated[ProfileName, _one_of(ProfileName)]
