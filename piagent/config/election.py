@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from msgspec.structs import asdict, replace
+from msgspec.structs import asdict
 
 from piagent.config.values import ProfileName
 from piagent.core.model import Timing
@@ -25,34 +25,34 @@ def wait_ms(lease_ms: int) -> int:
     return -(-lease_ms * (100 + RHO_PERCENT) // 100) + SLACK_MS
 
 
-def _profile(lease: int, renew: int, guard: int, attempt: int, stagger: int, lag: int) -> Timing:
+OVERRIDES: Final = ("lease", "renew", "guard", "attempt", "stagger", "lag")
+"""The keys that replace a profile's values."""
+
+
+def _timing(**values_ms: int) -> Timing:
     return Timing(
-        lease_ms=lease,
-        renew_ms=renew,
-        wait_ms=wait_ms(lease),
-        guard_ms=guard,
-        attempt_ms=attempt,
-        stagger_ms=stagger,
-        lag_ms=lag,
+        wait_ms=wait_ms(values_ms["lease"]), **{f"{key}_ms": values_ms[key] for key in OVERRIDES}
     )
 
 
 PROFILES: Final[dict[ProfileName, Timing]] = {
-    ProfileName.FAST: _profile(900, 200, 80, 250, 40, 400),
-    ProfileName.NORMAL: _profile(1500, 300, 100, 250, 40, 500),
-    ProfileName.WIFI: _profile(3000, 600, 200, 400, 80, 1000),
-    ProfileName.KILO: _profile(6000, 1500, 300, 500, 80, 2000),
+    ProfileName.FAST: _timing(lease=900, renew=200, guard=80, attempt=250, stagger=40, lag=400),
+    ProfileName.NORMAL: _timing(lease=1500, renew=300, guard=100, attempt=250, stagger=40, lag=500),
+    ProfileName.WIFI: _timing(lease=3000, renew=600, guard=200, attempt=400, stagger=80, lag=1000),
+    ProfileName.KILO: _timing(lease=6000, renew=1500, guard=300, attempt=500, stagger=80, lag=2000),
 }
-
-OVERRIDES: Final = ("lease", "renew", "guard", "attempt", "stagger", "lag")
 
 
 def timing(election: Election) -> Timing:
     """Return the profile's values with the file's own in their place."""
     base = PROFILES[election.profile]
-    own = {f"{key}_ms": value for key in OVERRIDES if (value := getattr(election, key)) is not None}
-    made = replace(base, **own)
-    return replace(made, wait_ms=wait_ms(made.lease_ms))
+    own = {key: getattr(election, key) for key in OVERRIDES}
+    return _timing(
+        **{
+            key: getattr(base, f"{key}_ms") if value is None else value
+            for key, value in own.items()
+        }
+    )
 
 
 def check_election(election: Election, node: str, report: Report) -> None:

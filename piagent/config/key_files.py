@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 SECRET_SIZE_MIN: Final = 16
 SIZE_MAX: Final = 4096
-NEW_SECRET: Final = "openssl rand -hex 32"
+HOW_TO_MAKE_ONE: Final = "openssl rand -hex 32"
 
 
 def resolve(name: str, folder: Path) -> Path:
@@ -27,7 +27,7 @@ def read_secret(name: str, folder: Path, path: KeyPath, report: Report) -> bytes
     if secret is not None and len(secret) < SECRET_SIZE_MIN:
         size = f"has {len(secret)} bytes of secret" if secret else "is empty"
         what = f"{resolve(name, folder)} {size}: at least {SECRET_SIZE_MIN} are needed"
-        report.error(path, what, f"make one with `{NEW_SECRET}`, the same for every node")
+        report.error(path, what, f"make one with `{HOW_TO_MAKE_ONE}`, the same for every node")
     return secret or b""
 
 

@@ -1,11 +1,13 @@
 """Where in a TOML text each key stands, for error messages.
 
-A TOML parser gives values without their places. This one reads a text that such a parser has already
-accepted, so it need not find errors, and only notes the line of each table, key and list element.
+A TOML parser gives values without their places. This one reads a text that such a parser has
+already accepted, so it need not find errors, and only notes the line of each table, key and list
+element.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Final
 
@@ -26,11 +28,9 @@ _SCALAR: Final = re.compile(r"[^,\]}\n#]*")
 def line_numbers(text: str) -> dict[KeyPath, int]:
     """Return the line, counted from 1, of every table, key and list element of valid TOML."""
     scanner = _Scanner(text)
-    try:
+    # Not TOML after all, or nested beyond reason: what was found so far is still right.
+    with contextlib.suppress(IndexError, RecursionError):
         scanner.document()
-    except (IndexError, RecursionError):
-        # Not TOML after all, or nested beyond reason: what was found so far is still right.
-        pass
     return scanner.lines
 
 

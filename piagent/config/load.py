@@ -59,7 +59,7 @@ def parse(data: bytes, file: str, host: Host) -> Loaded:
     check(tables, report)
     _check_node(tables, host, report)
     check_election(tables.election, tables.node.name or host.name, report)
-    folder = Path(os.path.abspath(file)).parent
+    folder = Path(file).absolute().parent
     socket = _socket(tables.admin.socket, folder, report)
     secret, password = _secrets(tables, folder, report)
     report.warnings()  # from here on the tables are whole

@@ -25,7 +25,7 @@ def kinds(struct: type[msgspec.Struct]) -> dict[str, Kind]:
     return {field.name: kind_of(hints[field.name]) for field in msgspec.structs.fields(struct)}
 
 
-def kind_of(annotation: Any) -> Kind:  # noqa: ANN401 -- any annotation
+def kind_of(annotation: Any) -> Kind:
     """Find the Leaf, Table or List in an annotation, also in one that allows None."""
     for part in (annotation, *typing.get_args(annotation)):
         for extra in getattr(part, "__metadata__", ()):
@@ -56,7 +56,7 @@ def read_table(struct: type[S], value: object, path: KeyPath, report: Report) ->
     return struct(**fields)
 
 
-def _read(kind: Kind, value: object, path: KeyPath, report: Report) -> Any:  # noqa: ANN401
+def _read(kind: Kind, value: object, path: KeyPath, report: Report) -> Any:
     if isinstance(kind, Leaf):
         return _read_leaf(kind, value, path, report)
     if isinstance(kind, List):
@@ -78,7 +78,7 @@ def _read_list(kind: List, value: object, path: KeyPath, report: Report) -> tupl
     return tuple(_read(element, one, (*path, i), report) for i, one in enumerate(value))
 
 
-def _read_leaf(leaf: Leaf, value: object, path: KeyPath, report: Report) -> Any:  # noqa: ANN401
+def _read_leaf(leaf: Leaf, value: object, path: KeyPath, report: Report) -> Any:
     if isinstance(value, str) and value in LATER_VALUES.get(_pattern(path), ()):
         report.error(path, f"{_shown(value)} {LATER}", f"expected {leaf.wants}")
         return leaf.blank
@@ -114,7 +114,7 @@ def _unknown(key: str, path: KeyPath, known: dict[str, Kind], report: Report) ->
         report.error((*path, key), f"unknown key in {where}", did_you_mean(key, known))
 
 
-def _blank(kind: Kind) -> Any:  # noqa: ANN401 -- whatever the kind holds
+def _blank(kind: Kind) -> Any:
     if isinstance(kind, Leaf):
         return kind.blank
     if isinstance(kind, List):

@@ -57,7 +57,7 @@ class Leaf(Struct, frozen=True, kw_only=True):
     """In TOML."""
     read: Callable[[Any], Any] | None = None
     blank: Any = ""
-    """Stands for a value that could not be read, so that the other checks can go on; it is falsy."""
+    """Stands for a value that could not be read, so that the other checks go on; it is falsy."""
 
 
 def duration_ms(text: str) -> int:

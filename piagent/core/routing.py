@@ -74,7 +74,7 @@ def canonical_host(raw: str) -> str:
     """Return a Host field in its one form: lower case, without port and trailing dot.
 
     A name is made of labels of letters, digits, `-` and `_`; an IPv6 literal keeps its brackets.
-    Raises BadRequestError for anything else, an empty host and an impossible port (0 or above 65535).
+    Raises BadRequestError for anything else, an empty host, and a port that is 0 or above 65535.
     """
     found = _HOST.fullmatch(raw.lower()) if raw.isascii() and len(raw) <= HOST_LENGTH_MAX else None
     if found is None:
@@ -91,12 +91,12 @@ def canonical_path(raw: bytes | str) -> str:
     In this order: `%xx` of an unreserved character is decoded; the other escapes stay, in upper
     case, so an encoded slash or backslash is an ordinary character of its element; a printable
     character that RFC 3986 does not allow in a path (one of "<>[\]^`{|}) is encoded; empty elements
-    (`//`) are dropped; `.` and `..` are resolved. A path that ends in `/`, `/.` or `/..` ends in `/`
-    afterwards.
+    (`//`) are dropped; `.` and `..` are resolved. A path that ends in `/`, `/.` or `/..` ends in
+    `/` afterwards.
 
-    Raises BadRequestError: no slash at the beginning; a control character, white space, a byte above
-    126 or `#`; a `%` without two hex digits; `%00`; `..` above the root. A `?` ends a path, so a
-    caller never passes one; it is refused too.
+    Raises BadRequestError: no slash at the beginning; a control character, white space, a byte
+    above 126 or `#`; a `%` without two hex digits; `%00`; `..` above the root. A `?` ends a path,
+    so a caller never passes one; it is refused too.
     """
     data = raw.encode("ascii", "replace") if isinstance(raw, str) else raw
     if not data.startswith(b"/"):
