@@ -1,0 +1,62 @@
+"""Builds the wheel and collects those it depends on, once for all tests that need them."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("fastpath", "piagent")
+FILES = ("LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py")
+
+
+class NoIndexError(Exception):
+    """The dependencies' wheels cannot be had here."""
+
+
+@functools.cache
+def project_copy() -> Path:
+    """Copy the sources, so that a build writes nothing into the tree other tests run from."""
+    copy = _folder("source")
+    for folder in FOLDERS:
+        built = shutil.ignore_patterns("*.so", "*.c", "__pycache__")
+        shutil.copytree(ROOT / folder, copy / folder, ignore=built)
+    for name in FILES:
+        shutil.copy(ROOT / name, copy)
+    (copy / "setup.cfg").write_text(f"[build_ext]\nparallel = {os.cpu_count() or 1}\n")
+    return copy
+
+
+@functools.cache
+def build() -> Path:
+    """Make a folder of wheels: the project's and those of all that it needs to run."""
+    wheels = _folder("wheels")
+    _pip_wheel(wheels, str(project_copy()), "--no-deps")
+    project = next(wheels.glob("piagent-*.whl"))
+    try:
+        _pip_wheel(wheels, str(project), "--find-links", str(wheels))
+    except subprocess.CalledProcessError as error:
+        raise NoIndexError(error.stderr[-500:]) from error
+    return wheels
+
+
+def _folder(name: str) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix=f"piagent-{name}-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _pip_wheel(wheels: Path, what: str, *options: str) -> None:
+    # No isolation: Cython and setuptools are here already, and an isolated build fetches its own.
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", *options]
+    environment = {k: v for k, v in os.environ.items() if k != "PIAGENT_PROBE"}
+    subprocess.run(
+        [*command, "--wheel-dir", str(wheels), what],
+        check=True, capture_output=True, text=True, env=environment, cwd=wheels, timeout=300,
+    )  # fmt: skip
