@@ -10,14 +10,14 @@ cdef extern from "<endian.h>" nogil:
 
 cdef inline uint32_t load_le32(const uint8_t *data) noexcept nogil:
     """Four bytes as a number; memcpy, because `data` may be unaligned."""
-    cdef uint32_t word
+    cdef uint32_t word = 0
     memcpy(&word, data, sizeof(word))
     return le32toh(word)
 
 
 cdef inline uint64_t load_le64(const uint8_t *data) noexcept nogil:
     """Eight bytes as a number."""
-    cdef uint64_t word
+    cdef uint64_t word = 0
     memcpy(&word, data, sizeof(word))
     return le64toh(word)
 

@@ -27,8 +27,8 @@ cdef struct sip_t:
 
 cdef inline void sip_rounds(sip_t *self, int count) noexcept nogil:
     """SipRound, `count` times (section 2.3)."""
-    cdef int _round
-    for _round in range(count):
+    while count > 0:
+        count -= 1
         self.v0 += self.v1
         self.v2 += self.v3
         self.v1 = rotate_left(self.v1, 13) ^ self.v0
