@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Gets a fresh Debian 12/13 or Raspberry Pi OS ready:  setup.sh run | dev
 #   run: what the agent and the demo need       dev: what the tests need on top
-# System packages come by apt when we are root or may use sudo; otherwise one line names what to install.
+# System packages come by apt when we are root or may use sudo; else one line says what to install.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mode=${1:?usage: setup.sh run|dev}
@@ -47,7 +47,7 @@ if [ "$missing" != " " ]; then
     "${root[@]}" env DEBIAN_FRONTEND=noninteractive \
       apt-get install -y -q --no-install-recommends $missing
     case "$missing" in *mosquitto*)
-      say "Debian's package also runs a broker of its own on localhost:1883; piagent does not use it" \
+      say "Debian's package also runs a broker on localhost:1883; piagent does not use it" \
         "(systemctl disable --now mosquitto)" ;;
     esac
   elif [ ${#need[@]} -gt 0 ]; then

@@ -1,4 +1,4 @@
-"""Limits, codes and the tables the workers read. Imports nothing of fastpath but the kernel's types.
+"""Limits, codes and the tables the workers read. Imports nothing of fastpath but kernel types.
 
 A snapshot and all it points to is built off-line by fastpath.tables, published with one pointer
 store, never changed, and freed when every worker has moved on. So a worker may keep a pointer into

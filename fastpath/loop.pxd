@@ -125,7 +125,7 @@ cdef int loop_watch(loop_t *self, endpoint_t *endpoint, uint32_t events) noexcep
 
 # Close the socket; harmless on a closed one. What was written still gets sent.
 cdef void loop_close(loop_t *self, endpoint_t *endpoint) noexcept nogil
-# Close it with a reset: what was written and not yet acknowledged is dropped, the peer sees an error.
+# Close it with a reset: what is not yet acknowledged is dropped, the peer gets an error.
 cdef void loop_reset(loop_t *self, endpoint_t *endpoint) noexcept nogil
 # Call `on_event` in the next turn even if the kernel has no news.
 cdef void loop_again(loop_t *self, endpoint_t *endpoint) noexcept nogil

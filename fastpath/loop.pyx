@@ -1,4 +1,4 @@
-"""What a protocol sees of its worker: sockets on epoll, timeouts, buffers, the snapshot, counters."""
+"""What a protocol sees of its worker: sockets on epoll, timeouts, buffers, snapshot, counters."""
 
 from libc.errno cimport errno
 from libc.stdlib cimport free, malloc

@@ -43,7 +43,7 @@ class AdminServer:
     async def start(self) -> None:
         """Listen; raises AdminError when another process serves the path or it cannot be used."""
         listener = bind(self._path)
-        self._inode = os.stat(self._path).st_ino
+        self._inode = Path(self._path).stat().st_ino
         self._server = await asyncio.start_unix_server(self._serve, sock=listener)
 
     async def stop(self) -> None:
@@ -54,8 +54,8 @@ class AdminServer:
         for writer in tuple(self._open):
             writer.close()
         with contextlib.suppress(OSError):
-            if os.stat(self._path).st_ino == self._inode:
-                os.unlink(self._path)
+            if Path(self._path).stat().st_ino == self._inode:
+                Path(self._path).unlink()
         self._server = None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
