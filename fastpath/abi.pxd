@@ -1,6 +1,6 @@
 """Limits, codes and the tables the workers read. Imports nothing of fastpath but kernel types.
 
-A snapshot and all it points to is built off-line by fastpath.tables, published with one pointer
+A snapshot and all it points to is built off-line by fastpath.snapshot, published with one pointer
 store, never changed, and freed when every worker has moved on. So a worker may keep a pointer into
 it during one turn of its loop and no longer. What must outlive a turn is a *slot*: a small number
 that a service, backend, listener, gateway or route keeps as long as it exists under its name.
@@ -47,7 +47,7 @@ cdef enum:
     FP_RESET = -4               # the connection broke
 
 
-# Why a connection was turned away; names in tables.REASONS.
+# Why a connection was turned away; names in tables.py.
 cdef enum:
     REJECT_CAPACITY = 0         # `connections` or the descriptor limit is reached
     REJECT_DESCRIPTORS = 1      # the kernel had none left (EMFILE, ENFILE)
@@ -134,7 +134,6 @@ cdef struct snapshot_t:
     backend_t *backends         # all services' in one array
     route_t *routes             # all gateways' in one array
     int *fds
-    uint8_t *texts
     uint32_t n_listeners
     uint32_t n_services
     uint32_t n_gateways

@@ -1,70 +1,26 @@
 """The engine's face to Python. Everything below it runs without the interpreter."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
-class Backend(NamedTuple):
-    """A place to connect to."""
-
-    name: str
-    """Stable name: Maglev hashes it, counters are kept by it."""
-    address: str
-    port: int
-    weight: int
-    up: bool
-
-class Service(NamedTuple):
-    """A balanced set of backends."""
-
-    name: str
-    backends: tuple[Backend, ...]
-    connect_timeout_ms: int = 3000
-    idle_timeout_ms: int = 3_600_000
-
-class Route(NamedTuple):
-    """One entry of a gateway's table; the first that matches wins."""
-
-    name: str
-    host: str
-    path: str
-    exact: bool
-    service: str
-    request_timeout_ms: int
-    backend_timeout_ms: int
-
-class Gateway(NamedTuple):
-    """An HTTP router."""
-
-    name: str
-    any_depth: bool
-    """Whether `*` in a host stands for one label or for one and more."""
-    routes: tuple[Route, ...]
-    header_timeout_ms: int = 10_000
-    body_idle_timeout_ms: int = 60_000
-    keepalive_timeout_ms: int = 75_000
-    tunnel_idle_timeout_ms: int = 3_600_000
-
-class Listener(NamedTuple):
-    """A port to accept on. Its identity is (address, port): a kept one is never closed."""
-
-    address: str
-    port: int
-    target: str
-    http: bool
-
-class Tables(NamedTuple):
-    """Everything the workers need to know."""
-
-    listeners: tuple[Listener, ...]
-    services: tuple[Service, ...]
-    gateways: tuple[Gateway, ...]
+from fastpath.tables import Backend as Backend
+from fastpath.tables import Gateway as Gateway
+from fastpath.tables import Listener as Listener
+from fastpath.tables import Route as Route
+from fastpath.tables import Service as Service
+from fastpath.tables import Tables as Tables
 
 class Engine:
-    """Worker threads and the tables they work by."""
+    """Worker threads and the tables they work by. Its methods may be called from any thread."""
 
     def __init__(
-        self, *, workers: int = 1, connections: int = 16384, hash_key: bytes = ...
+        self, *, workers: int = 1, connections: int = 16384, hash_key: bytes | None = None
     ) -> None:
-        """Set aside memory for `connections` in all; `hash_key`: the 16 bytes of the flow hash."""
+        """Set aside memory for `connections` clients in all.
+
+        Raises the process's soft limit of descriptors as far as that needs and the hard limit
+        allows; what is not allowed then lowers the number of connections that are admitted.
+        `hash_key`: 16 bytes that key the flow hash, the same on every node; None: random ones.
+        """
 
     def start(self) -> None:
         """Start the workers."""
@@ -72,8 +28,14 @@ class Engine:
     def publish(self, tables: Tables) -> int:
         """Swap in new tables in one step and return their generation.
 
-        Raises OSError with the address in `filename` when a listener cannot be bound, ValueError
-        for tables that contradict themselves; nothing has changed then.
+        A listener whose (address, port) was there before goes on without a gap; a new one listens
+        when this returns, one that is gone has taken what had connected and is closed. Connections
+        live on, whatever becomes of their backend; new choices go by the new tables. Waits for the
+        workers to have gone over, 200 ms at most.
+
+        Raises OSError with `address:port` in `filename` when a listener cannot be bound, ValueError
+        for tables that contradict themselves; nothing has changed then. While draining it leaves
+        out the listeners.
         """
 
     def drain(self) -> None:
@@ -83,10 +45,30 @@ class Engine:
         """Client connections open now."""
 
     def turns(self) -> list[int]:
-        """How often each worker has turned; a stuck worker's number stands still under work."""
+        """How often each worker has turned.
+
+        Wakes the workers too, idle ones included: a healthy worker's number is higher at the next
+        call, a stuck one's is not.
+        """
 
     def stats(self) -> dict[str, Any]:
-        """Counters, summed over the workers."""
+        """Counters, summed over the workers.
+
+        {
+          "services": {service: {backend: {
+              "connections": established in all,
+              "active": sockets to it that serve a client now, connecting ones included,
+              "open": "active" and idle ones kept for HTTP requests to come,
+              "bytes_in": from clients to it, "bytes_out": from it to clients,
+              "connect_failures": refused or timed out}}},
+          "listeners": {"address:port": {"accepted": those turned away included}},
+          "rejected": {reason: connections turned away},   # reasons: fastpath.tables.REASONS
+          "workers": [{"turns": n, "active": client connections}],
+          "http": {},
+        }
+        Services, backends and listeners are those of the tables of now. Counters live through
+        reloads, and begin at 0 for what comes back after it was gone.
+        """
 
     def stop(self) -> None:
         """End the workers and free everything; the engine cannot be started again."""

@@ -35,6 +35,7 @@ cdef extern from "<sys/socket.h>" nogil:
     enum: MSG_MORE
 
     int socket(int domain, int type, int protocol)
+    int accept4(int fd, sockaddr *address, socklen_t *size, int flags)
     int connect(int fd, const sockaddr *address, socklen_t size)
     int getsockname(int fd, sockaddr *address, socklen_t *size)
     int getsockopt(int fd, int level, int name, void *value, socklen_t *size)
@@ -43,17 +44,6 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t recv(int fd, void *data, size_t size, int flags)
     ssize_t send(int fd, const void *data, size_t size, int flags)
     ssize_t sendmsg(int fd, const msghdr *message, int flags)
-
-cdef extern from * nogil:
-    """
-    #ifndef _GNU_SOURCE
-    #define _GNU_SOURCE
-    #endif
-    #include <sys/socket.h>
-    /* glibc declares accept4 only when _GNU_SOURCE came before its first header. */
-    extern int accept4(int, struct sockaddr *, socklen_t *, int);
-    """
-    int accept4(int fd, sockaddr *address, socklen_t *size, int flags)
 
 cdef extern from "<netinet/in.h>" nogil:
     struct in_addr:
@@ -138,6 +128,7 @@ cdef extern from "<sys/mman.h>" nogil:
 
 cdef extern from "<unistd.h>" nogil:
     int close(int fd)
+    int usleep(unsigned int us)
 
 cdef extern from "<fcntl.h>" nogil:
     enum: O_RDONLY

@@ -1,0 +1,342 @@
+"""The engine's face to Python: worker threads, publishing of tables, counters.
+
+The only module with threads and with exceptions about what runs. See engine.pyi for the contract.
+"""
+
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from fastpath.abi cimport MAX_WORKERS, PROTOCOL_HTTP, backend_counters_t
+from fastpath.atomics cimport (
+    load_acquire, load_relaxed, load_signed, store_pointer, store_relaxed, store_release,
+)
+from fastpath.snapshot cimport Snapshot
+from fastpath.sys_linux cimport usleep
+from fastpath.worker cimport (
+    shared_t, worker_free, worker_new, worker_pick_up, worker_protocols, worker_run, worker_t,
+    worker_wake,
+)
+
+import os
+import signal
+import threading
+
+from fastpath.limits import clients_max, raise_descriptor_limit
+from fastpath.numbering import Numbering
+from fastpath.snapshot import compile as compile_tables
+from fastpath.sockets import listen, resolve
+from fastpath.tables import (
+    REASONS, Backend, Gateway, Listener, Route, Service, Tables, check,
+)
+
+__all__ = ["Backend", "Engine", "Gateway", "Listener", "Route", "Service", "Tables"]
+
+
+cdef enum:
+    SETTLE_US = 200000          # how long publish waits for the workers at most
+    SETTLE_STEP_US = 50
+
+
+cdef class Engine:
+    """Worker threads and the tables they work by."""
+
+    cdef shared_t shared
+    cdef worker_t *workers[MAX_WORKERS]
+    cdef int n_workers
+    cdef uint64_t generation
+    cdef bint started, draining, stopped
+    cdef object connections, lock, numbering, tables
+    cdef list threads
+    cdef dict listening         # (address, port) -> (descriptors, generation it appeared in)
+    cdef dict baselines         # (kind, slot) -> counters when the slot changed hands
+    cdef Snapshot current
+    cdef list retired           # snapshots that a worker may still have: (generation after, it)
+
+    def __init__(self, *, workers=1, connections=16384, hash_key=None):
+        cdef bytes key = os.urandom(16) if hash_key is None else bytes(hash_key)
+        cdef uint32_t capacity
+        if self.lock is not None:
+            raise RuntimeError("the engine is made already")
+        if not 0 < workers <= MAX_WORKERS:
+            raise ValueError(f"{workers} workers: not between 1 and {MAX_WORKERS}")
+        if not 0 < connections <= 1 << 20:
+            raise ValueError(f"{connections} connections: not between 1 and {1 << 20}")
+        if len(key) != 16:
+            raise ValueError(f"the hash key has {len(key)} bytes, not 16")
+        self.lock = threading.Lock()
+        self.connections = connections
+        self.numbering = Numbering()
+        self.tables = Tables((), (), ())
+        self.threads = []
+        self.listening = {}
+        self.baselines = {}
+        self.retired = []
+        memcpy(self.shared.hash_key, <const char *>key, 16)
+        worker_protocols(self.shared.protocols)
+        raise_descriptor_limit(connections, workers)
+        # The kernel spreads connections by hash, not evenly: a worker may get more than its part.
+        capacity = min(connections, connections * 5 // (4 * workers) + 64)
+        for i in range(workers):
+            self.workers[i] = worker_new(&self.shared, <uint16_t>i, capacity)
+            if self.workers[i] == NULL:
+                raise OSError("cannot set aside memory and descriptors for the workers")
+            self.n_workers += 1
+        self._swap(compile_tables(self.tables, self.numbering, {}, 0, False, None))
+
+    def __dealloc__(self):
+        # While threads run they hold a reference; so none does.
+        cdef int i
+        for i in range(self.n_workers):
+            worker_free(self.workers[i])
+
+    def start(self):
+        """Start the workers."""
+        with self.lock:
+            self._must_live()
+            if self.started:
+                raise RuntimeError("the engine has been started already")
+            self.started = True
+            for i in range(self.n_workers):
+                thread = threading.Thread(
+                    target=self._work, args=(i,), name=f"piagent-worker-{i}", daemon=True
+                )
+                self.threads.append(thread)
+                thread.start()
+
+    def _work(self, int i):
+        """A thread's body."""
+        cdef worker_t *worker = self.workers[i]
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        with nogil:
+            worker_run(worker)
+
+    def publish(self, tables):
+        """Swap in new tables in one step and return their generation."""
+        check(tables)
+        with self.lock:
+            self._must_live()
+            if self.draining:
+                tables = tables._replace(listeners=())
+            return self._publish(tables)
+
+    cdef object _publish(self, tables):
+        if self.shared.protocols[PROTOCOL_HTTP].accept == NULL:
+            for each in tables.listeners:
+                if each.http:
+                    raise ValueError("this build of the engine has no HTTP")
+        numbering = self.numbering.assign(tables, self._is_idle, settled=self._settled())
+        listening, opened = self._listen(tables.listeners)
+        try:
+            snapshot = compile_tables(
+                tables, numbering, listening, self.generation + 1, self.draining, self.current
+            )
+        except BaseException:
+            _close_all(opened)
+            raise
+        self._note_new_hands(numbering)
+        self.numbering = numbering
+        self.listening = listening
+        self.tables = tables
+        n_sockets = len(listening) * self.n_workers
+        store_relaxed(&self.shared.clients_max, clients_max(self.connections, n_sockets))
+        self.generation += 1
+        self._swap(snapshot)
+        return self.generation
+
+    cdef object _swap(self, Snapshot snapshot):
+        """Publish a snapshot, and free those that no worker has any more."""
+        cdef int i
+        cdef int waited_us = 0
+        if self.current is not None:
+            self.retired.append((self.generation, self.current))
+        self.current = snapshot
+        store_pointer(<void **>&self.shared.snapshot, snapshot.c)
+        for i in range(self.n_workers):
+            if self.started:
+                worker_wake(self.workers[i])
+            else:
+                worker_pick_up(self.workers[i])
+        with nogil:
+            while waited_us < SETTLE_US and not _all_seen(self):
+                usleep(SETTLE_STEP_US)
+                waited_us += SETTLE_STEP_US
+        if self._settled():
+            self.retired.clear()
+
+    def _settled(self):
+        return bool(_all_seen(self))
+
+    cdef tuple _listen(self, listeners):
+        """Open what is new. Returns what is listened on then, and the descriptors opened."""
+        listening = {}
+        opened = []
+        for each in listeners:
+            key = (each.address, each.port)
+            if key in self.listening:
+                listening[key] = self.listening[key]
+                continue
+            alone = all(port != each.port for _, port in (*self.listening, *listening))
+            try:
+                fds = listen(resolve(*key), self.n_workers, alone=alone)
+            except OSError as error:
+                _close_all(opened)
+                raise OSError(error.errno, error.strerror, _place(*key)) from error
+            opened += fds
+            listening[key] = (fds, self.generation + 1)
+        return listening, opened
+
+    def _is_idle(self, slot):
+        """Whether no socket is open to the backend of this slot."""
+        return self._backend(slot)["open"] == 0
+
+    def _note_new_hands(self, numbering):
+        """Remember where the counters of slots stand that now count for somebody else."""
+        for slot in numbering.backends.values():
+            if slot in self.numbering.backend_slots.retired:
+                self.baselines["backend", slot] = self._backend(slot)
+        for slot in numbering.listeners.values():
+            if slot in self.numbering.listener_slots.retired:
+                self.baselines["listener", slot] = self._accepted(slot)
+
+    cdef dict _backend(self, int slot):
+        """The counters of a backend's slot, over all workers."""
+        cdef backend_counters_t *counters
+        cdef uint64_t connections = 0, failures = 0, bytes_in = 0, bytes_out = 0
+        cdef int64_t active = 0, opened = 0
+        cdef int i
+        for i in range(self.n_workers):
+            counters = &self.workers[i].loop.counters.backends[slot]
+            connections += load_relaxed(&counters.connections)
+            failures += load_relaxed(&counters.connect_failures)
+            bytes_in += load_relaxed(&counters.bytes_in)
+            bytes_out += load_relaxed(&counters.bytes_out)
+            active += load_signed(&counters.active)
+            opened += load_signed(&counters.open)
+        return {
+            "connections": connections,
+            "active": active,
+            "open": opened,
+            "bytes_in": bytes_in,
+            "bytes_out": bytes_out,
+            "connect_failures": failures,
+        }
+
+    cdef object _accepted(self, int slot):
+        cdef int i
+        return sum(
+            [load_relaxed(&self.workers[i].loop.counters.accepted[slot])
+             for i in range(self.n_workers)]
+        )
+
+    def drain(self):
+        """Close the listeners; HTTP connections end with the exchange under way."""
+        with self.lock:
+            self._must_live()
+            self.draining = True
+            self._publish(self.tables._replace(listeners=()))
+
+    def active(self):
+        """Client connections open now."""
+        return load_signed(&self.shared.clients)
+
+    def turns(self):
+        """How often each worker has turned."""
+        cdef int i
+        with self.lock:
+            self._must_live()
+            turns = []
+            for i in range(self.n_workers):
+                turns.append(load_relaxed(&self.workers[i].loop.counters.turns))
+                worker_wake(self.workers[i])
+            return turns
+
+    def stats(self):
+        """Counters, summed over the workers."""
+        with self.lock:
+            self._must_live()
+            return {
+                "services": self._service_stats(),
+                "listeners": self._listener_stats(),
+                "rejected": self._rejected_stats(),
+                "workers": self._worker_stats(),
+                "http": {},
+            }
+
+    def _service_stats(self):
+        services = {name: {} for name in self.numbering.services}
+        for (service, backend), slot in self.numbering.backends.items():
+            counters = self._backend(slot)
+            before = self.baselines.get(("backend", slot), {})
+            services[service][backend] = {
+                name: value - before.get(name, 0) for name, value in counters.items()
+            }
+        return services
+
+    def _listener_stats(self):
+        return {
+            _place(*key): {
+                "accepted": self._accepted(slot) - self.baselines.get(("listener", slot), 0)
+            }
+            for key, slot in self.numbering.listeners.items()
+        }
+
+    def _rejected_stats(self):
+        cdef int i, reason
+        cdef uint64_t n
+        rejected = {}
+        for reason, name in enumerate(REASONS):
+            n = 0
+            for i in range(self.n_workers):
+                n += load_relaxed(&self.workers[i].loop.counters.rejected[reason])
+            rejected[name] = n
+        return rejected
+
+    def _worker_stats(self):
+        cdef int i
+        workers = []
+        for i in range(self.n_workers):
+            workers.append({
+                "turns": load_relaxed(&self.workers[i].loop.counters.turns),
+                "active": load_signed(&self.workers[i].loop.counters.clients),
+            })
+        return workers
+
+    def stop(self):
+        """End the workers and free everything; the engine cannot be started again."""
+        cdef int i
+        with self.lock:
+            if self.stopped:
+                return
+            self.stopped = True
+            store_release(&self.shared.stop, 1)
+            for i in range(self.n_workers):
+                worker_wake(self.workers[i])
+            for thread in self.threads:
+                thread.join()
+            for i in range(self.n_workers):
+                worker_free(self.workers[i])
+            self.n_workers = 0
+            self.retired.clear()
+            self.current = None
+
+    def _must_live(self):
+        if self.stopped:
+            raise RuntimeError("the engine has been stopped")
+
+
+cdef bint _all_seen(Engine self) noexcept nogil:
+    """Whether every worker has gone over to the tables of now."""
+    cdef int i
+    for i in range(self.n_workers):
+        if load_acquire(&self.workers[i].seen) < self.shared.snapshot.generation:
+            return False
+    return True
+
+
+def _close_all(descriptors):
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def _place(address, port):
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

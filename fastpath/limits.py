@@ -1,0 +1,33 @@
+"""How many connections the process's descriptors allow."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+
+_OTHERS = 64
+"""Descriptors kept for the rest of the agent: broker, admin connections, files, probes."""
+_PER_WORKER = 4
+_PER_CONNECTION = 2
+"""One to the client, one to the backend."""
+
+
+def raise_descriptor_limit(connections: int, workers: int) -> None:
+    """Raise the soft limit as far as these connections need it and the hard limit allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections * _PER_CONNECTION + workers * (_PER_WORKER + 16) + _OTHERS
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft in (resource.RLIM_INFINITY,) or soft >= wanted:
+        return
+    with contextlib.suppress(ValueError, OSError):      # then clients_max goes by what there is
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def clients_max(connections: int, listening: int) -> int:
+    """The number of client connections to admit; `listening`: sockets that only listen."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return connections
+    left = soft - _OTHERS - listening
+    return max(1, min(connections, left // _PER_CONNECTION))

@@ -1,0 +1,245 @@
+"""Python's tables -> the C tables that the workers read.
+
+Off-line work, under the interpreter: it may take its time and raise. Maglev tables are the costly
+part (1 to 2 ms each): one whose backends did not change is taken over from the snapshot before.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from fastpath.abi cimport (
+    HOST_ANY, HOST_EXACT, HOST_WILDCARD, PROTOCOL_HTTP, PROTOCOL_TCP, backend_t, gateway_t,
+    listener_t, route_t, service_t, text_t,
+)
+from fastpath.hashing.maglev cimport MAGLEV_SIZE, maglev_build, maglev_node_t
+from fastpath.hashing.xxhash cimport xxh64
+from fastpath.sys_linux cimport AF_INET, AF_INET6, htons, sockaddr_any_t, sockaddr_in, sockaddr_in6
+
+import socket
+
+from fastpath.sockets import resolve
+
+
+cdef class Maglev:
+    """Owns one Maglev table."""
+
+    def __cinit__(self, tuple key):
+        """`key`: (name, weight, index) of each usable backend, in the order of their names."""
+        cdef maglev_node_t *nodes
+        cdef Py_ssize_t i, n = len(key)
+        cdef bytes name
+        cdef int result
+        self.entries = <uint16_t *>calloc(MAGLEV_SIZE, sizeof(uint16_t))
+        nodes = <maglev_node_t *>calloc(n, sizeof(maglev_node_t))
+        if self.entries == NULL or nodes == NULL:
+            free(nodes)
+            raise MemoryError
+        for i in range(n):
+            name = key[i][0].encode()
+            nodes[i].hash0 = xxh64(<const uint8_t *>name, len(name), 0)
+            nodes[i].hash1 = xxh64(<const uint8_t *>name, len(name), 1)
+            nodes[i].weight = key[i][1]
+            nodes[i].index = key[i][2]
+        with nogil:
+            result = maglev_build(nodes, <uint32_t>n, self.entries, MAGLEV_SIZE)
+        free(nodes)
+        if result != 0:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self.entries)
+
+
+cdef class Snapshot:
+    """Owns one snapshot_t; free it when no worker can have it any more, by letting go of it."""
+
+    def __cinit__(self):
+        self.maglev = {}
+        self.texts = []
+        self.c = <snapshot_t *>calloc(1, sizeof(snapshot_t))
+        if self.c == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self.c == NULL:
+            return
+        free(self.c.listeners)
+        free(self.c.services)
+        free(self.c.gateways)
+        free(self.c.backends)
+        free(self.c.routes)
+        free(self.c.fds)
+        free(self.c)
+
+
+def compile(tables, numbering, listening, generation, draining, Snapshot previous):
+    """Checked tables -> Snapshot.
+
+    numbering: fastpath.numbering.Numbering of these tables; listening: (address, port) ->
+    (descriptors, generation it appeared in); previous: the snapshot before, or None.
+    """
+    cdef Snapshot self = Snapshot.__new__(Snapshot)
+    self.c.generation = generation
+    self.c.draining = draining
+    services = _put_services(self, tables.services, numbering, previous)
+    gateways = _put_gateways(self, tables.gateways, numbering, services)
+    _put_listeners(self, tables.listeners, numbering, listening, services, gateways)
+    return self
+
+
+cdef void *_array(size_t n, size_t size) except NULL:
+    """A zeroed array, of one element at least."""
+    cdef void *memory = calloc(n if n > 0 else 1, size)
+    if memory == NULL:
+        raise MemoryError
+    return memory
+
+
+cdef object _put_text(Snapshot self, text_t *text, str value):
+    """Point to the text's bytes, which the snapshot keeps."""
+    cdef bytes data = value.encode()
+    self.texts.append(data)
+    text.data = <const uint8_t *>data
+    text.size = <uint32_t>len(data)
+
+
+cdef uint32_t _put_address(sockaddr_any_t *where, str address, int port) except 0:
+    """Write a socket address and return its size."""
+    endpoint = resolve(address, port)
+    cdef bytes packed = endpoint.packed
+    memset(where, 0, sizeof(sockaddr_any_t))
+    if endpoint.family == socket.AF_INET:
+        where.v4.sin_family = AF_INET
+        where.v4.sin_port = htons(<uint16_t>port)
+        memcpy(&where.v4.sin_addr, <const uint8_t *>packed, 4)
+        return sizeof(sockaddr_in)
+    where.v6.sin6_family = AF_INET6
+    where.v6.sin6_port = htons(<uint16_t>port)
+    memcpy(&where.v6.sin6_addr, <const uint8_t *>packed, 16)
+    where.v6.sin6_scope_id = endpoint.scope
+    return sizeof(sockaddr_in6)
+
+
+cdef const uint16_t *_maglev(Snapshot self, tuple key, Snapshot previous):
+    """The Maglev table of these backends, the previous snapshot's when it has it."""
+    if not key:
+        return NULL
+    cdef Maglev maglev = self.maglev.get(key)
+    if maglev is None and previous is not None:
+        maglev = previous.maglev.get(key)
+    if maglev is None:
+        maglev = Maglev(key)
+    self.maglev[key] = maglev
+    return maglev.entries
+
+
+cdef dict _put_services(Snapshot self, tuple services, numbering, Snapshot previous):
+    """Fill in services and backends; returns name -> index."""
+    cdef service_t *service
+    cdef backend_t *backend
+    cdef Py_ssize_t n_backends = sum(len(each.backends) for each in services)
+    cdef Py_ssize_t i, j, n_before = 0
+    self.c.n_services = <uint32_t>len(services)
+    self.c.services = <service_t *>_array(len(services), sizeof(service_t))
+    self.c.backends = <backend_t *>_array(n_backends, sizeof(backend_t))
+    for i, wanted in enumerate(services):
+        service = &self.c.services[i]
+        service.slot = numbering.services[wanted.name]
+        service.connect_timeout_ms = wanted.connect_timeout_ms
+        service.idle_timeout_ms = wanted.idle_timeout_ms
+        service.backends = &self.c.backends[n_before]
+        service.n_backends = <uint16_t>len(wanted.backends)
+        n_before += service.n_backends
+        self.c.service_of_slot[service.slot] = service
+        usable = []
+        # Every node must see the same order: Maglev's turns go by it.
+        for j, place in enumerate(sorted(wanted.backends, key=_name)):
+            backend = &service.backends[j]
+            backend.address_size = _put_address(&backend.address, place.address, place.port)
+            backend.slot = numbering.backends[wanted.name, place.name]
+            backend.usable = bool(place.up and place.weight > 0)
+            self.c.backend_of_slot[backend.slot] = backend
+            if backend.usable:
+                usable.append((place.name, place.weight, j))
+        service.n_usable = <uint16_t>len(usable)
+        service.maglev = _maglev(self, tuple(usable), previous)
+    return {each.name: i for i, each in enumerate(services)}
+
+
+def _name(backend):
+    return backend.name
+
+
+cdef dict _put_gateways(Snapshot self, tuple gateways, numbering, dict services):
+    """Fill in gateways and routes; returns name -> index."""
+    cdef gateway_t *gateway
+    cdef Py_ssize_t n_routes = sum(len(each.routes) for each in gateways)
+    cdef Py_ssize_t i, j, n_before = 0
+    self.c.n_gateways = <uint32_t>len(gateways)
+    self.c.gateways = <gateway_t *>_array(len(gateways), sizeof(gateway_t))
+    self.c.routes = <route_t *>_array(n_routes, sizeof(route_t))
+    for i, wanted in enumerate(gateways):
+        gateway = &self.c.gateways[i]
+        _put_text(self, &gateway.name, wanted.name)
+        gateway.slot = numbering.gateways[wanted.name]
+        gateway.any_depth = wanted.any_depth
+        gateway.header_timeout_ms = wanted.header_timeout_ms
+        gateway.body_idle_timeout_ms = wanted.body_idle_timeout_ms
+        gateway.keepalive_timeout_ms = wanted.keepalive_timeout_ms
+        gateway.tunnel_idle_timeout_ms = wanted.tunnel_idle_timeout_ms
+        gateway.routes = &self.c.routes[n_before]
+        gateway.n_routes = <uint32_t>len(wanted.routes)
+        n_before += gateway.n_routes
+        self.c.gateway_of_slot[gateway.slot] = gateway
+        for j, route in enumerate(wanted.routes):
+            gateway.routes[j].slot = numbering.routes[wanted.name, route.name]
+            _put_route(self, &gateway.routes[j], route, services)
+    return {each.name: i for i, each in enumerate(gateways)}
+
+
+cdef object _put_route(Snapshot self, route_t *route, wanted, dict services):
+    """Fill in all of a route but its slot."""
+    _put_text(self, &route.name, wanted.name)
+    _put_text(self, &route.path, wanted.path)
+    if wanted.host.startswith("*."):
+        route.host_kind = HOST_WILDCARD
+        _put_text(self, &route.host, wanted.host[1:])
+    else:
+        route.host_kind = HOST_EXACT if wanted.host else HOST_ANY
+        _put_text(self, &route.host, wanted.host)
+    route.exact = wanted.exact
+    route.request_timeout_ms = wanted.request_timeout_ms
+    route.backend_timeout_ms = wanted.backend_timeout_ms
+    if wanted.service:
+        route.service = &self.c.services[<Py_ssize_t>services[wanted.service]]
+
+
+cdef object _put_listeners(
+    Snapshot self, tuple listeners, numbering, dict listening, dict services, dict gateways
+):
+    """Fill in listeners; their descriptors become the workers' with the snapshot."""
+    cdef listener_t *listener
+    cdef int *fds
+    cdef Py_ssize_t i
+    cdef Py_ssize_t n_fds = sum(len(listening[each.address, each.port][0]) for each in listeners)
+    self.c.n_listeners = <uint32_t>len(listeners)
+    self.c.listeners = <listener_t *>_array(len(listeners), sizeof(listener_t))
+    self.c.fds = <int *>_array(n_fds, sizeof(int))
+    fds = self.c.fds
+    for i, wanted in enumerate(listeners):
+        listener = &self.c.listeners[i]
+        _put_address(&listener.address, wanted.address, wanted.port)
+        listener.slot = numbering.listeners[wanted.address, wanted.port]
+        listener.fds = fds
+        descriptors, listener.since = listening[wanted.address, wanted.port]
+        for descriptor in descriptors:
+            fds[0] = descriptor
+            fds += 1
+        if wanted.http:
+            listener.protocol = PROTOCOL_HTTP
+            listener.gateway = &self.c.gateways[<Py_ssize_t>gateways[wanted.target]]
+        else:
+            listener.protocol = PROTOCOL_TCP
+            listener.service = &self.c.services[<Py_ssize_t>services[wanted.target]]
+        self.c.listener_of_slot[listener.slot] = listener

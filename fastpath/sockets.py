@@ -1,0 +1,87 @@
+"""Opens listening sockets for the workers."""
+
+from __future__ import annotations
+
+import socket
+from typing import NamedTuple
+
+BACKLOG = 4096
+# Not in Python's socket module: linux/in.h and linux/in6.h.
+IP_FREEBIND = 15
+IPV6_FREEBIND = 78
+
+
+class Endpoint(NamedTuple):
+    """A numeric address as the kernel wants it."""
+
+    family: int
+    packed: bytes
+    port: int
+    scope: int
+    """Interface index of a link-local IPv6 address."""
+
+    @property
+    def sockaddr(self) -> tuple[str, int] | tuple[str, int, int, int]:
+        """As Python's sockets want it."""
+        host = socket.inet_ntop(self.family, self.packed)
+        if self.family == socket.AF_INET6:
+            return (host, self.port, 0, self.scope)
+        return (host, self.port)
+
+
+def resolve(address: str, port: int) -> Endpoint:
+    """Read a numeric IPv4 or IPv6 address (`fe80::1%eth0` too); ValueError when it is none."""
+    if not 0 < port < 65536:
+        raise ValueError(f"{address!r}: port {port} is not between 1 and 65535")
+    try:
+        flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=flags)
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"{address!r} is not an IP address") from error
+    family, _, _, _, sockaddr = found[0]
+    host = str(sockaddr[0]).partition("%")[0]
+    scope = int(sockaddr[3]) if len(sockaddr) == 4 else 0
+    return Endpoint(family, socket.inet_pton(family, host), port, scope)
+
+
+def _open(endpoint: Endpoint, *, shared: bool) -> socket.socket:
+    """Bind a socket; `shared`: others of ours listen on the same port."""
+    opened = socket.socket(endpoint.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        # The address may be a VIP that this node does not have now. Needs no privilege.
+        if endpoint.family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            opened.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
+        else:
+            opened.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)    # accepted ones inherit it
+        opened.bind(endpoint.sockaddr)
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+def listen(endpoint: Endpoint, count: int, *, alone: bool) -> list[int]:
+    """Open `count` listening sockets on one port, for the kernel to spread connections over.
+
+    SO_REUSEPORT would also let another process of this user in; so when we are `alone` on the port
+    (nothing of ours listens on it yet), an unshared bind finds out first whether it is taken.
+    Returns descriptors, the caller's. Raises OSError, with nothing left open.
+    """
+    if alone:
+        _open(endpoint, shared=False).close()
+    opened: list[socket.socket] = []
+    try:
+        for _ in range(count):
+            opened.append(_open(endpoint, shared=True))
+        for each in opened:
+            each.listen(BACKLOG)
+    except OSError:
+        for each in opened:
+            each.close()
+        raise
+    return [each.detach() for each in opened]

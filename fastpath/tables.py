@@ -1,0 +1,147 @@
+"""What Python tells the engine to do, and the check that it makes sense."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from fastpath.sockets import resolve
+
+REASONS = ("capacity", "descriptors", "no_backend", "connect_failed")
+"""Why connections were turned away, in the order of abi.pxd's REJECT_*."""
+
+_WEIGHT_MAX = 65535
+_TIMEOUT_MAX_MS = 0x7FFFFFFF
+
+
+class Backend(NamedTuple):
+    """A place to connect to."""
+
+    name: str
+    """Stable name: Maglev hashes it, counters are kept by it."""
+    address: str
+    port: int
+    weight: int
+    up: bool
+
+
+class Service(NamedTuple):
+    """A balanced set of backends."""
+
+    name: str
+    backends: tuple[Backend, ...]
+    connect_timeout_ms: int = 3000
+    idle_timeout_ms: int = 3_600_000
+
+
+class Route(NamedTuple):
+    """One entry of a gateway's table; the first that matches wins."""
+
+    name: str
+    host: str
+    """"" any host, "a.b" exact, "*.b" wildcard; lower case."""
+    path: str
+    exact: bool
+    service: str
+    """"": no backend at all, answered with 500."""
+    request_timeout_ms: int
+    backend_timeout_ms: int
+
+
+class Gateway(NamedTuple):
+    """An HTTP router."""
+
+    name: str
+    any_depth: bool
+    """Whether `*` in a host stands for one label or for one and more."""
+    routes: tuple[Route, ...]
+    header_timeout_ms: int = 10_000
+    body_idle_timeout_ms: int = 60_000
+    keepalive_timeout_ms: int = 75_000
+    tunnel_idle_timeout_ms: int = 3_600_000
+
+
+class Listener(NamedTuple):
+    """A port to accept on. Its identity is (address, port): a kept one is never closed."""
+
+    address: str
+    port: int
+    target: str
+    http: bool
+
+
+class Tables(NamedTuple):
+    """Everything the workers need to know."""
+
+    listeners: tuple[Listener, ...]
+    services: tuple[Service, ...]
+    gateways: tuple[Gateway, ...]
+
+
+def check(tables: Tables) -> None:
+    """Raise ValueError, naming the place, for tables that contradict themselves."""
+    _check_unique("service", [service.name for service in tables.services])
+    _check_unique("gateway", [gateway.name for gateway in tables.gateways])
+    _check_unique("listener", [(each.address, each.port) for each in tables.listeners])
+    for service in tables.services:
+        _check_service(service)
+    services = {service.name for service in tables.services}
+    for gateway in tables.gateways:
+        _check_gateway(gateway, services)
+    gateways = {gateway.name for gateway in tables.gateways}
+    for listener in tables.listeners:
+        resolve(listener.address, listener.port)
+        if listener.target not in (gateways if listener.http else services):
+            kind = "gateway" if listener.http else "service"
+            place = f"listener {listener.address}:{listener.port}"
+            raise ValueError(f"{place}: there is no {kind} {listener.target!r}")
+
+
+def _check_unique(what: str, names: Iterable[object]) -> None:
+    seen: set[object] = set()
+    for name in names:
+        if name in seen:
+            raise ValueError(f"{what} {name!r} is there twice")
+        seen.add(name)
+
+
+def _check_service(service: Service) -> None:
+    place = f"service {service.name!r}"
+    _check_unique(f"{place}: backend", [backend.name for backend in service.backends])
+    _check_times(place, connect=service.connect_timeout_ms, idle=service.idle_timeout_ms)
+    for backend in service.backends:
+        resolve(backend.address, backend.port)
+        if not 0 <= backend.weight <= _WEIGHT_MAX:
+            raise ValueError(
+                f"{place}: backend {backend.name!r}: weight {backend.weight} is not between 0 and"
+                f" {_WEIGHT_MAX}"
+            )
+
+
+def _check_gateway(gateway: Gateway, services: set[str]) -> None:
+    place = f"gateway {gateway.name!r}"
+    _check_unique(f"{place}: route", [route.name for route in gateway.routes])
+    for name, value in _times(gateway):
+        _check_times(place, **{name: value})
+    for route in gateway.routes:
+        where = f"{place}: route {route.name!r}"
+        if route.service and route.service not in services:
+            raise ValueError(f"{where}: there is no service {route.service!r}")
+        if not route.path.startswith("/"):
+            raise ValueError(f"{where}: path {route.path!r} does not begin with a slash")
+        if "*" in route.host[1:] or (route.host[:1] == "*" and route.host[1:2] != "."):
+            raise ValueError(f"{where}: host {route.host!r} has a `*` elsewhere than in `*.` before")
+        _check_times(where, request=route.request_timeout_ms, backend=route.backend_timeout_ms)
+
+
+def _times(gateway: Gateway) -> Iterator[tuple[str, int]]:
+    yield "header", gateway.header_timeout_ms
+    yield "body_idle", gateway.body_idle_timeout_ms
+    yield "keepalive", gateway.keepalive_timeout_ms
+    yield "tunnel_idle", gateway.tunnel_idle_timeout_ms
+
+
+def _check_times(place: str, **times_ms: int) -> None:
+    for name, value in times_ms.items():
+        if not 0 <= value <= _TIMEOUT_MAX_MS:
+            raise ValueError(f"{place}: {name} timeout of {value} ms is out of range")
