@@ -1,0 +1,22 @@
+"""What a complete request head means: where it goes and how its body is framed."""
+
+from libc.stdint cimport uint8_t, uint16_t
+
+from fastpath.http.framing cimport body_t, options_t
+from fastpath.http.http1 cimport TARGET_SIZE_MAX, head_t, span_t
+from fastpath.http.path cimport HOST_SIZE_MAX
+
+cdef struct request_t:
+    body_t body
+    options_t options
+    span_t host_field           # Host's value, or the target's authority; size 0: none (HTTP/1.0)
+    span_t query                # from its `?` on, as it was sent
+    uint16_t host_size
+    uint16_t path_size
+    bint is_asterisk            # the target is `*`: `path` is `/` to match by
+    bint is_websocket           # asks for the upgrade that we pass on
+    uint8_t host[HOST_SIZE_MAX]     # canonical
+    uint8_t path[TARGET_SIZE_MAX]   # canonical
+
+# Reads a complete head of a request: 0 or -reject_t. Fields that Connection names become FIELD_HOP.
+cdef int request_read(request_t *self, head_t *head, const uint8_t *data) noexcept nogil
