@@ -10,7 +10,7 @@ cdef enum body_kind_t:
     BODY_CHUNKED
     BODY_UNTIL_CLOSE            # responses only: everything up to the end of the stream
 
-# What body_take returns beside -REJECT_CHUNK.
+# What body_take returns beside -REFUSE_CHUNK.
 cdef enum:
     BODY_MORE = 0               # feed more bytes
     BODY_DONE = 1               # the body is complete
@@ -29,19 +29,19 @@ cdef struct options_t:
     bint is_upgrade             # Connection: upgrade
     bint takes_trailers         # TE: trailers
 
-# Reads the framing fields of a complete request; 0 or -reject_t. `length` 0 and no body are one.
+# Reads the framing fields of a complete request; 0 or -refusal_t. `length` 0 and no body are one.
 cdef int request_framing(const head_t *head, const uint8_t *data, body_t *body) noexcept nogil
 
-# The same for a response; `is_bodiless` for answers to HEAD. 0 or -REJECT_UPSTREAM.
+# The same for a response; `is_bodiless` for answers to HEAD. 0 or -REFUSE_UPSTREAM.
 cdef int response_framing(const head_t *head, const uint8_t *data, bint is_bodiless,
                           body_t *body) noexcept nogil
 
 # Reads Connection and TE, and turns every field that Connection names into FIELD_HOP, unless the field
-# has a meaning of its own. 0 or -REJECT_FIELD when it names more than there can be.
+# has a meaning of its own. 0 or -REFUSE_FIELD when it names more than there can be.
 cdef int connection_options(head_t *head, const uint8_t *data, options_t *options) noexcept nogil
 
 # Whether the only element of `text` is `name` (lower case).
-cdef bint is_only(const uint8_t *text, size_t size, const char *name, uint16_t name_size) noexcept nogil
+cdef bint is_only(const uint8_t *text, size_t size, const char *name) noexcept nogil
 
 # Takes body bytes from data[0:size]. Decoded bytes are moved to the front of `data`: `*produced` of
 # them; `*used` is how many raw bytes they came from. Both may be less than `size`.

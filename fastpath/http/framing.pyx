@@ -11,11 +11,12 @@ from fastpath.http.http1 cimport (
     FIELD_TE,
     FIELD_TRANSFER_ENCODING,
     FIELD_UNDERSCORE,
-    REJECT_CHUNK,
-    REJECT_CODING,
-    REJECT_FIELD,
-    REJECT_FRAMING,
-    REJECT_UPSTREAM,
+    HEAD_SIZE_MAX,
+    REFUSE_CHUNK,
+    REFUSE_CODING,
+    REFUSE_FIELD,
+    REFUSE_FRAMING,
+    REFUSE_UPSTREAM,
     field_t,
     head_t,
     is_named,
@@ -68,8 +69,8 @@ cdef void trim(const uint8_t *text, size_t *first, size_t *last) noexcept nogil:
         last[0] -= 1
 
 
-cdef bint is_only(const uint8_t *text, size_t size, const char *name, uint16_t name_size) noexcept nogil:
-    return size == name_size and is_named(text, <uint16_t>size, name, name_size)
+cdef bint is_only(const uint8_t *text, size_t size, const char *name) noexcept nogil:
+    return size <= HEAD_SIZE_MAX and is_named(text, <uint16_t>size, name)
 
 
 cdef int length_of(const uint8_t *text, size_t size, uint64_t *length) noexcept nogil:
@@ -99,11 +100,11 @@ cdef coding_t coding_of(const uint8_t *text, size_t size) noexcept nogil:
     for i in range(size):
         if not 0x20 < text[i] < 0x7F:
             return CODING_MALFORMED
-    if is_named(text, n, b"chunked", 7):
+    if is_named(text, n, b"chunked"):
         return CODING_CHUNKED
-    if (is_named(text, n, b"gzip", 4) or is_named(text, n, b"deflate", 7)
-            or is_named(text, n, b"compress", 8) or is_named(text, n, b"identity", 8)
-            or is_named(text, n, b"x-gzip", 6) or is_named(text, n, b"x-compress", 10)):
+    if (is_named(text, n, b"gzip") or is_named(text, n, b"deflate")
+            or is_named(text, n, b"compress") or is_named(text, n, b"identity")
+            or is_named(text, n, b"x-gzip") or is_named(text, n, b"x-compress")):
         return CODING_KNOWN
     return CODING_UNKNOWN
 
@@ -119,12 +120,12 @@ cdef int add_codings(const uint8_t *text, size_t size, coding_t *last,
         end = at
         trim(text, &first, &end)
         if last[0] == CODING_CHUNKED:
-            return -REJECT_FRAMING      # nothing may follow it, not even itself
+            return -REFUSE_FRAMING      # nothing may follow it, not even itself
         last[0] = coding_of(text + first, end - first)
         if last[0] == CODING_MALFORMED:
-            return -REJECT_FRAMING
+            return -REFUSE_FRAMING
         if last[0] == CODING_UNKNOWN:
-            return -REJECT_CODING
+            return -REFUSE_CODING
         if last[0] != CODING_CHUNKED:
             is_foreign[0] = True
         if at >= size:
@@ -145,9 +146,9 @@ cdef int read_framing(const head_t *head, const uint8_t *data, body_t *body) noe
         field = &head.fields[i]
         if field.kind == FIELD_CONTENT_LENGTH:
             if length_of(data + field.value.at, field.value.size, &length) < 0:
-                return -REJECT_FRAMING
+                return -REFUSE_FRAMING
             if has_length and length != body.remaining:
-                return -REJECT_FRAMING
+                return -REFUSE_FRAMING
             has_length = True
             body.remaining = length
         elif field.kind == FIELD_TRANSFER_ENCODING:
@@ -159,10 +160,10 @@ cdef int read_framing(const head_t *head, const uint8_t *data, body_t *body) noe
         return 0
     # HTTP/1.0 has no transfer codings (RFC 9112, 6.1).
     if has_length or last != CODING_CHUNKED or head.minor == 0:
-        return -REJECT_FRAMING
+        return -REFUSE_FRAMING
     body.kind = BODY_CHUNKED
     body.remaining = 0
-    return -REJECT_CODING if is_foreign else 0
+    return -REFUSE_CODING if is_foreign else 0
 
 
 cdef void body_init(body_t *body) noexcept nogil:
@@ -185,7 +186,7 @@ cdef int response_framing(const head_t *head, const uint8_t *data, bint is_bodil
                           body_t *body) noexcept nogil:
     body_init(body)
     if read_framing(head, data, body) < 0:
-        return -REJECT_UPSTREAM
+        return -REFUSE_UPSTREAM
     if is_bodiless or head.status < 200 or head.status == 204 or head.status == 304:
         body.kind = BODY_NONE
     elif body.kind == BODY_NONE:
@@ -228,16 +229,16 @@ cdef int read_connection(head_t *head, const uint8_t *data, const field_t *field
         at += 1
         if first == last:
             continue
-        if is_only(text + first, last - first, b"close", 5):
+        if is_only(text + first, last - first, b"close"):
             options.is_close = True
-        elif is_only(text + first, last - first, b"keep-alive", 10):
+        elif is_only(text + first, last - first, b"keep-alive"):
             options.is_keep_alive = True
-        elif is_only(text + first, last - first, b"upgrade", 7):
+        elif is_only(text + first, last - first, b"upgrade"):
             options.is_upgrade = True
         else:
             named[0] += 1
             if named[0] > NAMED_MAX:
-                return -REJECT_FIELD
+                return -REFUSE_FIELD
             hide_named(head, data, text + first, <uint16_t>(last - first))
     return 0
 
@@ -251,7 +252,7 @@ cdef bint has_trailers(const uint8_t *text, size_t size) noexcept nogil:
         at = element_end(text, size, at)
         last = at
         trim(text, &first, &last)
-        if is_only(text + first, last - first, b"trailers", 8):
+        if is_only(text + first, last - first, b"trailers"):
             return True
         at += 1
     return False
@@ -320,20 +321,20 @@ cdef int take_chunks(body_t *self, uint8_t *data, size_t size, size_t *used,
 
 
 cdef int chunk_byte(body_t *self, uint8_t byte) noexcept nogil:
-    """One byte outside of a chunk's data: BODY_MORE, BODY_TRAILERS or -REJECT_CHUNK."""
+    """One byte outside of a chunk's data: BODY_MORE, BODY_TRAILERS or -REFUSE_CHUNK."""
     if self.state == CHUNK_DATA_CR:
         self.state = CHUNK_DATA_LF
-        return BODY_MORE if byte == c"\r" else -REJECT_CHUNK
+        return BODY_MORE if byte == c"\r" else -REFUSE_CHUNK
     if self.state == CHUNK_DATA_LF:
         self.state = CHUNK_SIZE_FIRST
         self.line_size = 0
-        return BODY_MORE if byte == c"\n" else -REJECT_CHUNK
+        return BODY_MORE if byte == c"\n" else -REFUSE_CHUNK
     self.line_size += 1
     if self.line_size > CHUNK_LINE_MAX:
-        return -REJECT_CHUNK
+        return -REFUSE_CHUNK
     if self.state == CHUNK_LINE_LF:
         if byte != c"\n":
-            return -REJECT_CHUNK
+            return -REFUSE_CHUNK
         if self.remaining == 0:
             return BODY_TRAILERS
         self.state = CHUNK_DATA
@@ -356,12 +357,12 @@ cdef int chunk_size_byte(body_t *self, uint8_t byte) noexcept nogil:
         self.state = CHUNK_EXTENSION
         return BODY_MORE
     else:
-        return -REJECT_CHUNK
+        return -REFUSE_CHUNK
     if self.state == CHUNK_SIZE_FIRST:
         self.remaining = 0
         self.state = CHUNK_SIZE
     if self.remaining > UINT64_MAX >> 5:    # the top bit stays free
-        return -REJECT_CHUNK
+        return -REFUSE_CHUNK
     self.remaining = self.remaining << 4 | digit
     return BODY_MORE
 
@@ -383,11 +384,11 @@ cdef int chunk_extension_byte(body_t *self, uint8_t byte) noexcept nogil:
         elif byte == c"\\":
             self.state = CHUNK_QUOTED_PAIR
         elif byte != c"\t" and (byte < 0x20 or byte == 0x7F):
-            return -REJECT_CHUNK
+            return -REFUSE_CHUNK
     elif state == CHUNK_QUOTED_PAIR:
         self.state = CHUNK_QUOTED
         if byte != c"\t" and (byte < 0x20 or byte == 0x7F):
-            return -REJECT_CHUNK
+            return -REFUSE_CHUNK
     elif is_token_byte(byte) and state != CHUNK_QUOTED_END:
         if state == CHUNK_EXTENSION:
             self.state = CHUNK_EXTENSION_NAME
@@ -396,9 +397,9 @@ cdef int chunk_extension_byte(body_t *self, uint8_t byte) noexcept nogil:
     elif state == CHUNK_EXTENSION_IS:
         self.state = CHUNK_QUOTED
         if byte != c'"':
-            return -REJECT_CHUNK
+            return -REFUSE_CHUNK
     elif state == CHUNK_EXTENSION:
-        return -REJECT_CHUNK
+        return -REFUSE_CHUNK
     elif byte == c"\r":
         self.state = CHUNK_LINE_LF
     elif byte == c";":
@@ -406,5 +407,5 @@ cdef int chunk_extension_byte(body_t *self, uint8_t byte) noexcept nogil:
     elif byte == c"=" and state == CHUNK_EXTENSION_NAME:
         self.state = CHUNK_EXTENSION_IS
     else:
-        return -REJECT_CHUNK
+        return -REFUSE_CHUNK
     return BODY_MORE

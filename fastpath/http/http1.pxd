@@ -4,7 +4,8 @@ The scanner is incremental and looks at every byte once: feed it the same buffer
 grown, and however the bytes arrive the outcome is the same. It copies nothing and allocates nothing.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t
+from libc.string cimport strlen
 
 cdef enum:
     HEAD_SIZE_MAX = 16384       # start line and fields with their line ends
@@ -12,37 +13,37 @@ cdef enum:
     METHOD_SIZE_MAX = 32
     FIELDS_MAX = 100
 
-# What head_scan returns beside a negative reject_t.
+# What head_scan returns beside a negative refusal_t.
 cdef enum:
     HEAD_MORE = 0               # everything so far is well formed; feed more bytes
     HEAD_DONE = 1               # `pos` is the first byte after the head
 
-# Why we answer by ourselves. Negated in return values; the order is that of REJECT_TABLE in answers.pyx.
-cdef enum reject_t:
-    REJECT_NONE = 0
-    REJECT_START_LINE           # 400: not exactly `method SP target SP HTTP/1.x`
-    REJECT_TARGET               # 400: neither of RFC 9112 section 3.2's forms, or a bad byte in it
-    REJECT_PATH                 # 400: no canonical form (path.pxd)
-    REJECT_FIELD                # 400: a malformed field line
-    REJECT_HOST                 # 400: missing, repeated or malformed, or not what the target says
-    REJECT_FRAMING              # 400: Content-Length or Transfer-Encoding contradict or are malformed
-    REJECT_CHUNK                # 400: malformed chunk or trailer
-    REJECT_METHOD               # 405: CONNECT, TRACE
-    REJECT_HEADER_TIMEOUT       # 408: the head took too long
-    REJECT_BODY_TIMEOUT         # 408: the body stood still
-    REJECT_TARGET_SIZE          # 414
-    REJECT_HEAD_SIZE            # 431: more bytes or fields than allowed
-    REJECT_NO_BACKEND           # 500: the route has no service
-    REJECT_CODING               # 501: a transfer coding that we do not speak
-    REJECT_METHOD_SIZE          # 501: a method longer than any we know
-    REJECT_NO_ROUTE             # 404
-    REJECT_UNAVAILABLE          # 503: no backend is up
-    REJECT_BUSY                 # 503: no memory set aside is left
-    REJECT_CONNECT              # 502: no backend could be reached
-    REJECT_UPSTREAM             # 502: the backend's answer is malformed or was cut short
-    REJECT_TIMEOUT              # 504: the backend's answer, or the whole exchange, took too long
-    REJECT_VERSION              # 505
-    REJECTS
+# Why we answer by ourselves. Negated in return values; the order is that of REFUSE_TABLE in answers.pyx.
+cdef enum refusal_t:
+    REFUSE_NONE = 0
+    REFUSE_START_LINE           # 400: not exactly `method SP target SP HTTP/1.x`
+    REFUSE_TARGET               # 400: neither of RFC 9112 section 3.2's forms, or a bad byte in it
+    REFUSE_PATH                 # 400: no canonical form (path.pxd)
+    REFUSE_FIELD                # 400: a malformed field line
+    REFUSE_HOST                 # 400: missing, repeated or malformed, or not what the target says
+    REFUSE_FRAMING              # 400: Content-Length or Transfer-Encoding contradict or are malformed
+    REFUSE_CHUNK                # 400: malformed chunk or trailer
+    REFUSE_METHOD               # 405: CONNECT, TRACE
+    REFUSE_HEADER_TIMEOUT       # 408: the head took too long
+    REFUSE_BODY_TIMEOUT         # 408: the body stood still
+    REFUSE_TARGET_SIZE          # 414
+    REFUSE_HEAD_SIZE            # 431: more bytes or fields than allowed
+    REFUSE_NO_BACKEND           # 500: the route has no service
+    REFUSE_CODING               # 501: a transfer coding that we do not speak
+    REFUSE_METHOD_SIZE          # 501: a method longer than any we know
+    REFUSE_NO_ROUTE             # 404
+    REFUSE_UNAVAILABLE          # 503: no backend is up
+    REFUSE_BUSY                 # 503: no memory set aside is left
+    REFUSE_CONNECT              # 502: no backend could be reached
+    REFUSE_UPSTREAM             # 502: the backend's answer is malformed or was cut short
+    REFUSE_TIMEOUT              # 504: the backend's answer, or the whole exchange, took too long
+    REFUSE_VERSION              # 505
+    REFUSALS
 
 cdef enum head_kind_t:
     HEAD_REQUEST
@@ -100,12 +101,11 @@ cdef struct head_t:
     span_t target
     field_t fields[FIELDS_MAX]
 
-cdef inline bint is_named(const uint8_t *text, uint16_t size, const char *name,
-                          uint16_t name_size) noexcept nogil:
+cdef inline bint is_named(const uint8_t *text, uint16_t size, const char *name) noexcept nogil:
     """Compare without case; `name` is in lower case and has no bytes that differ from another
     character's by 0x20 alone, but letters and `-`."""
     cdef uint16_t i
-    if size != name_size:
+    if size != strlen(name):
         return False
     for i in range(size):
         if (text[i] | 0x20) != <uint8_t>name[i]:
@@ -115,5 +115,5 @@ cdef inline bint is_named(const uint8_t *text, uint16_t size, const char *name,
 # Begins a head; the buffer is scanned from its first byte.
 cdef void head_init(head_t *self, head_kind_t kind) noexcept nogil
 
-# Scans data[pos:size]; `size` grows from call to call. HEAD_MORE, HEAD_DONE or -reject_t.
+# Scans data[pos:size]; `size` grows from call to call. HEAD_MORE, HEAD_DONE or -refusal_t.
 cdef int head_scan(head_t *self, const uint8_t *data, size_t size) noexcept nogil

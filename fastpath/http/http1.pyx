@@ -79,7 +79,7 @@ cdef int head_scan(head_t *self, const uint8_t *data, size_t size) noexcept nogi
         if self.state == SCAN_ENDED:
             return HEAD_DONE
     if code == HEAD_MORE and self.pos == HEAD_SIZE_MAX:
-        return -REJECT_HEAD_SIZE
+        return -REFUSE_HEAD_SIZE
     return code
 
 
@@ -87,8 +87,8 @@ cdef int scan_lf(head_t *self, const uint8_t *data, uint8_t after) noexcept nogi
     """The byte after a CR."""
     if data[self.pos] != c"\n":
         if self.fields_count == 0 and after == SCAN_FIELD:
-            return -REJECT_START_LINE
-        return -REJECT_FIELD
+            return -REFUSE_START_LINE
+        return -REFUSE_FIELD
     self.pos += 1
     self.state = after
     return HEAD_MORE
@@ -103,13 +103,13 @@ cdef int scan_request_line(head_t *self, const uint8_t *data, uint16_t end) noex
         return scan_version(self, data, end)
     if self.state == SCAN_REQUEST_CR:
         if data[self.pos] != c"\r":
-            return -REJECT_START_LINE
+            return -REFUSE_START_LINE
         self.pos += 1
         self.state = SCAN_LINE_LF
         return HEAD_MORE
     if self.state == SCAN_START_LF:
         if data[self.pos] != c"\n":
-            return -REJECT_START_LINE
+            return -REFUSE_START_LINE
         self.pos += 1
         self.state = SCAN_START
         return HEAD_MORE
@@ -128,11 +128,11 @@ cdef int scan_method(head_t *self, const uint8_t *data, uint16_t end) noexcept n
         pos += 1
     self.pos = pos
     if pos - self.mark > METHOD_SIZE_MAX:
-        return -REJECT_METHOD_SIZE
+        return -REFUSE_METHOD_SIZE
     if pos == end:
         return HEAD_MORE
     if data[pos] != c" " or pos == self.mark:
-        return -REJECT_START_LINE
+        return -REFUSE_START_LINE
     self.method_name.at = self.mark
     self.method_name.size = pos - self.mark
     self.method = method_of(data + self.mark, self.method_name.size)
@@ -150,14 +150,14 @@ cdef int scan_target(head_t *self, const uint8_t *data, uint16_t end) noexcept n
         pos += 1
     self.pos = pos
     if pos - self.mark > TARGET_SIZE_MAX:
-        return -REJECT_TARGET_SIZE
+        return -REFUSE_TARGET_SIZE
     if pos == stop:
         return HEAD_MORE
     if data[pos] != c" ":
         # A line that ends here has no version; anything else is a byte that no target has.
-        return -REJECT_START_LINE if data[pos] in (c"\r", c"\n") else -REJECT_TARGET
+        return -REFUSE_START_LINE if data[pos] in (c"\r", c"\n") else -REFUSE_TARGET
     if pos == self.mark:
-        return -REJECT_START_LINE
+        return -REFUSE_START_LINE
     self.target.at = self.mark
     self.target.size = pos - self.mark
     self.pos = self.mark = pos + 1
@@ -175,7 +175,7 @@ cdef int scan_version(head_t *self, const uint8_t *data, uint16_t end) noexcept 
     if self.pos - self.mark < VERSION_SIZE:
         return HEAD_MORE
     if data[self.mark + 5] != c"1":
-        return -REJECT_VERSION
+        return -REFUSE_VERSION
     self.minor = 0 if data[self.mark + 7] == c"0" else 1
     self.state = SCAN_REQUEST_CR
     return HEAD_MORE
@@ -189,7 +189,7 @@ cdef int check_version_byte(const uint8_t *data, uint16_t start, uint16_t pos) n
         is_good = c"0" <= data[pos] <= c"9"
     else:
         is_good = data[pos] == (<const uint8_t *>b"HTTP/1.1")[i]
-    return HEAD_MORE if is_good else -REJECT_START_LINE
+    return HEAD_MORE if is_good else -REFUSE_START_LINE
 
 
 cdef int scan_status_line(head_t *self, const uint8_t *data, uint16_t end) noexcept nogil:
@@ -207,7 +207,7 @@ cdef int scan_status_line(head_t *self, const uint8_t *data, uint16_t end) noexc
             is_good = data[i] == c" " or data[i] == c"\r"
             self.state = SCAN_REASON
         if not is_good:
-            return -REJECT_UPSTREAM
+            return -REFUSE_UPSTREAM
         if i < STATUS_SIZE:
             self.pos += 1
     if self.state == SCAN_STATUS:
@@ -223,11 +223,11 @@ cdef int scan_reason(head_t *self, const uint8_t *data, uint16_t end) noexcept n
     if pos == end:
         return HEAD_MORE
     if data[pos] != c"\r" or data[5] != c"1":
-        return -REJECT_UPSTREAM
+        return -REFUSE_UPSTREAM
     self.minor = 0 if data[7] == c"0" else 1
     self.status = ((data[9] - c"0") * 100 + (data[10] - c"0") * 10 + (data[11] - c"0"))
     if not 100 <= self.status <= 599:
-        return -REJECT_UPSTREAM
+        return -REFUSE_UPSTREAM
     self.start.at = 0
     self.start.size = pos
     self.pos += 1
@@ -242,7 +242,7 @@ cdef int scan_field(head_t *self, const uint8_t *data) noexcept nogil:
         self.state = SCAN_END_LF
         return HEAD_MORE
     if self.fields_count == FIELDS_MAX:
-        return -REJECT_HEAD_SIZE
+        return -REFUSE_HEAD_SIZE
     self.mark = self.pos
     self.state = SCAN_NAME
     return HEAD_MORE
@@ -258,7 +258,7 @@ cdef int scan_name(head_t *self, const uint8_t *data, uint16_t end) noexcept nog
         return HEAD_MORE
     # White space before the colon or at the line's beginning (obs-fold) ends up here, too.
     if data[pos] != c":" or pos == self.mark:
-        return -REJECT_FIELD
+        return -REFUSE_FIELD
     field.name.at = self.mark
     field.name.size = pos - self.mark
     self.pos = self.mark = pos + 1
@@ -276,7 +276,7 @@ cdef int scan_value(head_t *self, const uint8_t *data, uint16_t end) noexcept no
     if pos == end:
         return HEAD_MORE
     if data[pos] != c"\r":
-        return -REJECT_FIELD
+        return -REFUSE_FIELD
     self.pos += 1
     self.state = SCAN_LINE_LF
     while first < pos and (data[first] == c" " or data[first] == c"\t"):
@@ -318,31 +318,31 @@ cdef uint8_t kind_of(const uint8_t *name, uint16_t size) noexcept nogil:
     cdef uint8_t kind = FIELD_OTHER
     cdef uint16_t i
     if size == 2:
-        kind = FIELD_TE if is_named(name, size, b"te", 2) else FIELD_OTHER
+        kind = FIELD_TE if is_named(name, size, b"te") else FIELD_OTHER
     elif size == 4:
-        kind = FIELD_HOST if is_named(name, size, b"host", 4) else FIELD_OTHER
+        kind = FIELD_HOST if is_named(name, size, b"host") else FIELD_OTHER
     elif size == 6:
-        kind = FIELD_EXPECT if is_named(name, size, b"expect", 6) else FIELD_OTHER
+        kind = FIELD_EXPECT if is_named(name, size, b"expect") else FIELD_OTHER
     elif size == 7:
-        if is_named(name, size, b"upgrade", 7):
+        if is_named(name, size, b"upgrade"):
             kind = FIELD_UPGRADE
-        elif is_named(name, size, b"trailer", 7):
+        elif is_named(name, size, b"trailer"):
             kind = FIELD_TRAILER
     elif size == 9:
-        if is_named(name, size, b"x-real-ip", 9) or is_named(name, size, b"forwarded", 9):
+        if is_named(name, size, b"x-real-ip") or is_named(name, size, b"forwarded"):
             kind = FIELD_MANAGED
     elif size == 10:
-        if is_named(name, size, b"connection", 10):
+        if is_named(name, size, b"connection"):
             kind = FIELD_CONNECTION
-        elif is_named(name, size, b"keep-alive", 10):
+        elif is_named(name, size, b"keep-alive"):
             kind = FIELD_HOP
-    elif size == 14 and is_named(name, size, b"content-length", 14):
+    elif size == 14 and is_named(name, size, b"content-length"):
         kind = FIELD_CONTENT_LENGTH
-    elif size == 17 and is_named(name, size, b"transfer-encoding", 17):
+    elif size == 17 and is_named(name, size, b"transfer-encoding"):
         kind = FIELD_TRANSFER_ENCODING
-    if kind == FIELD_OTHER and size > 6 and is_named(name, 6, b"proxy-", 6):
+    if kind == FIELD_OTHER and size > 6 and is_named(name, 6, b"proxy-"):
         kind = FIELD_HOP
-    elif kind == FIELD_OTHER and size > 12 and is_named(name, 12, b"x-forwarded-", 12):
+    elif kind == FIELD_OTHER and size > 12 and is_named(name, 12, b"x-forwarded-"):
         kind = FIELD_MANAGED
     if kind == FIELD_OTHER:
         for i in range(size):

@@ -18,5 +18,5 @@ cdef struct request_t:
     uint8_t host[HOST_SIZE_MAX]     # canonical
     uint8_t path[TARGET_SIZE_MAX]   # canonical
 
-# Reads a complete head of a request: 0 or -reject_t. Fields that Connection names become FIELD_HOP.
+# Reads a complete head of a request: 0 or -refusal_t. Fields that Connection names become FIELD_HOP.
 cdef int request_read(request_t *self, head_t *head, const uint8_t *data) noexcept nogil

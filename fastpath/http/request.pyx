@@ -11,11 +11,11 @@ from fastpath.http.http1 cimport (
     METHOD_GET,
     METHOD_OPTIONS,
     METHOD_TRACE,
-    REJECT_HOST,
-    REJECT_METHOD,
-    REJECT_PATH,
-    REJECT_TARGET,
-    REJECT_TARGET_SIZE,
+    REFUSE_HOST,
+    REFUSE_METHOD,
+    REFUSE_PATH,
+    REFUSE_TARGET,
+    REFUSE_TARGET_SIZE,
     TARGET_SIZE_MAX,
     field_t,
     is_named,
@@ -37,7 +37,7 @@ cdef int request_read(request_t *self, head_t *head, const uint8_t *data) noexce
     if code < 0:
         return code
     if head.method == METHOD_CONNECT or head.method == METHOD_TRACE:
-        return -REJECT_METHOD
+        return -REFUSE_METHOD
     code = find_host(self, head, data)
     if code < 0:
         return code
@@ -46,7 +46,7 @@ cdef int request_read(request_t *self, head_t *head, const uint8_t *data) noexce
     if code < 0:
         return code
     if self.host_field.size == 0 and head.minor > 0:
-        return -REJECT_HOST
+        return -REFUSE_HOST
     code = read_path(self, head, data, rest)
     if code < 0:
         return code
@@ -66,11 +66,11 @@ cdef int find_host(request_t *self, const head_t *head, const uint8_t *data) noe
             count += 1
             self.host_field = head.fields[i].value
     if count == 0:
-        return 0 if head.minor == 0 else -REJECT_HOST
+        return 0 if head.minor == 0 else -REFUSE_HOST
     if count == 1:
         size = host_canonical(data + self.host_field.at, self.host_field.size, self.host, &port)
     if size <= 0:
-        return -REJECT_HOST
+        return -REFUSE_HOST
     self.host_size = <uint16_t>size
     return 0
 
@@ -83,23 +83,23 @@ cdef int read_authority(request_t *self, const head_t *head, const uint8_t *data
     cdef uint16_t port, host_port
     cdef uint8_t host[HOST_SIZE_MAX]
     cdef int size
-    if rest.size < 7 or not is_named(target, 7, b"http://", 7):
+    if rest.size < 7 or not is_named(target, 7, b"http://"):
         return 0
     while i < rest.size and target[i] != c"/" and target[i] != c"?":
         i += 1
     size = host_canonical(target + 7, i - 7, host, &port)
     if size <= 0:
-        return -REJECT_TARGET
+        return -REFUSE_TARGET
     if self.host_field.size == 0:
         self.host_field.at = rest.at + 7
         self.host_field.size = i - 7
         self.host_size = <uint16_t>host_canonical(target + 7, i - 7, self.host, &host_port)
     elif host_canonical(data + self.host_field.at, self.host_field.size, self.host, &host_port) < 0:
-        return -REJECT_HOST
+        return -REFUSE_HOST
     if self.host_size != size or memcmp(host, self.host, size) != 0:
-        return -REJECT_HOST
+        return -REFUSE_HOST
     if (port or PORT_HTTP) != (host_port or PORT_HTTP):
-        return -REJECT_HOST
+        return -REFUSE_HOST
     rest.at += i
     rest.size -= i
     if head.method == METHOD_OPTIONS and rest.size == 0:
@@ -116,7 +116,7 @@ cdef int read_path(request_t *self, const head_t *head, const uint8_t *data,
     cdef int size
     if rest.size == 1 and target[0] == c"*" and rest.at == head.target.at:
         if head.method != METHOD_OPTIONS:
-            return -REJECT_TARGET
+            return -REFUSE_TARGET
         self.is_asterisk = True
         rest.size = path_size = 0
     mark = <const uint8_t *>memchr(target, c"?", rest.size) if rest.size else NULL
@@ -126,18 +126,18 @@ cdef int read_path(request_t *self, const head_t *head, const uint8_t *data,
     self.query.size = rest.size - path_size
     if path_size == 0:
         if rest.at == head.target.at and not self.is_asterisk:
-            return -REJECT_TARGET       # `?a` alone
+            return -REFUSE_TARGET       # `?a` alone
         self.path[0] = c"/"             # after an authority, empty means `/` (RFC 9110, 4.2.3)
         self.path_size = 1
         return 0
     if target[0] != c"/":
-        return -REJECT_TARGET
+        return -REFUSE_TARGET
     size = path_canonical(target, path_size, self.path, TARGET_SIZE_MAX)
     if size < 0:
-        return -REJECT_PATH if size == -1 else -REJECT_TARGET_SIZE
+        return -REFUSE_PATH if size == -1 else -REFUSE_TARGET_SIZE
     # What is forwarded may be longer than what was sent, but not longer than what may be sent.
     if size + self.query.size > TARGET_SIZE_MAX:
-        return -REJECT_TARGET_SIZE
+        return -REFUSE_TARGET_SIZE
     self.path_size = <uint16_t>size
     return 0
 
@@ -152,5 +152,5 @@ cdef bint asks_websocket(const request_t *self, const head_t *head, const uint8_
     for i in range(head.fields_count):
         field = &head.fields[i]
         if field.kind == FIELD_UPGRADE:
-            return is_only(data + field.value.at, field.value.size, b"websocket", 9)
+            return is_only(data + field.value.at, field.value.size, b"websocket")
     return False

@@ -1,35 +1,42 @@
 """Which route a request takes (`piagent.core.routing` has the same rules and sorts the entries)."""
 
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memchr, memcmp
 
+from fastpath.abi cimport HOST_ANY, HOST_EXACT
 
-cdef bint host_matches(const route_match_t *self, const uint8_t *host, size_t size,
+
+cdef bint host_matches(const route_t *self, const uint8_t *host, size_t size,
                        bint any_depth) noexcept nogil:
+    """A wildcard stands for one label before the suffix, or with `any_depth` for more, too."""
     cdef size_t label_size
     if self.host_kind == HOST_ANY:
         return True
     if self.host_kind == HOST_EXACT:
-        return size == self.host_size and memcmp(host, self.host, size) == 0
-    if size <= self.host_size:
+        return size == self.host.size and memcmp(host, self.host.data, size) == 0
+    if size <= self.host.size:
         return False
-    label_size = size - self.host_size
-    if memcmp(host + label_size, self.host, self.host_size) != 0:
+    label_size = size - self.host.size
+    if memcmp(host + label_size, self.host.data, self.host.size) != 0:
         return False
     return any_depth or memchr(host, c".", label_size) == NULL
 
 
-cdef bint path_matches(const route_match_t *self, const uint8_t *path, size_t size) noexcept nogil:
-    if size < self.path_size or memcmp(path, self.path, self.path_size) != 0:
+cdef bint path_matches(const route_t *self, const uint8_t *path, size_t size) noexcept nogil:
+    """A prefix goes by elements; it has no slash at its end, unless it is `/`."""
+    cdef size_t n = self.path.size
+    if size < n or memcmp(path, self.path.data, n) != 0:
         return False
-    if size == self.path_size:
-        return True
-    if self.exact:
-        return False
-    return self.path_size == 1 or path[self.path_size] == c"/"
+    return size == n or (not self.exact and (n == 1 or path[n] == c"/"))
 
 
-cdef bint route_matches(const route_match_t *self, const uint8_t *host, size_t host_size,
-                        const uint8_t *path, size_t path_size, bint any_depth) noexcept nogil:
-    return (host_matches(self, host, host_size, any_depth)
-            and path_matches(self, path, path_size))
+cdef route_t *route_find(const gateway_t *gateway, const uint8_t *host, size_t host_size,
+                         const uint8_t *path, size_t path_size) noexcept nogil:
+    cdef uint32_t i
+    cdef route_t *route
+    for i in range(gateway.n_routes):
+        route = &gateway.routes[i]
+        if (path_matches(route, path, path_size)
+                and host_matches(route, host, host_size, gateway.any_depth)):
+            return route
+    return NULL

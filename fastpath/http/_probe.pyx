@@ -1,0 +1,191 @@
+"""Python's way into the pure parts, for the tests; built with PIAGENT_PROBE=1 only."""
+
+from libc.stdint cimport uint8_t, uint16_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset
+
+from fastpath.abi cimport HOST_ANY, HOST_EXACT, HOST_WILDCARD, gateway_t, route_t
+from fastpath.http cimport answers, forward, framing, http1, path, request, routes
+from fastpath.http.answers import REFUSAL_NAMES
+
+BODIES = ("none", "length", "chunked", "until-close")
+
+
+class Refused(Exception):  # noqa: N818
+    """The name of a refusal and the status it is answered with."""
+
+
+def _refused(int code):
+    return Refused(REFUSAL_NAMES[-code], answers.answer_status(<http1.refusal_t>(-code)))
+
+
+cdef class Scan:
+    """A head scanner over a buffer that grows by `feed`."""
+
+    cdef http1.head_t head
+    cdef uint8_t *data
+    cdef size_t size
+
+    def __cinit__(self, kind="request"):
+        kinds = {"request": http1.HEAD_REQUEST, "response": http1.HEAD_RESPONSE,
+                 "trailers": http1.HEAD_TRAILERS}
+        self.data = <uint8_t *>malloc(http1.HEAD_SIZE_MAX)
+        http1.head_init(&self.head, kinds[kind])
+
+    def __dealloc__(self):
+        free(self.data)
+
+    def feed(self, bytes more):
+        """Whether the head is complete; Refused when it is malformed."""
+        cdef size_t n = min(<size_t>len(more), http1.HEAD_SIZE_MAX - self.size)
+        memcpy(self.data + self.size, <const uint8_t *>more, n)
+        self.size += n
+        code = http1.head_scan(&self.head, self.data, self.size)
+        if code < 0:
+            raise _refused(code)
+        return code == http1.HEAD_DONE
+
+    @property
+    def pos(self):
+        return self.head.pos
+
+    @property
+    def status(self):
+        return self.head.status
+
+    def fields(self):
+        """[(name, value)] as they came."""
+        return [(self._text(self.head.fields[i].name), self._text(self.head.fields[i].value))
+                for i in range(self.head.fields_count)]
+
+    def _text(self, span):
+        return bytes(self.data[span["at"]:span["at"] + span["size"]])
+
+    def request(self, peer="192.0.2.1"):
+        """(host, path, query, body kind, length, forwarded head); Refused when it is malformed."""
+        cdef request.request_t *req = <request.request_t *>calloc(1, sizeof(request.request_t))
+        cdef uint8_t *out = <uint8_t *>malloc(forward.FORWARD_SIZE_MAX)
+        cdef forward.peer_t who
+        try:
+            code = request.request_read(req, &self.head, self.data)
+            if code < 0:
+                raise _refused(code)
+            text = peer.encode()
+            who.is_v6 = ":" in peer
+            who.address_size = len(text)
+            memcpy(who.address, <const uint8_t *>text, len(text))
+            who.port_size = 2
+            memcpy(who.port, b"80", 2)
+            size = forward.forward_request(out, req, &self.head, self.data, &who)
+            return (
+                bytes(req.host[:req.host_size]), bytes(req.path[:req.path_size]),
+                self._text(req.query), BODIES[req.body.kind], req.body.remaining, bytes(out[:size]),
+                bool(req.is_websocket),
+            )
+        finally:
+            free(req)
+            free(out)
+
+    def response(self, is_head=False, as_chunks=False, ending="keep"):
+        """(status, body kind, length, forwarded head); Refused when it is malformed."""
+        cdef framing.body_t body
+        cdef framing.options_t options
+        cdef uint8_t *out = <uint8_t *>malloc(forward.FORWARD_SIZE_MAX)
+        endings = {"keep": forward.ENDING_KEEP, "keep-1.0": forward.ENDING_KEEP_10,
+                   "close": forward.ENDING_CLOSE}
+        try:
+            code = framing.response_framing(&self.head, self.data, is_head, &body)
+            if code == 0:
+                code = framing.connection_options(&self.head, self.data, &options)
+            if code < 0:
+                raise _refused(code)
+            size = forward.forward_response(out, &self.head, self.data, &body, as_chunks,
+                                            endings[ending])
+            return self.head.status, BODIES[body.kind], body.remaining, bytes(out[:size])
+        finally:
+            free(out)
+
+    def trailers(self):
+        """The end of a chunked body as we send it on."""
+        cdef uint8_t *out = <uint8_t *>malloc(forward.FORWARD_SIZE_MAX)
+        try:
+            size = forward.forward_trailers(out, &self.head, self.data)
+            return bytes(out[:size])
+        finally:
+            free(out)
+
+
+cdef class Chunks:
+    """A chunk decoder."""
+
+    cdef framing.body_t body
+
+    def __cinit__(self):
+        memset(&self.body, 0, sizeof(self.body))
+        self.body.kind = framing.BODY_CHUNKED
+
+    def feed(self, bytes more):
+        """(decoded, bytes used, whether the trailers come next); Refused when it is malformed."""
+        cdef size_t size = len(more)
+        cdef size_t used = 0
+        cdef size_t produced = 0
+        cdef uint8_t *data = <uint8_t *>malloc(size or 1)
+        try:
+            memcpy(data, <const uint8_t *>more, size)
+            code = framing.body_take(&self.body, data, size, &used, &produced)
+            if code < 0:
+                raise _refused(code)
+            return bytes(data[:produced]), used, code == framing.BODY_TRAILERS
+        finally:
+            free(data)
+
+
+def canonical_path(bytes raw):
+    """The canonical path, or None."""
+    cdef uint8_t *out = <uint8_t *>malloc(3 * len(raw) + 4)
+    try:
+        size = path.path_canonical(raw, len(raw), out, 3 * len(raw) + 4)
+        return None if size < 0 else bytes(out[:size])
+    finally:
+        free(out)
+
+
+def canonical_host(bytes raw):
+    """(host, port), or None."""
+    cdef uint8_t out[path.HOST_SIZE_MAX]
+    cdef uint16_t port = 0
+    size = path.host_canonical(raw, len(raw), out, &port)
+    return None if size < 0 else (bytes(out[:size]), port)
+
+
+def route_find(list table, bint any_depth, bytes host, bytes path_text):
+    """The index of the first entry (host, path, exact) that matches, or None."""
+    cdef route_t *entries = <route_t *>calloc(len(table) or 1, sizeof(route_t))
+    cdef gateway_t gateway
+    cdef const route_t *found
+    memset(&gateway, 0, sizeof(gateway))
+    gateway.routes = entries
+    gateway.n_routes = len(table)
+    gateway.any_depth = any_depth
+    try:
+        for i, (pattern, route_path, exact) in enumerate(table):
+            kind = (HOST_ANY if not pattern else
+                    HOST_WILDCARD if pattern.startswith(b"*.") else HOST_EXACT)
+            entries[i].host_kind = kind
+            entries[i].host.data = <const uint8_t *>pattern + (kind == HOST_WILDCARD)
+            entries[i].host.size = len(pattern) - (kind == HOST_WILDCARD)
+            entries[i].path.data = <const uint8_t *>route_path
+            entries[i].path.size = len(route_path)
+            entries[i].exact = exact
+        found = routes.route_find(&gateway, host, len(host), path_text, len(path_text))
+        return None if found == NULL else found - entries
+    finally:
+        free(entries)
+
+
+def answer(str name, bint is_head=False, bint close=True):
+    """One of our own answers."""
+    cdef uint8_t out[answers.ANSWER_SIZE_MAX * 2]
+    size = answers.answer_write(out, REFUSAL_NAMES.index(name), is_head,
+                                forward.ENDING_CLOSE if close else forward.ENDING_KEEP)
+    return bytes(out[:size])
