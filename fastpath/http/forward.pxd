@@ -35,8 +35,8 @@ cdef enum ending_t:
 cdef size_t forward_request(uint8_t *out, const request_t *request, const head_t *head,
                             const uint8_t *data, const peer_t *peer) noexcept nogil
 
-# Writes the head for the client; its size. `body` is the body as it comes in, `as_chunks` how it goes
-# out. Interim (1xx) heads: ENDING_KEEP, or ENDING_UPGRADE for 101.
+# Writes the head for the client; its size. `body` is the body as it comes in, `as_chunks` how it
+# goes out. Interim (1xx) heads: ENDING_KEEP, or ENDING_UPGRADE for 101.
 cdef size_t forward_response(uint8_t *out, const head_t *head, const uint8_t *data,
                              const body_t *body, bint as_chunks, ending_t ending) noexcept nogil
 

@@ -1,4 +1,4 @@
-"""Where a body ends (RFC 9112, 6 and 7): the length in the head, or chunks decoded as they stream."""
+"""Where a body ends (RFC 9112, 6 and 7): a length in the head, or chunks decoded as they stream."""
 
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 
@@ -36,8 +36,8 @@ cdef int request_framing(const head_t *head, const uint8_t *data, body_t *body) 
 cdef int response_framing(const head_t *head, const uint8_t *data, bint is_bodiless,
                           body_t *body) noexcept nogil
 
-# Reads Connection and TE, and turns every field that Connection names into FIELD_HOP, unless the field
-# has a meaning of its own. 0 or -REFUSE_FIELD when it names more than there can be.
+# Reads Connection and TE, and turns every field that Connection names into FIELD_HOP, unless the
+# field has a meaning of its own. 0 or -REFUSE_FIELD when it names more than there can be.
 cdef int connection_options(head_t *head, const uint8_t *data, options_t *options) noexcept nogil
 
 # Whether the only element of `text` is `name` (lower case).

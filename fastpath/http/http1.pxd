@@ -1,7 +1,7 @@
 """HTTP/1.1 heads: bytes in one contiguous buffer -> offsets into it (RFC 9112, strict).
 
-The scanner is incremental and looks at every byte once: feed it the same buffer again whenever it has
-grown, and however the bytes arrive the outcome is the same. It copies nothing and allocates nothing.
+The scanner is incremental and looks at every byte once: feed it the same buffer again whenever it
+has grown, and however the bytes arrive the outcome is the same. It copies and allocates nothing.
 """
 
 from libc.stdint cimport uint8_t, uint16_t
@@ -18,15 +18,15 @@ cdef enum:
     HEAD_MORE = 0               # everything so far is well formed; feed more bytes
     HEAD_DONE = 1               # `pos` is the first byte after the head
 
-# Why we answer by ourselves. Negated in return values; the order is that of REFUSE_TABLE in answers.pyx.
+# Why we answer by ourselves. Negated in return values; REFUSAL_TABLE in answers.pyx has the order.
 cdef enum refusal_t:
     REFUSE_NONE = 0
     REFUSE_START_LINE           # 400: not exactly `method SP target SP HTTP/1.x`
-    REFUSE_TARGET               # 400: neither of RFC 9112 section 3.2's forms, or a bad byte in it
+    REFUSE_TARGET               # 400: none of the forms of RFC 9112, 3.2, or a bad byte
     REFUSE_PATH                 # 400: no canonical form (path.pxd)
     REFUSE_FIELD                # 400: a malformed field line
     REFUSE_HOST                 # 400: missing, repeated or malformed, or not what the target says
-    REFUSE_FRAMING              # 400: Content-Length or Transfer-Encoding contradict or are malformed
+    REFUSE_FRAMING              # 400: Content-Length or Transfer-Encoding malformed or at odds
     REFUSE_CHUNK                # 400: malformed chunk or trailer
     REFUSE_METHOD               # 405: CONNECT, TRACE
     REFUSE_HEADER_TIMEOUT       # 408: the head took too long

@@ -89,7 +89,8 @@ cdef int put_element(const uint8_t *text, size_t size, uint8_t *out, size_t room
     return <int>i
 
 
-cdef int path_canonical(const uint8_t *path, size_t size, uint8_t *out, size_t room) noexcept nogil:
+cdef int path_canonical(const uint8_t *path, size_t size, uint8_t *out,
+                        size_t room) noexcept nogil:
     cdef size_t i = 0
     cdef size_t n = 0               # out[0:n] ends where the next element begins, after a slash
     cdef size_t used
@@ -163,7 +164,8 @@ cdef int literal_size(const uint8_t *host, size_t size) noexcept nogil:
     return <int>i + 1
 
 
-cdef int host_canonical(const uint8_t *host, size_t size, uint8_t *out, uint16_t *port) noexcept nogil:
+cdef int host_canonical(const uint8_t *host, size_t size, uint8_t *out,
+                        uint16_t *port) noexcept nogil:
     cdef int n, number
     cdef int i
     port[0] = 0

@@ -6,6 +6,9 @@ from fastpath.http.framing cimport body_t, options_t
 from fastpath.http.http1 cimport TARGET_SIZE_MAX, head_t, span_t
 from fastpath.http.path cimport HOST_SIZE_MAX
 
+cdef enum:
+    PATH_ROOM = TARGET_SIZE_MAX + 4     # path_canonical wants a little more than it gives
+
 cdef struct request_t:
     body_t body
     options_t options
@@ -16,7 +19,8 @@ cdef struct request_t:
     bint is_asterisk            # the target is `*`: `path` is `/` to match by
     bint is_websocket           # asks for the upgrade that we pass on
     uint8_t host[HOST_SIZE_MAX]     # canonical
-    uint8_t path[TARGET_SIZE_MAX]   # canonical
+    uint8_t path[PATH_ROOM]         # canonical
 
-# Reads a complete head of a request: 0 or -refusal_t. Fields that Connection names become FIELD_HOP.
+# Reads a complete head of a request: 0 or -refusal_t. Fields that Connection names become
+# FIELD_HOP.
 cdef int request_read(request_t *self, head_t *head, const uint8_t *data) noexcept nogil

@@ -132,7 +132,7 @@ cdef int read_path(request_t *self, const head_t *head, const uint8_t *data,
         return 0
     if target[0] != c"/":
         return -REFUSE_TARGET
-    size = path_canonical(target, path_size, self.path, TARGET_SIZE_MAX)
+    size = path_canonical(target, path_size, self.path, PATH_ROOM)
     if size < 0:
         return -REFUSE_PATH if size == -1 else -REFUSE_TARGET_SIZE
     # What is forwarded may be longer than what was sent, but not longer than what may be sent.
@@ -142,7 +142,8 @@ cdef int read_path(request_t *self, const head_t *head, const uint8_t *data,
     return 0
 
 
-cdef bint asks_websocket(const request_t *self, const head_t *head, const uint8_t *data) noexcept nogil:
+cdef bint asks_websocket(const request_t *self, const head_t *head,
+                         const uint8_t *data) noexcept nogil:
     """RFC 6455, 4.1; any other Upgrade is dropped, as every server may ignore it."""
     cdef uint16_t i
     cdef const field_t *field

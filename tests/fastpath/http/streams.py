@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ class Outcome:
 def pieces(data: bytes, cuts: tuple[int, ...]) -> list[bytes]:
     """Cut a stream at the given places."""
     edges = [0, *sorted({cut for cut in cuts if 0 < cut < len(data)}), len(data)]
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [data[a:b] for a, b in pairwise(edges)]
 
 
 class Reader:
