@@ -2,8 +2,8 @@
 
 To add a command: a line in COMMANDS and a module `piagent/cli/<command>.py` with two functions:
 `add_arguments(parser)` declares its arguments, `run(args) -> int` does it and returns the exit
-code.
-What a command needs beyond argparse it imports inside `run`, so that `--help` stays quick.
+code. What a command needs beyond argparse it imports inside `run`, so that `--help` stays
+quick.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from piagent.cli.output import Failure
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS: Final[dict[str, str]] = {}
+COMMANDS: Final[dict[str, str]] = {
+    "check": "validate a configuration file and print what it makes this node do",
+    "route": "list the routes in the order they are tried, or explain which one a request takes",
+}
 """Each command with its line of help."""
 
 DESCRIPTION: Final = (

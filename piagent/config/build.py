@@ -31,7 +31,8 @@ def build(
         secret=secret,
         mqtt=model.Mqtt(
             brokers=tuple(
-                replace(broker, label=f"b{i}") for i, broker in enumerate(file.mqtt.brokers, 1)
+                replace(broker, label=f"b{i}")
+                for i, broker in enumerate(filter(None, file.mqtt.brokers), 1)
             ),
             password=password,
             embedded=file.mqtt.embedded,
@@ -43,7 +44,11 @@ def build(
         ),
         admin_socket=str(socket),
         pools=tuple(
-            model.Pool(name=pool.name, addresses=pool.addresses, announce=pool.announce)
+            model.Pool(
+                name=pool.name,
+                addresses=tuple(filter(None, pool.addresses)),
+                announce=pool.announce,
+            )
             for pool in file.pool
         ),
         services=tuple(_service(service) for service in file.service),

@@ -119,13 +119,8 @@ def vips(file: File) -> Iterator[tuple[KeyPath, str]]:
 
 def _check_vip(path: KeyPath, address: str, file: File, report: Report) -> None:
     ranges = [one for pool in file.pool for one in pool.addresses]
-    if is_loopback(address) or None in ranges:
+    if is_loopback(address) or None in ranges or any(one and one.holds(address) for one in ranges):
         return
-    vip = ip_address(address)
-    for one in ranges:
-        first, last = ip_address(one.first), ip_address(one.last)
-        if first.version == vip.version and int(first) <= int(vip) <= int(last):
-            return
     if file.pool:
         report.error(path, f"{address} is in no pool", "add it to the addresses of one")
     else:

@@ -52,7 +52,11 @@ def _read(file: Path, path: KeyPath, report: Report) -> bytes | None:
         # Not blocking: opening a FIFO would wait for its writer.
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        cure = f"it must be a file that uid {os.geteuid()} can read"
+        cure = (
+            "write it, or name the one that is there"
+            if isinstance(error, FileNotFoundError)
+            else f"it must be a file that uid {os.geteuid()} can read"
+        )
         report.error(path, f"cannot read {file}: {error.strerror}", cure)
         return None
     with os.fdopen(descriptor, "rb") as stream:

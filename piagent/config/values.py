@@ -236,7 +236,7 @@ Name = Annotated[str, _text(f"a name ({_NAME_RULE})", "web-1", name)]
 Interface = Annotated[str, _text("the name of an interface", "eth0", interface)]
 Address = Annotated[str, _text("an IP address", "192.168.1.240", address)]
 Addresses = Annotated[
-    AddressRange,
+    AddressRange | None,
     _text("a CIDR, a range or an address", "192.168.1.240-192.168.1.250", address_range, None),
 ]
 Port = Annotated[int, _number(1, PORT_MAX, "a port", 80)]
@@ -246,8 +246,10 @@ Count = Annotated[int, _number(1, 100, "a number of checks", 2)]
 StatusCode = Annotated[int, _number(100, 599, "a status code", 200)]
 Duration = Annotated[int, _text("a duration", "30s", duration_ms, 0)]
 PositiveDuration = Annotated[int, _text("a duration", "2s", positive_duration_ms, 0)]
-BrokerUrl = Annotated[Broker, _text("the URL of a broker", "mqtt://192.168.1.11", broker, None)]
-ListenAt = Annotated[Listen, _text("address:port", "0.0.0.0:1883", listen, None)]
+BrokerUrl = Annotated[
+    Broker | None, _text("the URL of a broker", "mqtt://192.168.1.11", broker, None)
+]
+ListenAt = Annotated[Listen | None, _text("address:port", "0.0.0.0:1883", listen, None)]
 FileName = Annotated[str, _text("the path of a file", "cluster.secret", file_name)]
 RouteHost = Annotated[str, _text("a host name or *.name", "www.example.com", route_host)]
 RoutePath = Annotated[str, _text("a path", "/v1", route_path)]

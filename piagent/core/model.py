@@ -7,6 +7,7 @@ Units are in the names (`_ms` milliseconds, `_ns` nanoseconds). Addresses are ca
 from __future__ import annotations
 
 from enum import StrEnum
+from ipaddress import ip_address
 
 from msgspec import Struct
 
@@ -83,6 +84,11 @@ class AddressRange(Struct, frozen=True, kw_only=True):
 
     first: str
     last: str
+
+    def holds(self, address: str) -> bool:
+        """Tell whether the address lies in the range."""
+        first, one, last = map(ip_address, (self.first, address, self.last))
+        return first.version == one.version and int(first) <= int(one) <= int(last)
 
 
 class Pool(Struct, frozen=True, kw_only=True):

@@ -1,0 +1,114 @@
+"""`piagent check FILE`: is the file right, and what does it make this node do?"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from piagent.cli.output import WRONG_INPUT, columns, print_json
+from piagent.cli.route import route_table
+
+if TYPE_CHECKING:
+    from piagent.core.model import Config, Service
+    from piagent.core.plan import Plan, PlannedListener
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("file", metavar="FILE", help="the node's configuration")
+    parser.add_argument("--json", action="store_true", help="print the plan and problems as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the plan, or everything that is wrong."""
+    from piagent.config import ConfigError, load
+    from piagent.core.plan import plan
+
+    try:
+        loaded = load(args.file)
+    except ConfigError as error:
+        if args.json:
+            print_json({"ok": False, "errors": _plain(error.errors), "warnings": [], "plan": None})
+        else:
+            count = len(error.errors)
+            print(error, file=sys.stderr)
+            print(f"{count} error{'s' if count > 1 else ''}: nothing was used", file=sys.stderr)
+        return WRONG_INPUT
+    # As if this node owned every VIP, so that each listener shows.
+    made = plan(loaded.config, frozenset(loaded.config.vips()), frozenset())
+    if args.json:
+        warnings = _plain(loaded.warnings)
+        resolved = resolve(loaded.config, made)
+        print_json({"ok": True, "errors": [], "warnings": warnings, "plan": resolved})
+        return 0
+    for warning in loaded.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(describe(loaded.config, made))
+    return 0
+
+
+def _plain(value: object) -> Any:
+    import msgspec
+
+    return msgspec.to_builtins(value)
+
+
+def resolve(config: Config, made: Plan) -> dict[str, Any]:
+    """Return the configuration with all defaults, and the plan; secrets are left out."""
+    plain = _plain(config)
+    plain["secret"] = bool(config.secret)
+    plain["mqtt"]["password"] = config.mqtt.password is not None
+    return {"config": plain, "listeners": _plain(made.listeners), "gateways": _plain(made.gateways)}
+
+
+def describe(config: Config, made: Plan) -> str:
+    """Write the plan for people."""
+    parts = [_head(config)]
+    if made.listeners:
+        rows = [(f"{one.address} port {one.port}", "->", _target(one)) for one in made.listeners]
+        parts.append("When it owns the address, it listens on\n" + columns(rows, "  "))
+    parts += [_service(service) for service in config.services]
+    for gateway in made.gateways:
+        title = f"Gateway {gateway.name} ({gateway.wildcard} wildcards) tries in this order"
+        parts.append(title + "\n" + route_table(gateway))
+    return "\n\n".join(parts)
+
+
+def _target(listener: PlannedListener) -> str:
+    return f"{'gateway' if listener.http else 'service'} {listener.target}"
+
+
+def _head(config: Config) -> str:
+    node, times = config.node, config.election.timing
+    weight = "never owns a VIP" if node.vip_weight == 0 else f"weight {node.vip_weight}"
+    lease = f"lease {times.lease_ms} ms, renewed each {times.renew_ms} ms"
+    candidates = ", ".join(config.election.candidates) or "all"
+    rows = [
+        ("Node", f"{node.name} in cluster {config.cluster}"),
+        ("Interface", node.interface or "unknown: no default route"),
+        ("VIPs", f"{', '.join(config.vips()) or 'none'} ({weight})"),
+        ("Workers", str(node.workers)),
+        ("Brokers", ", ".join(f"{b.host} port {b.port}" for b in config.mqtt.brokers)),
+        ("Election", f"{config.election.profile}: {lease}; candidates: {candidates}"),
+        ("Admin", config.admin_socket),
+    ]
+    if config.mqtt.embedded is not None:
+        own = config.mqtt.embedded
+        rows.insert(5, ("Own broker", f"{own.address} port {own.port}"))
+    return columns(rows)
+
+
+def _service(service: Service) -> str:
+    ports = ", ".join(
+        str(port.port) if port.port == port.target_port else f"{port.port} -> {port.target_port}"
+        for port in service.ports
+    )
+    check = service.health
+    health = "not checked" if check is None else (
+        f"checked by {check.kind} every {check.interval_ms} ms, "
+        f"up after {check.rise}, down after {check.fall}"
+    )  # fmt: skip
+    rows = [(backend.address, f"weight {backend.weight}") for backend in service.backends]
+    title = f"Service {service.name} ({service.type}), port {ports}, backends {health}"
+    return title + "\n" + (columns(rows, "  ") if rows else "  none")
