@@ -49,9 +49,9 @@ def test_help_names_every_command(
     greet(lambda: 0)
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
-    out = capsys.readouterr().out
+    words = " ".join(capsys.readouterr().out.split())
     assert ended.value.code == 0
-    assert all(name in out and line in out for name, line in COMMANDS.items())
+    assert all(f"{name} {line}" in words for name, line in COMMANDS.items())
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
