@@ -175,7 +175,7 @@ cdef class Engine:
             if key in self.listening:
                 listening[key] = self.listening[key]
                 continue
-            alone = all(port != each.port for _, port in (*self.listening, *listening))
+            alone = each.port not in _ports(self.listening) | _ports(listening)
             try:
                 fds = listen(resolve(*key), self.n_workers, alone=alone)
             except OSError as error:
@@ -222,11 +222,11 @@ cdef class Engine:
         }
 
     cdef object _accepted(self, int slot):
+        cdef uint64_t accepted = 0
         cdef int i
-        return sum(
-            [load_relaxed(&self.workers[i].loop.counters.accepted[slot])
-             for i in range(self.n_workers)]
-        )
+        for i in range(self.n_workers):
+            accepted += load_relaxed(&self.workers[i].loop.counters.accepted[slot])
+        return accepted
 
     def drain(self):
         """Close the listeners; HTTP connections end with the exchange under way."""
@@ -336,6 +336,10 @@ cdef bint _all_seen(Engine self) noexcept nogil:
 def _close_all(descriptors):
     for descriptor in descriptors:
         os.close(descriptor)
+
+
+def _ports(listening):
+    return {port for _, port in listening}
 
 
 def _place(address, port):

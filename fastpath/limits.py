@@ -18,9 +18,9 @@ def raise_descriptor_limit(connections: int, workers: int) -> None:
     wanted = connections * _PER_CONNECTION + workers * (_PER_WORKER + 16) + _OTHERS
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
-    if soft in (resource.RLIM_INFINITY,) or soft >= wanted:
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
         return
-    with contextlib.suppress(ValueError, OSError):      # then clients_max goes by what there is
+    with contextlib.suppress(ValueError, OSError):  # then clients_max goes by what there is
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fastpath.slots import Slots
 from fastpath.tables import Tables
@@ -32,11 +32,11 @@ class Names:
 class Numbering:
     """Never changed: `assign` makes a new one, for the engine to keep once all has gone well."""
 
-    service_slots: Slots = Slots("services", MAX_SERVICES)
-    backend_slots: Slots = Slots("backends", MAX_BACKENDS)
-    listener_slots: Slots = Slots("listeners", MAX_LISTENERS)
-    gateway_slots: Slots = Slots("gateways", MAX_GATEWAYS)
-    route_slots: Slots = Slots("routes", MAX_ROUTES)
+    service_slots: Slots = field(default_factory=lambda: Slots("services", MAX_SERVICES))
+    backend_slots: Slots = field(default_factory=lambda: Slots("backends", MAX_BACKENDS))
+    listener_slots: Slots = field(default_factory=lambda: Slots("listeners", MAX_LISTENERS))
+    gateway_slots: Slots = field(default_factory=lambda: Slots("gateways", MAX_GATEWAYS))
+    route_slots: Slots = field(default_factory=lambda: Slots("routes", MAX_ROUTES))
 
     def assign(self, tables: Tables, is_idle: Callable[[int], bool], *, settled: bool) -> Numbering:
         """Number these tables; ValueError when there is too much of something.

@@ -41,6 +41,5 @@ class Slots:
                 raise ValueError(f"more than {self.limit} {self.what}")
             retired.remove(slot)
             used[name] = slot
-        kept = set(used.values())
         retired += [slot for name, slot in self.used.items() if name not in wanted]
-        return Slots(self.what, self.limit, used, tuple(s for s in retired if s not in kept), n_fresh)
+        return Slots(self.what, self.limit, used, tuple(retired), n_fresh)

@@ -96,6 +96,11 @@ cdef void *_array(size_t n, size_t size) except NULL:
     return memory
 
 
+cdef Py_ssize_t _total(list parts):
+    """How many elements they have together."""
+    return sum(map(len, parts))
+
+
 cdef object _put_text(Snapshot self, text_t *text, str value):
     """Point to the text's bytes, which the snapshot keeps."""
     cdef bytes data = value.encode()
@@ -138,7 +143,7 @@ cdef dict _put_services(Snapshot self, tuple services, numbering, Snapshot previ
     """Fill in services and backends; returns name -> index."""
     cdef service_t *service
     cdef backend_t *backend
-    cdef Py_ssize_t n_backends = sum(len(each.backends) for each in services)
+    cdef Py_ssize_t n_backends = _total([each.backends for each in services])
     cdef Py_ssize_t i, j, n_before = 0
     self.c.n_services = <uint32_t>len(services)
     self.c.services = <service_t *>_array(len(services), sizeof(service_t))
@@ -174,7 +179,7 @@ def _name(backend):
 cdef dict _put_gateways(Snapshot self, tuple gateways, numbering, dict services):
     """Fill in gateways and routes; returns name -> index."""
     cdef gateway_t *gateway
-    cdef Py_ssize_t n_routes = sum(len(each.routes) for each in gateways)
+    cdef Py_ssize_t n_routes = _total([each.routes for each in gateways])
     cdef Py_ssize_t i, j, n_before = 0
     self.c.n_gateways = <uint32_t>len(gateways)
     self.c.gateways = <gateway_t *>_array(len(gateways), sizeof(gateway_t))
@@ -222,7 +227,7 @@ cdef object _put_listeners(
     cdef listener_t *listener
     cdef int *fds
     cdef Py_ssize_t i
-    cdef Py_ssize_t n_fds = sum(len(listening[each.address, each.port][0]) for each in listeners)
+    cdef Py_ssize_t n_fds = _total([kept for kept, _ in listening.values()])
     self.c.n_listeners = <uint32_t>len(listeners)
     self.c.listeners = <listener_t *>_array(len(listeners), sizeof(listener_t))
     self.c.fds = <int *>_array(n_fds, sizeof(int))

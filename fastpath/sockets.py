@@ -57,7 +57,7 @@ def _open(endpoint: Endpoint, *, shared: bool) -> socket.socket:
             opened.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
         else:
             opened.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)    # accepted ones inherit it
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted ones inherit it
         opened.bind(endpoint.sockaddr)
     except OSError:
         opened.close()
@@ -77,9 +77,9 @@ def listen(endpoint: Endpoint, count: int, *, alone: bool) -> list[int]:
     opened: list[socket.socket] = []
     try:
         for _ in range(count):
-            opened.append(_open(endpoint, shared=True))
-        for each in opened:
-            each.listen(BACKLOG)
+            one = _open(endpoint, shared=True)
+            opened.append(one)
+            one.listen(BACKLOG)
     except OSError:
         for each in opened:
             each.close()

@@ -130,7 +130,9 @@ def _check_gateway(gateway: Gateway, services: set[str]) -> None:
         if not route.path.startswith("/"):
             raise ValueError(f"{where}: path {route.path!r} does not begin with a slash")
         if "*" in route.host[1:] or (route.host[:1] == "*" and route.host[1:2] != "."):
-            raise ValueError(f"{where}: host {route.host!r} has a `*` elsewhere than in `*.` before")
+            raise ValueError(
+                f"{where}: host {route.host!r} has a `*` elsewhere than in `*.` before"
+            )
         _check_times(where, request=route.request_timeout_ms, backend=route.backend_timeout_ms)
 
 

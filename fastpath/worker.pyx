@@ -17,7 +17,7 @@ from fastpath.memory.slab cimport slab_free, slab_get, slab_init
 from fastpath.memory.wheel cimport timeout_disarm
 from fastpath.proxy.tcp cimport tcp_protocol
 from fastpath.sys_linux cimport (
-    EAGAIN, ECONNABORTED, EFD_CLOEXEC, EFD_NONBLOCK, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM,
+    EAGAIN, EFD_CLOEXEC, EFD_NONBLOCK, EMFILE, ENFILE, ENOBUFS, ENOMEM,
     EPOLLIN, O_CLOEXEC, O_RDONLY, SOCK_CLOEXEC, SOCK_NONBLOCK, accept4, close, epoll_wait, eventfd,
     eventfd_read, eventfd_write, open as open_file, sockaddr_any_t, socklen_t,
 )
@@ -92,8 +92,9 @@ cdef void _on_connections(loop_t *loop, endpoint_t *endpoint) noexcept nogil:
     cdef worker_t *self = <worker_t *>loop
     cdef listener_t *listener = loop.snapshot.listener_of_slot[place.slot]
     cdef accepted_t outcome
-    cdef int i
-    for i in range(ACCEPTS_PER_TURN):
+    cdef int left = ACCEPTS_PER_TURN
+    while left > 0:
+        left -= 1
         outcome = _accept_one(self, listener, endpoint.fd)
         if outcome == NOTHING_LEFT:
             endpoint.ready &= ~READABLE
@@ -115,10 +116,9 @@ cdef void _close_listener(
     worker_t *self, worker_listener_t *place, const listener_t *listener
 ) noexcept nogil:
     """Take what has connected already, by the tables that it was in, and stop listening."""
-    cdef int i
-    for i in range(LAST_ACCEPTS):
-        if _accept_one(self, listener, place.endpoint.fd) != ACCEPTED:
-            break
+    cdef int left = LAST_ACCEPTS
+    while left > 0 and _accept_one(self, listener, place.endpoint.fd) == ACCEPTED:
+        left -= 1
     timeout_disarm(&place.pause)
     loop_close(&self.loop, &place.endpoint)
 
@@ -162,7 +162,7 @@ cdef void worker_pick_up(worker_t *self) noexcept nogil:
 # ---- life ----
 
 cdef void _on_wake(loop_t *loop, endpoint_t *endpoint) noexcept nogil:
-    cdef uint64_t times
+    cdef uint64_t times = 0
     eventfd_read(endpoint.fd, &times)
     endpoint.ready = 0
 

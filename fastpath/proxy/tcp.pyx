@@ -1,8 +1,8 @@
 """TCP services: each accepted connection gets one to a backend, and bytes go both ways.
 
 A connection is first `connecting`: nothing is read from the client, so a backend that refuses or
-does not answer in time can be replaced by the next choice. Then it is a pair of fastpath.proxy.relay
-until its end.
+does not answer in time can be replaced by the next choice. Then it is a pair of
+fastpath.proxy.relay until its end.
 """
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
@@ -65,7 +65,7 @@ cdef void _ended(loop_t *loop, pair_t *pair) noexcept nogil:
 
 
 cdef int _connect(loop_t *loop, stream_t *stream) noexcept nogil:
-    """Begin to connect to the next choice. FP_OK, FP_BAD: nobody is left, FP_FULL: no descriptor."""
+    """Connect to the next choice. FP_OK, FP_BAD: nobody is left, FP_FULL: no descriptor."""
     cdef service_t *service = loop.snapshot.service_of_slot[stream.service_slot]
     cdef backend_t *backend
     cdef int result
