@@ -167,7 +167,7 @@ def test_it_does_not_run_as_root() -> None:
         broker = EmbeddedBroker(Listen(address="127.0.0.1", port=free_port()))
         async with broker:
             assert broker._process is not None
-            assert os.stat(f"/proc/{broker._process.pid}").st_uid != 0  # noqa: ASYNC240
+            assert os.stat(f"/proc/{broker._process.pid}").st_uid != 0
 
     asyncio.run(work())
 
