@@ -91,17 +91,19 @@ def frames(mac: bytes, address: str) -> tuple[bytes, ...]:
     return (arp_frame(mac, ip, reply=False), arp_frame(mac, ip, reply=True))
 
 
-def announce(link: Link, address: str) -> None:
+def frame_socket() -> socket.socket:
+    """Open what `announce` sends through, in the calling thread's namespace; needs CAP_NET_RAW."""
+    return socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+
+
+def announce(channel: socket.socket, link: Link, address: str) -> None:
     """Send the frames of an address at once; OSError when the interface does not take them.
 
     An interface without Ethernet addresses (a tunnel) has nobody to tell.
     """
-    if len(link.mac) != _MAC_SIZE:
-        return
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as raw:
-        raw.bind((link.name, 0))
+    if len(link.mac) == _MAC_SIZE:
         for frame in frames(link.mac, address):
-            raw.send(frame)
+            channel.sendto(frame, (link.name, 0))
 
 
 class Announcer:

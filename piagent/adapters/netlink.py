@@ -52,6 +52,9 @@ class KernelAddresses:
     def __init__(self, interface: str | None) -> None:
         self._interface = interface
         self._known: set[str] = set()
+        # Opened once: removing an address must not fail because descriptors have run out.
+        self._rtnetlink: Rtnetlink | None = None
+        self._frames: socket.socket | None = None
         # One thread: changes reach the kernel in the order in which they were asked for.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rtnetlink")
 
@@ -80,74 +83,80 @@ class KernelAddresses:
         return await self._in_thread(self._leftovers)
 
     def close(self) -> None:
-        """End the thread, after what it is doing."""
+        """End the thread, after what it is doing; nothing is removed."""
         self._thread.shutdown(wait=True)
+        for opened in (self._rtnetlink, self._frames):
+            if opened is not None:
+                opened.close()
 
     async def _in_thread(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _add(self, address: str, valid_ms: int) -> None:
-        with Rtnetlink() as rtnetlink:
-            link = self._link(rtnetlink)
-            if address not in self._known:
-                self._refuse_foreign(rtnetlink, link, address)
-            valid_s = -(-(valid_ms + _KERNEL_TIMER_FUZZ_MS) // 1000)
-            try:
-                rtnetlink.change(
-                    _message(link.index, address, max(1, valid_s)),
-                    RTM_NEWADDR,
-                    NLM_F_CREATE | NLM_F_REPLACE,
-                )
-            except OSError as error:
-                raise AddressError(self._why_not(address, error)) from error
-            self._known.add(address)
+        link = self._link()
+        if address not in self._known:
+            self._refuse_foreign(link, address)
+        valid_s = max(1, -(-(valid_ms + _KERNEL_TIMER_FUZZ_MS) // 1000))
+        message = _message(link.index, address, valid_s)
+        try:
+            self._kernel().change(message, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE)
+        except OSError as error:
+            raise AddressError(self._why_not(address, error)) from error
+        self._known.add(address)
 
     def _remove(self, address: str) -> bool:
         self._known.discard(address)
-        with Rtnetlink() as rtnetlink:
-            try:
-                index = rtnetlink.link(self._name()).index
-                rtnetlink.change(_message(index, address, None), RTM_DELADDR)
-            except OSError as error:
-                if error.errno not in _GONE:
-                    _log.warning("address %s: %s", address, self._why_not(address, error))
-            except AddressError:
-                return True  # no interface was ever named, so nothing was ever added
-            return self._confirmed_absent(rtnetlink, address)
-
-    def _confirmed_absent(self, rtnetlink: Rtnetlink, address: str) -> bool:
+        if self._interface is None:
+            return True  # nothing was ever added
         try:
-            index = rtnetlink.link(self._name()).index
-            left = [entry for entry in _configured(rtnetlink, index) if entry[0] == address]
+            index = self._kernel().link(self._interface).index
+            self._kernel().change(_message(index, address, None), RTM_DELADDR)
+        except OSError as error:
+            if error.errno not in _GONE:
+                _log.warning("address %s: %s", address, self._why_not(address, error))
+        return self._confirmed_absent(self._interface, address)
+
+    def _confirmed_absent(self, interface: str, address: str) -> bool:
+        try:
+            index = self._kernel().link(interface).index
+            left = [entry for entry in _configured(self._kernel(), index) if entry[0] == address]
         except OSError as error:
             if error.errno == errno.ENODEV:
                 return True  # the interface is gone, and its addresses with it
             _log.warning("address %s: removal not confirmed: %s", address, error)
             return False
         for _, prefix, _ in left:
-            _log.warning("address %s: still on %s as a /%d", address, self._interface, prefix)
+            _log.warning("address %s: still on %s as a /%d", address, interface, prefix)
         return not left
 
     def _announce(self, address: str) -> None:
-        with Rtnetlink() as rtnetlink:
-            link = self._link(rtnetlink)
-            here = any(entry[0] == address for entry in _configured(rtnetlink, link.index))
-        if not here:  # it expired while the agent was stopped: say nothing that is not true
+        link = self._link()
+        here = [entry[0] for entry in _configured(self._kernel(), link.index)]
+        if (
+            address not in here
+        ):  # it expired while the agent was stopped: say nothing that is not true
             msg = f"{address} is not on {link.name}"
             raise AddressError(msg)
         try:
-            arp.announce(link, address)
+            if self._frames is None:
+                self._frames = arp.frame_socket()
+            arp.announce(self._frames, link, address)
         except OSError as error:
-            msg = f"{address} could not be announced on {link.name}: {error.strerror}"
+            cure = ": run piagent as root or with CAP_NET_RAW" if error.errno == errno.EPERM else ""
+            msg = f"{address} not announced on {link.name}: {error.strerror}{cure}"
             raise AddressError(msg) from error
 
     def _leftovers(self) -> tuple[str, ...]:
-        with Rtnetlink() as rtnetlink:
-            link = self._link(rtnetlink)
-            return tuple(a for a, _, ours in _configured(rtnetlink, link.index) if ours)
+        link = self._link()
+        return tuple(a for a, _, ours in _configured(self._kernel(), link.index) if ours)
 
-    def _refuse_foreign(self, rtnetlink: Rtnetlink, link: Link, address: str) -> None:
-        for found, prefix, ours in _configured(rtnetlink, link.index):
+    def _kernel(self) -> Rtnetlink:
+        if self._rtnetlink is None:
+            self._rtnetlink = Rtnetlink()
+        return self._rtnetlink
+
+    def _refuse_foreign(self, link: Link, address: str) -> None:
+        for found, prefix, ours in _configured(self._kernel(), link.index):
             if found == address and not ours:
                 msg = (
                     f"{address} is already on {link.name} as {address}/{prefix}, and piagent did"
@@ -156,17 +165,14 @@ class KernelAddresses:
                 )
                 raise AddressError(msg)
 
-    def _name(self) -> str:
-        if self._interface is None:
+    def _link(self) -> Link:
+        """The interface, which has to be there and switched on."""
+        name = self._interface
+        if name is None:
             msg = "no interface for VIPs: there is no default route, so set [node] interface"
             raise AddressError(msg)
-        return self._interface
-
-    def _link(self, rtnetlink: Rtnetlink) -> Link:
-        """The interface, which has to be there and switched on."""
-        name = self._name()
         try:
-            link = rtnetlink.link(name)
+            link = self._kernel().link(name)
         except OSError as error:
             if error.errno != errno.ENODEV:
                 raise AddressError(self._why_not("addresses", error)) from error

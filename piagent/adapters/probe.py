@@ -27,7 +27,7 @@ _WORDS = {
 }
 
 
-class SocketProber:
+class NetworkProber:
     """`ports.Prober`: TCP connects and HTTP/1.1 GETs.
 
     When this host itself has no descriptor, port or memory left for a check, that says nothing

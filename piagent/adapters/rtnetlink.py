@@ -110,6 +110,10 @@ class Rtnetlink:
         self._socket.bind((0, 0))
         self._sequence = 0
 
+    def close(self) -> None:
+        """Nothing can be asked afterwards."""
+        self._socket.close()
+
     def __enter__(self) -> Self:
         return self
 
@@ -119,7 +123,7 @@ class Rtnetlink:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._socket.close()
+        self.close()
 
     def change(self, message: Any, kind: int, flags: int = 0) -> None:
         """Have the kernel do something, and wait for its acknowledgement."""

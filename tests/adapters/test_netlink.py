@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import socket
 import subprocess
 import time
@@ -163,3 +164,18 @@ def test_loopback_addresses_are_left_alone(host: netns.Host, vip: str) -> None:
 def test_an_address_that_is_not_there_is_not_announced(host: netns.Host) -> None:
     with pytest.raises(AddressError, match=r"10\.9\.0\.9 is not on eth0"):
         inside(host, lambda addresses: addresses.announce("10.9.0.9"))
+
+
+def test_an_address_can_be_removed_when_descriptors_have_run_out(host: netns.Host) -> None:
+    async def work(addresses: KernelAddresses) -> bool:
+        await addresses.add("10.9.0.9", 60_000)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            await addresses.add("10.9.0.9", 60_000)
+            return await addresses.remove("10.9.0.9")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert inside(host, work) is True
+    assert "10.9.0.9" not in configured(host)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from piagent.adapters.probe import MAX_HEAD, SocketProber
+from piagent.adapters.probe import MAX_HEAD, NetworkProber
 from piagent.core.model import Backend, HealthCheck, HealthKind
 from piagent.ports import ProbeResult
 from tests.mosquitto import free_port
@@ -20,7 +20,7 @@ HTTP = HealthCheck(kind=HealthKind.HTTP, path="/healthz?x=1")
 
 
 def probe(port: int, check: HealthCheck, address: str = "127.0.0.1") -> ProbeResult:
-    return asyncio.run(SocketProber().probe(Backend(address=address), port, check))
+    return asyncio.run(NetworkProber().probe(Backend(address=address), port, check))
 
 
 def asked(answer: bytes, check: HealthCheck = HTTP, address: str = "127.0.0.1") -> ProbeResult:
@@ -36,7 +36,7 @@ def asked(answer: bytes, check: HealthCheck = HTTP, address: str = "127.0.0.1") 
         server = await asyncio.start_server(serve, address, 0)
         async with server:
             port = server.sockets[0].getsockname()[1]
-            result = await SocketProber().probe(Backend(address=address), port, check)
+            result = await NetworkProber().probe(Backend(address=address), port, check)
         host = f"[{address}]" if ":" in address else address
         assert requests[0].startswith(
             f"GET /healthz?x=1 HTTP/1.1\r\nHost: {host}:{port}\r\n".encode()
@@ -98,7 +98,7 @@ def slow(trickle: Callable[[asyncio.StreamWriter], None]) -> tuple[ProbeResult, 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         check = HealthCheck(kind=HealthKind.HTTP, timeout_ms=300)
         port = server.sockets[0].getsockname()[1]
-        result = await SocketProber().probe(Backend(address="127.0.0.1"), port, check)
+        result = await NetworkProber().probe(Backend(address="127.0.0.1"), port, check)
         server.close()
         return result
 
@@ -124,7 +124,7 @@ def test_a_body_without_end_does_not_matter() -> None:
     async def main() -> ProbeResult:
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        result = await SocketProber().probe(Backend(address="127.0.0.1"), port, HTTP)
+        result = await NetworkProber().probe(Backend(address="127.0.0.1"), port, HTTP)
         server.close()
         return result
 
@@ -133,7 +133,7 @@ def test_a_body_without_end_does_not_matter() -> None:
 
 def test_when_this_host_has_no_descriptor_left_the_last_result_stays() -> None:
     async def main() -> tuple[ProbeResult, ...]:
-        prober = SocketProber()
+        prober = NetworkProber()
         up, down = Backend(address="127.0.0.1"), Backend(address="127.0.0.2")
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
