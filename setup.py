@@ -38,9 +38,21 @@ def extensions() -> list[Extension]:
     ]
 
 
+def forget_others(modules: list[Extension]) -> None:
+    """A wheel takes all that build/lib* holds; so only what is built now may be there."""
+    names = {module.name for module in modules}
+    for built in Path("build").glob("lib*"):
+        for library in built.rglob("*.so"):
+            module = library.relative_to(built).as_posix().split(".")[0].replace("/", ".")
+            if module not in names:
+                library.unlink()
+
+
+MODULES = extensions()
+forget_others(MODULES)
 setup(
     ext_modules=cythonize(
-        extensions(),
+        MODULES,
         compiler_directives=DIRECTIVES,
         build_dir="build/cython",
         annotate=bool(os.environ.get("PIAGENT_ANNOTATE")),

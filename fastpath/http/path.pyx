@@ -93,7 +93,7 @@ cdef int path_canonical(const uint8_t *path, size_t size, uint8_t *out,
                         size_t room) noexcept nogil:
     cdef size_t i = 0
     cdef size_t n = 0               # out[0:n] ends where the next element begins, after a slash
-    cdef size_t used
+    cdef size_t used = 0
     cdef int32_t taken
     if size == 0 or path[0] != c"/":
         return -1

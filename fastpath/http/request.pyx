@@ -56,7 +56,8 @@ cdef int request_read(request_t *self, head_t *head, const uint8_t *data) noexce
 
 cdef int find_host(request_t *self, const head_t *head, const uint8_t *data) noexcept nogil:
     """Exactly one Host; HTTP/1.0 may do without."""
-    cdef uint16_t i, port
+    cdef uint16_t i
+    cdef uint16_t port = 0
     cdef uint16_t count = 0
     cdef int size = 0
     self.host_field.at = self.host_field.size = 0
@@ -80,7 +81,8 @@ cdef int read_authority(request_t *self, const head_t *head, const uint8_t *data
     """Take `http://authority` off an absolute-form target; it must say what Host says."""
     cdef const uint8_t *target = data + rest.at
     cdef uint16_t i = 7
-    cdef uint16_t port, host_port
+    cdef uint16_t port = 0
+    cdef uint16_t host_port = 0
     cdef uint8_t host[HOST_SIZE_MAX]
     cdef int size
     if rest.size < 7 or not is_named(target, 7, b"http://"):

@@ -101,7 +101,7 @@ def test_everything_below_the_engine_runs_without_the_gil() -> None:
         for path in files(*CYTHON)
         if path.stem not in WITH_PYTHON
         for function in functions(read(path))
-        if not generated_c.without_gil(function)
+        if function.kind != "def" and not generated_c.without_gil(function)
     ]
     report(findings)
 

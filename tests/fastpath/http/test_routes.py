@@ -70,8 +70,8 @@ def test_engine_and_agent_route_every_request_alike(
 )
 def test_a_wildcard_stands_for_one_label_or_for_any_depth(
     host: bytes,
-    one_label: bool,  # noqa: FBT001
-    any_depth: bool,  # noqa: FBT001
+    one_label: bool,
+    any_depth: bool,
 ) -> None:
     table = [(b"*.lan", b"/", False)]
     assert (probe.route_find(table, False, host, b"/") == 0) is one_label
@@ -84,7 +84,7 @@ def test_a_wildcard_stands_for_one_label_or_for_any_depth(
 )
 def test_a_prefix_goes_by_elements(
     path: bytes,
-    matches: bool,  # noqa: FBT001
+    matches: bool,
 ) -> None:
     assert (probe.route_find([(b"", b"/v1", False)], False, b"h", path) == 0) is matches
 
