@@ -5,6 +5,7 @@ A check skips blank values: they have been reported when they were read.
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
@@ -68,7 +69,7 @@ def _check_brokers(mqtt: Mqtt, report: Report) -> None:
     if mqtt.password_file is not None and not any(broker.username for broker in brokers):
         what = "no broker has a user that the password could belong to"
         report.error(("mqtt", "password_file"), what, 'write "mqtt://user@host", or leave it out')
-    if len(mqtt.brokers) == 1 and brokers and (is_loopback(brokers[0].host) or mqtt.embedded):
+    if len(mqtt.brokers) == 1 and brokers and (_is_here(brokers[0].host) or mqtt.embedded):
         what = "the only broker is on this host: when it dies, no VIP finds a new owner"
         report.warn(path, what, "three brokers on three hosts survive the loss of one")
 
@@ -87,8 +88,12 @@ def _check_secrecy(file: File, report: Report) -> None:
             report.error(place, what, "give [cluster] a secret_file, the same for every node")
 
 
+def _is_here(host: str) -> bool:
+    return _is_127(host) or host in {"::1", "localhost"}
+
+
 def _is_127(host: str) -> bool:
-    return host.startswith("127.") and is_loopback(host)
+    return re.fullmatch(r"127(\.[0-9]+){3}", host) is not None
 
 
 def _check_pools(file: File, report: Report) -> None:
@@ -141,12 +146,11 @@ def _check_service(service: Service, path: KeyPath, report: Report) -> None:
     _unique(report, (((*path, "backends", i), backend.address) for i, backend in backends))
     if not backends:
         report.warn(path, "has no backends: it serves nothing", 'write backends = ["address"]')
+    loops = [port.port for port in service.ports if port.target_port in {None, port.port}]
     for i, backend in backends:
-        if backend.address and backend.address == service.address:
-            for port in service.ports:
-                if port.port and (port.target_port or port.port) == port.port:
-                    what = f"port {port.port} would send its connections to itself"
-                    report.error((*path, "backends", i), what, "name the host behind the VIP")
+        if backend.address and backend.address == service.address and loops:
+            what = f"port {loops[0]} would send its connections to itself"
+            report.error((*path, "backends", i), what, "name the host behind the VIP")
     _check_health(service, path, report)
 
 
