@@ -1,0 +1,302 @@
+"""A whole cluster in network namespaces: a broker, agents, backends and a client on one bridge."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any, Self
+
+from piagent.adapters.netlink import IFA_PROTO_PIAGENT
+from piagent.adapters.netns import INTERFACE, Host, Network
+from piagent.adapters.rtnetlink import RTM_GETADDR, Rtnetlink, ifaddrmsg
+from tests.lab.traffic import wait_until
+from tests.mosquitto import Mosquitto
+
+ROOT = Path(__file__).resolve().parents[2]
+SUBNET = "10.77.0"
+VIP = f"{SUBNET}.200"
+BROKER = f"{SUBNET}.5"
+BROKER_PORT = 1883
+HTTP_PORT, TCP_PORT = 8080, 9000
+"""Where the backends listen."""
+ENTRY_PORT, ECHO_PORT = 80, 7000
+"""Where the VIP's gateway and its TCP service listen."""
+
+CONFIG = """\
+[node]
+name = "{name}"
+interface = "eth0"
+workers = 1
+
+[cluster]
+name = "lab"
+secret_file = "{secret_file}"
+
+[mqtt]
+brokers = ["mqtt://{broker}"]
+
+[election]
+profile = "{profile}"
+
+[admin]
+socket = "{socket}"
+
+[[pool]]
+name = "lan"
+addresses = ["{subnet}.200-{subnet}.209"]
+
+[[service]]
+name = "echo"
+type = "load-balancer"
+address = "{vip}"
+ports = [{{ port = {echo_port}, target_port = {tcp_port} }}]
+backends = [{backends}]
+health = {{ kind = "tcp", interval = "200ms", timeout = "150ms", rise = 1, fall = 2 }}
+
+[[service]]
+name = "web"
+ports = [{{ port = 80, target_port = {http_port} }}]
+backends = [{backends}]
+health = {{ kind = "http", interval = "200ms", timeout = "150ms", rise = 1, fall = 2 }}
+
+[[service]]
+name = "api"
+ports = [{{ port = 80, target_port = {http_port} }}]
+backends = [{first_backend}]
+
+[[gateway]]
+name = "entry"
+address = "{vip}"
+listen = [{{ port = {entry_port} }}]
+
+[[route]]
+name = "web"
+gateway = "entry"
+hosts = ["www.lab"]
+backends = [{{ service = "web" }}]
+
+[[route]]
+name = "api"
+gateway = "entry"
+hosts = ["api.lab"]
+path_prefix = "/v1"
+backends = [{{ service = "api" }}]
+"""
+
+
+class Process:
+    """A command inside a host, with its output in a file."""
+
+    def __init__(self, host: Host, argv: Sequence[str], log: Path) -> None:
+        self.host = host
+        self._argv = list(argv)
+        self.log = log
+        self._file: IO[bytes] | None = None
+        self.popen: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, or start it again; the file is appended to."""
+        self._file = self.log.open("ab")
+        self.popen = subprocess.Popen(
+            self.host.command(self._argv), cwd=ROOT, stdout=self._file, stderr=self._file
+        )
+
+    def send(self, number: signal.Signals) -> None:
+        assert self.popen is not None, "not started"
+        self.popen.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for the end."""
+        if self.popen is not None and self.popen.poll() is None:
+            self.popen.kill()
+        self.wait()
+
+    def terminate(self, timeout_s: float = 20.0) -> int:
+        """SIGTERM; the exit code."""
+        self.send(signal.SIGTERM)
+        return self.wait(timeout_s)
+
+    def wait(self, timeout_s: float = 20.0) -> int:
+        """The exit code."""
+        if self.popen is None:
+            return 0
+        code = self.popen.wait(timeout_s)
+        if self._file is not None:
+            self._file.close()
+        return code
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+
+class Node(Process):
+    """A host with an agent."""
+
+    def __init__(self, name: str, host: Host, folder: Path) -> None:
+        self.name = name
+        self.config = folder / f"{name}.toml"
+        self.socket = folder / f"{name}.sock"
+        argv = [sys.executable, "-m", "piagent.cli", "run", "-c", str(self.config)]
+        super().__init__(host, argv, folder / f"{name}.log")
+
+    def reload(self, config: str) -> None:
+        """A new file, and SIGHUP."""
+        self.config.write_text(config)
+        self.send(signal.SIGHUP)
+
+    def get(self, path: str) -> tuple[int, Any]:
+        """(status, JSON or text) of the admin API; OSError when the agent does not answer."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            connection.connect(str(self.socket))
+            client = http.client.HTTPConnection("localhost")
+            client.sock = connection
+            client.request("GET", path, headers={"Connection": "close"})
+            response = client.getresponse()
+            body = response.read().decode()
+        try:
+            return response.status, json.loads(body)
+        except ValueError:
+            return response.status, body
+
+    def is_ready(self) -> bool:
+        """Whether `/readyz` says so."""
+        try:
+            return self.get("/readyz")[0] == 200
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def vips(self) -> set[str]:
+        """The addresses of ours that this host's kernel has now, agent or no agent."""
+        with self.host.entered(), Rtnetlink() as rtnetlink:
+            index = rtnetlink.link(INTERFACE).index
+            return {
+                entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS")
+                for entry in rtnetlink.dump(ifaddrmsg(), RTM_GETADDR)
+                if entry["index"] == index and entry.get_attr("IFA_PROTO") == IFA_PROTO_PIAGENT
+            }
+
+
+class Lab:
+    """Everything is there inside the `with` block, except the agents: `start` them."""
+
+    def __init__(self, nodes: int = 3, backends: int = 3, profile: str = "fast") -> None:
+        # pytest's own folders make names that are too long for a Unix socket.
+        self.folder = Path(tempfile.mkdtemp(prefix="piagent-lab-"))
+        self.profile = profile
+        self._counts = (nodes, backends)
+        self._stack = ExitStack()
+        self.nodes: dict[str, Node] = {}
+        self.backends: dict[str, Process] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            self._build()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in (*self.nodes.values(), *self.backends.values()):
+            process.kill()
+        self._stack.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def start(self, *names: str) -> None:
+        """Start these agents (none named: all) and wait until they are ready."""
+        chosen = [self.nodes[name] for name in names or self.nodes]
+        for node in chosen:
+            node.start()
+        for node in chosen:
+            self._wait_until_ready(node)
+
+    def owners(self, vip: str = VIP) -> list[str]:
+        """The nodes whose kernels have the VIP."""
+        return [node.name for node in self.nodes.values() if vip in node.vips()]
+
+    def wait_for_owner(self, vip: str = VIP, other_than: str = "", timeout_s: float = 20.0) -> str:
+        """The name of the one owner, as soon as there is one that is not `other_than`."""
+        found: list[str] = []
+
+        def owned() -> bool:
+            found[:] = self.owners(vip)
+            return len(found) == 1 and found[0] != other_than
+
+        wait_until(owned, f"one owner of {vip} other than {other_than!r}", timeout_s)
+        return found[0]
+
+    def config_for(self, name: str, backends: Sequence[str] | None = None) -> str:
+        """A node's file; `backends`: only these, by name."""
+        chosen = list(self.backends) if backends is None else backends
+        quoted = [f'"{self.backend_address(name)}"' for name in chosen]
+        return CONFIG.format(
+            name=name,
+            secret_file=self.folder / "secret",
+            broker=f"{BROKER}:{BROKER_PORT}",
+            profile=self.profile,
+            socket=self.folder / f"{name}.sock",
+            subnet=SUBNET,
+            vip=VIP,
+            echo_port=ECHO_PORT,
+            tcp_port=TCP_PORT,
+            http_port=HTTP_PORT,
+            entry_port=ENTRY_PORT,
+            backends=", ".join(quoted),
+            first_backend=quoted[0],
+        )
+
+    def backend_address(self, name: str) -> str:
+        """Its address on the bridge."""
+        return f"{SUBNET}.{20 + int(name.removeprefix('backend'))}"
+
+    def logs(self) -> dict[str, str]:
+        """What every process said, by name."""
+        found = {log.stem: log.read_text(errors="replace") for log in self.folder.glob("*.log")}
+        return {name: text for name, text in sorted(found.items()) if text}
+
+    def _build(self) -> None:
+        network = self._stack.enter_context(Network("piagent-lab"))
+        self.client = network.add_host("client", f"{SUBNET}.100/24")
+        broker_host = network.add_host("broker", f"{BROKER}/24")
+        self.broker = self._stack.enter_context(
+            Mosquitto(BROKER, BROKER_PORT, prefix=broker_host.command([]))
+        )
+        nodes, backends = self._counts
+        script = str(Path(__file__).with_name("backend.py"))
+        for number in range(1, backends + 1):
+            name = f"backend{number}"
+            address = self.backend_address(name)
+            host = network.add_host(name, f"{address}/24")
+            argv = [sys.executable, script, name, address, str(HTTP_PORT), str(TCP_PORT)]
+            self.backends[name] = Process(host, argv, self.folder / f"{name}.log")
+            self.backends[name].start()
+        secret = self.folder / "secret"
+        secret.write_text("a secret of the laboratory, 32 bytes or so\n")
+        secret.chmod(0o600)
+        for number in range(1, nodes + 1):
+            name = f"node{number}"
+            host = network.add_host(name, f"{SUBNET}.{10 + number}/24")
+            self.nodes[name] = Node(name, host, self.folder)
+            self.nodes[name].config.write_text(self.config_for(name))
+        for backend in self.backends.values():
+            wait_until(lambda b=backend: "ready" in b.output, "a backend listens")
+
+    def _wait_until_ready(self, node: Node) -> None:
+        def ready() -> bool:
+            assert node.popen is not None
+            code = node.popen.poll()
+            assert code is None, f"{node.name} ended with {code}:\n{node.output}"
+            return node.is_ready()
+
+        wait_until(ready, f"{node.name} is ready:\n{node.output}")
