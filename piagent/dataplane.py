@@ -1,0 +1,101 @@
+"""The engine behind `ports.DataPlane`: plans become tables. The only importer of fastpath."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import hmac
+from typing import Any
+
+from fastpath import engine
+from piagent.core.model import Wildcard
+from piagent.core.plan import Plan, PlannedGateway, PlannedService
+
+DRAIN_POLL_S = 0.05
+
+
+class EngineDataPlane:
+    """One engine with its worker threads, from construction to `stop`."""
+
+    def __init__(self, workers: int, secret: bytes) -> None:
+        """Start `workers` threads; `secret` keys the flow hash: nobody outside can predict it."""
+        self._engine = engine.Engine(workers=workers, hash_key=flow_hash_key(secret))
+        self._engine.start()
+
+    def apply(self, plan: Plan) -> None:
+        """Make the plan true in one step; OSError: a port in use, and nothing has changed."""
+        try:
+            self._engine.publish(tables(plan))
+        except OSError as error:
+            raise _explained(error) from error
+
+    def stats(self) -> dict[str, Any]:
+        """Counters since the start, as `fastpath.engine.Engine.stats` gives them."""
+        return self._engine.stats()
+
+    async def drain(self, timeout_ms: int) -> int:
+        """Accept nothing new, wait for what is under way; the number of connections still open."""
+        self._engine.drain()
+        end = asyncio.get_running_loop().time() + timeout_ms / 1000
+        # The workers signal nothing.
+        while (left := self._engine.active()) and asyncio.get_running_loop().time() < end:  # noqa: ASYNC110
+            await asyncio.sleep(DRAIN_POLL_S)
+        return left
+
+    def stop(self) -> None:
+        """End the workers."""
+        self._engine.stop()
+
+
+def flow_hash_key(secret: bytes) -> bytes:
+    """16 bytes that every node of a cluster derives alike, and that tell nothing of its secret."""
+    return hmac.new(secret, b"piagent flow hash", hashlib.sha256).digest()[:16]
+
+
+def tables(plan: Plan) -> engine.Tables:
+    """The engine's form of a plan."""
+    return engine.Tables(
+        listeners=tuple(
+            engine.Listener(item.address, item.port, item.target, item.http)
+            for item in plan.listeners
+        ),
+        services=tuple(_service(item) for item in plan.services),
+        gateways=tuple(_gateway(item) for item in plan.gateways),
+    )
+
+
+def _service(service: PlannedService) -> engine.Service:
+    backends = tuple(
+        engine.Backend(b.name, b.address, b.port, b.weight, b.up) for b in service.backends
+    )
+    return engine.Service(service.name, backends)
+
+
+def _gateway(gateway: PlannedGateway) -> engine.Gateway:
+    routes = tuple(
+        engine.Route(
+            r.name,
+            r.host,
+            r.path,
+            r.exact,
+            r.service,
+            r.request_timeout_ms,
+            r.backend_timeout_ms,
+        )
+        for r in gateway.routes
+    )
+    return engine.Gateway(gateway.name, gateway.wildcard is Wildcard.ANY_DEPTH, routes)
+
+
+_CURES = {
+    errno.EADDRINUSE: "another program listens there; `ss -ltnp` shows which",
+    errno.EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE",
+}
+
+
+def _explained(error: OSError) -> OSError:
+    """The same error with the place and the cure in its text."""
+    cure = _CURES.get(error.errno or 0)
+    text = f"cannot listen on {error.filename}: {error.strerror}"
+    return OSError(error.errno, f"{text} ({cure})" if cure else text)

@@ -1,0 +1,138 @@
+"""Plans through the real engine: sockets answer, or say why not."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from piagent.core.model import Wildcard
+from piagent.core.plan import (
+    Plan,
+    PlannedBackend,
+    PlannedGateway,
+    PlannedListener,
+    PlannedRoute,
+    PlannedService,
+)
+
+dataplane = pytest.importorskip("piagent.dataplane", reason="the engine is not built")
+
+
+@pytest.fixture
+def backend() -> Iterator[int]:
+    """The port of a server that says "hi" and closes."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            with connection:
+                connection.sendall(b"hi")
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield server.getsockname()[1]
+    server.shutdown(socket.SHUT_RDWR)
+    server.close()
+    thread.join(5)
+
+
+def free_port() -> int:
+    with closing(socket.create_server(("127.0.0.1", 0))) as probe:
+        return int(probe.getsockname()[1])
+
+
+def tcp_plan(port: int, backend_port: int) -> Plan:
+    backend = PlannedBackend(f"127.0.0.1:{backend_port}", "127.0.0.1", backend_port, 1, True)
+    return Plan(
+        (PlannedListener("127.0.0.1", port, "s:1", False),),
+        (PlannedService("s:1", (backend,)),),
+        (),
+    )
+
+
+def test_every_field_of_a_plan_reaches_the_tables() -> None:
+    plan = Plan(
+        (PlannedListener("127.0.0.9", 80, "web", True),),
+        (PlannedService("api:80", (PlannedBackend("10.0.0.1:8080", "10.0.0.1", 8080, 3, False),)),),
+        (
+            PlannedGateway(
+                "web",
+                Wildcard.ANY_DEPTH,
+                (PlannedRoute("r", "*.lan", "/v1", False, "api:80", 60_000, 30_000),),
+            ),
+        ),
+    )
+    made = dataplane.tables(plan)
+    assert made.listeners[0]._asdict() == {
+        "address": "127.0.0.9", "port": 80, "target": "web", "http": True
+    }  # fmt: skip
+    assert made.services[0].name == "api:80"
+    assert made.services[0].backends[0]._asdict() == {
+        "name": "10.0.0.1:8080", "address": "10.0.0.1", "port": 8080, "weight": 3, "up": False
+    }  # fmt: skip
+    assert made.gateways[0].any_depth
+    assert made.gateways[0].routes[0]._asdict() == {
+        "name": "r", "host": "*.lan", "path": "/v1", "exact": False, "service": "api:80",
+        "request_timeout_ms": 60_000, "backend_timeout_ms": 30_000,
+    }  # fmt: skip
+
+
+def test_flow_hash_key_depends_on_the_secret_alone() -> None:
+    assert dataplane.flow_hash_key(b"a") == dataplane.flow_hash_key(b"a")
+    assert dataplane.flow_hash_key(b"a") != dataplane.flow_hash_key(b"b")
+    assert len(dataplane.flow_hash_key(b"")) == 16
+
+
+def test_applied_plan_carries_traffic_and_is_counted(backend: int) -> None:
+    plane = dataplane.EngineDataPlane(1, b"secret")
+    try:
+        port = free_port()
+        plane.apply(tcp_plan(port, backend))
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            assert client.recv(10) == b"hi"
+        counted = plane.stats()["services"]["s:1"][f"127.0.0.1:{backend}"]
+        assert counted["connections"] == 1
+    finally:
+        plane.stop()
+
+
+def test_port_in_use_names_the_place_and_the_cure_and_changes_nothing(backend: int) -> None:
+    plane = dataplane.EngineDataPlane(1, b"secret")
+    try:
+        port = free_port()
+        plane.apply(tcp_plan(port, backend))
+        with closing(socket.create_server(("127.0.0.1", 0))) as other:
+            taken = other.getsockname()[1]
+            with pytest.raises(OSError, match=rf"127\.0\.0\.1:{taken}.*ss -ltnp"):
+                plane.apply(tcp_plan(taken, backend))
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            assert client.recv(10) == b"hi"
+    finally:
+        plane.stop()
+
+
+def test_drain_refuses_new_connections_and_waits_for_the_open_ones() -> None:
+    plane = dataplane.EngineDataPlane(1, b"secret")
+    try:
+        with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+            port = free_port()
+            plane.apply(tcp_plan(port, silent.getsockname()[1]))
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+                upstream, _ = silent.accept()
+                assert asyncio.run(plane.drain(100)) == 1
+                with pytest.raises(ConnectionError):
+                    socket.create_connection(("127.0.0.1", port), timeout=10)
+                client.close()
+                upstream.close()
+                assert asyncio.run(plane.drain(10_000)) == 0
+    finally:
+        plane.stop()
