@@ -38,12 +38,12 @@ class AdminServer:
         self._source = source
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
-        self._inode = 0
+        self._inode: int | None = None
 
     async def start(self) -> None:
         """Listen; raises AdminError when another process serves the path or it cannot be used."""
         listener = bind(self._path)
-        self._inode = Path(self._path).stat().st_ino
+        self._inode = _inode(self._path)
         self._server = await asyncio.start_unix_server(self._serve, sock=listener)
 
     async def stop(self) -> None:
@@ -53,10 +53,9 @@ class AdminServer:
         self._server.close()
         for writer in tuple(self._open):
             writer.close()
-        with contextlib.suppress(OSError):
-            if Path(self._path).stat().st_ino == self._inode:
-                Path(self._path).unlink()
         self._server = None
+        if _inode(self._path) == self._inode:
+            _remove(self._path)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._open) >= MAX_CONNECTIONS:
@@ -72,6 +71,18 @@ class AdminServer:
         finally:
             self._open.discard(writer)
             writer.close()
+
+
+def _inode(path: str) -> int | None:
+    try:
+        return Path(path).stat().st_ino
+    except OSError:
+        return None
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):
+        Path(path).unlink()
 
 
 def bind(path: str) -> socket.socket:
