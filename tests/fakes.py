@@ -196,7 +196,7 @@ class FakeDataPlane:
         self.plans.append(plan)
 
     def stats(self) -> dict[str, Any]:
-        return {}
+        return {"services": {}, "listeners": {}, "rejected": {}, "workers": [], "http": {}}
 
     async def drain(self, timeout_ms: int) -> int:
         self.draining = True

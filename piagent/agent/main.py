@@ -1,0 +1,153 @@
+"""The composition root: the only place that builds adapters."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import secrets
+import signal
+import sys
+import time
+from contextlib import AsyncExitStack
+
+from piagent.adapters import systemd
+from piagent.adapters.arp import Announcer
+from piagent.adapters.clock import BootClock
+from piagent.adapters.embedded_broker import BrokerError, EmbeddedBroker
+from piagent.adapters.mqtt import MqttBus, Presence
+from piagent.adapters.netlink import AddressError, KernelAddresses
+from piagent.adapters.probe import NetworkProber
+from piagent.admin.server import AdminError
+from piagent.agent.agent import Agent, Edge, ranks
+from piagent.agent.letters import Letters
+from piagent.config import ConfigError, load
+from piagent.core.lease import LeaseGroup
+from piagent.core.model import Config
+from piagent.core.wire import config_hash
+from piagent.dataplane import EngineDataPlane
+
+log = logging.getLogger("piagent")
+
+FAILED = 1
+WRONG_INPUT = 2
+
+
+def run_agent(path: str, level: str) -> int:
+    """Run the agent that the file at `path` describes; the exit code."""
+    _log_to_stderr(level)
+    config = _load(path)
+    if config is None:
+        return WRONG_INPUT
+    return asyncio.run(_serve(path, config))
+
+
+async def _serve(path: str, config: Config) -> int:
+    async with AsyncExitStack() as stack:
+        try:
+            await _start_embedded_broker(config, stack)
+            agent = await _build(config)
+            _handle_signals(agent, path)
+            return 0 if await agent.run() else FAILED
+        except (AdminError, BrokerError, OSError, ValueError) as error:
+            log.critical("cannot start: %s", error)
+            return FAILED
+
+
+async def _start_embedded_broker(config: Config, stack: AsyncExitStack) -> None:
+    mqtt = config.mqtt
+    if mqtt.embedded is not None:
+        names = {broker.username for broker in mqtt.brokers if broker.username is not None}
+        users = {name: mqtt.password or "" for name in names}
+        await stack.enter_async_context(EmbeddedBroker(mqtt.embedded, users))
+
+
+async def _build(config: Config) -> Agent:
+    node, timing = config.node.name, config.election.timing
+    clock = BootClock()
+    addresses = KernelAddresses(config.node.interface)
+    await _remove_leftovers(addresses)
+    incarnation = secrets.token_hex(8)
+    letters = Letters(
+        cluster=config.cluster, node=node, incarnation=incarnation, secret=config.secret
+    )
+    bus = MqttBus(
+        config.mqtt.brokers,
+        node=node,
+        incarnation=incarnation,
+        subscriptions=letters.subscriptions,
+        presence=Presence(letters.presence_topic, letters.presence),
+        password=config.mqtt.password,
+    )
+    group = LeaseGroup(
+        timing,
+        tuple(broker.label for broker in config.mqtt.brokers),
+        node,
+        incarnation,
+        ranks(config, (node,)),
+        config_hash=config_hash(config.mqtt.brokers, timing, config.election.candidates),
+        seed=secrets.randbits(64),
+        now_ns=clock.now_ns(),
+        wall_ms=time.time_ns() // 1_000_000,
+    )
+    edge = Edge(
+        clock=clock,
+        bus=bus,
+        addresses=addresses,
+        announcer=Announcer(addresses.announce),
+        plane=EngineDataPlane(config.node.workers, config.secret),
+        prober=NetworkProber(),
+        notifier=systemd.Notifier(),
+    )
+    return Agent(config, edge, group, letters)
+
+
+async def _remove_leftovers(addresses: KernelAddresses) -> None:
+    """What a former life left on the interface is nobody's now."""
+    try:
+        for address in await addresses.leftovers():
+            gone = await addresses.remove(address)
+            log.warning(
+                "vip %s: left by a former life; %s", address, "removed" if gone else "stays"
+            )
+    except (AddressError, OSError) as error:
+        log.warning("%s; this node can own no VIP that is not a loopback address", error)
+
+
+def _handle_signals(agent: Agent, path: str) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, agent.stop)
+    loop.add_signal_handler(signal.SIGHUP, agent.reload, lambda: _load(path))
+
+
+def _load(path: str) -> Config | None:
+    """The file, or None when it cannot be used; each problem is a line in the log."""
+    try:
+        loaded = load(path)
+    except ConfigError as error:
+        for problem in error.errors:
+            log.error("%s", problem)
+        return None
+    for warning in loaded.warnings:
+        log.warning("%s", warning)
+    return loaded.config
+
+
+def _log_to_stderr(level: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    # The journal writes the time itself.
+    stamp = "" if "JOURNAL_STREAM" in os.environ else "%(asctime)s.%(msecs)03d "
+    handler.setFormatter(_OneLine(stamp + "%(levelname)-8s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+class _OneLine(logging.Formatter):
+    """Names from the network stay inside their line: control characters are escaped."""
+
+    _control = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 -- logging's name
+        """The line, without the traceback that may follow it."""
+        return self._control.sub(lambda m: rf"\x{ord(m[0]):02x}", super().formatMessage(record))

@@ -1,0 +1,123 @@
+"""The agent's metrics: what is counted where, as families of the exposition format.
+
+docs/reference/metrics.md describes each; a test compares both.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from piagent import __version__
+from piagent.admin.exposition import Family, Histogram, Kind, Sample
+from piagent.admin.status import Status
+
+
+def of_status(status: Status) -> Iterator[Family]:
+    """What the status says in words, as numbers."""
+    yield Family(
+        "piagent_build_info",
+        Kind.GAUGE,
+        "Always 1; the version is in the label.",
+        (Sample({"version": __version__}, 1),),
+    )
+    yield Family(
+        "piagent_broker_up",
+        Kind.GAUGE,
+        "Whether this node is connected and subscribed to the broker.",
+        tuple(Sample({"broker": b.name}, b.up) for b in status.brokers),
+    )
+    yield Family(
+        "piagent_lease_owner",
+        Kind.GAUGE,
+        "Whether this node owns the VIP.",
+        tuple(Sample({"key": v.address}, v.state == "owner") for v in status.vips),
+    )
+    yield Family(
+        "piagent_backend_up",
+        Kind.GAUGE,
+        "Whether the backend gets new connections.",
+        tuple(
+            Sample({"service": s.name, "backend": b.address}, b.up)
+            for s in status.services
+            for b in s.backends
+        ),
+    )
+
+
+def of_election(
+    transitions: Mapping[tuple[str, str], int], alarms: Mapping[str, int], failover: Histogram
+) -> Iterator[Family]:
+    """What happened to the VIPs here."""
+    yield Family(
+        "piagent_lease_transitions_total",
+        Kind.COUNTER,
+        "Acquisitions and releases of a VIP by this node.",
+        tuple(Sample({"key": key, "reason": why}, n) for (key, why), n in transitions.items()),
+    )
+    yield Family(
+        "piagent_failover_seconds",
+        Kind.HISTOGRAM,
+        "From the last word of a VIP's former owner to this node's announcement.",
+        failover.samples(),
+    )
+    yield Family(
+        "piagent_alarms_total",
+        Kind.COUNTER,
+        "Things that people should look at; the log says which.",
+        tuple(Sample({"reason": reason}, count) for reason, count in alarms.items()),
+    )
+
+
+def of_reloads(results: Counter[str]) -> Iterator[Family]:
+    """What became of reloads."""
+    yield Family(
+        "piagent_config_reloads_total",
+        Kind.COUNTER,
+        "Reloads of the file by result: done, bad-file, restart-needed, failed.",
+        tuple(Sample({"result": result}, count) for result, count in results.items()),
+    )
+
+
+def of_engine(stats: Mapping[str, Any]) -> Iterator[Family]:
+    """The engine's counters."""
+    backends = [
+        ({"service": service, "backend": backend}, counted)
+        for service, of_service in stats["services"].items()
+        for backend, counted in of_service.items()
+    ]
+    yield Family(
+        "piagent_connections_total",
+        Kind.COUNTER,
+        "Connections made to the backend.",
+        tuple(Sample(labels, counted["connections"]) for labels, counted in backends),
+    )
+    yield Family(
+        "piagent_connections_active",
+        Kind.GAUGE,
+        "Connections to the backend that are open.",
+        tuple(Sample(labels, counted["active"]) for labels, counted in backends),
+    )
+    yield Family(
+        "piagent_connect_failures_total",
+        Kind.COUNTER,
+        "Attempts to connect to the backend that failed.",
+        tuple(Sample(labels, counted["connect_failures"]) for labels, counted in backends),
+    )
+    yield Family(
+        "piagent_bytes_total",
+        Kind.COUNTER,
+        "Bytes from clients to the backend (in) and back (out).",
+        tuple(
+            Sample({**labels, "direction": direction}, counted[f"bytes_{direction}"])
+            for labels, counted in backends
+            for direction in ("in", "out")
+        ),
+    )
+    yield Family(
+        "piagent_rejected_total",
+        Kind.COUNTER,
+        "Connections that were closed without reaching a backend.",
+        tuple(Sample({"reason": why}, count) for why, count in stats["rejected"].items()),
+    )

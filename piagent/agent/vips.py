@@ -1,0 +1,93 @@
+"""VIPs on this host: taken, kept and left in the order that keeps the LAN right.
+
+A VIP is an address on the interface, there for no longer than its lease: the kernel removes it when
+nobody renews it. A VIP that is a loopback address exists on every host; owning it means listening.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Protocol
+
+from piagent.agent.serving import Serving
+from piagent.core.model import Announce, Config
+from piagent.core.plan import is_loopback
+from piagent.ports import Addresses, Clock
+
+_SPARE_MS = 1000
+"""How much longer than the lease an address may last: a renewal a second is enough then."""
+
+
+class Announcer(Protocol):
+    """Tells the LAN of an address, at once and again and again."""
+
+    def start(self, address: str) -> None:
+        """Begin, or begin again."""
+        ...
+
+    def stop(self, address: str) -> None:
+        """Stay silent; unknown addresses are silent already."""
+        ...
+
+
+class Vips:
+    """What this host has to do to be the owner of a VIP, and to be it no more."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        addresses: Addresses,
+        announcer: Announcer,
+        serving: Serving,
+        announced: Callable[[str], bool],
+    ) -> None:
+        """`announced`: whether the LAN is told of a VIP (its pool says)."""
+        self._clock = clock
+        self._addresses = addresses
+        self._announcer = announcer
+        self._serving = serving
+        self._announced = announced
+        self._kernel_until: dict[str, int] = {}
+
+    async def take(self, vip: str, until_ns: int) -> None:
+        """Own the VIP until `until_ns`; raises OSError or AddressError when that cannot be."""
+        if is_loopback(vip):
+            self._serving.own(vip)
+            return
+        await self._configure(vip, until_ns)
+        # A lease that ran out meanwhile is not announced: the release is on its way.
+        if self._announced(vip) and self._clock.now_ns() < until_ns:
+            self._announcer.start(vip)
+
+    async def keep(self, vip: str, until_ns: int) -> None:
+        """Own the VIP longer; raises as `take` does."""
+        if not is_loopback(vip) and until_ns > self._kernel_until.get(vip, 0):
+            await self._configure(vip, until_ns)
+
+    async def leave(self, vip: str) -> bool:
+        """Own the VIP no more; True when it is certain that this host does not answer for it."""
+        if is_loopback(vip):
+            self._serving.disown(vip)
+            return True
+        self._announcer.stop(vip)
+        self._kernel_until.pop(vip, None)
+        return await self._addresses.remove(vip)
+
+    async def _configure(self, vip: str, until_ns: int) -> None:
+        now_ns = self._clock.now_ns()
+        valid_ms = max(0, until_ns - now_ns) // 1_000_000 + _SPARE_MS
+        await self._addresses.add(vip, valid_ms)
+        self._kernel_until[vip] = now_ns + valid_ms * 1_000_000
+
+
+def announced(config: Config, vip: str) -> bool:
+    """Whether the LAN is told of a VIP: its pool says."""
+    address = ip_address(vip)
+    return not any(
+        pool.announce is Announce.NONE
+        and ip_address(span.first).version == address.version
+        and int(ip_address(span.first)) <= int(address) <= int(ip_address(span.last))
+        for pool in config.pools
+        for span in pool.addresses
+    )
