@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COMMANDS: Final[dict[str, str]] = {
+    "run": "the agent: owns VIPs and serves them until SIGTERM",
+    "status": "the agent on this host: brokers, VIPs with their owners, services, backends",
+    "vip": "list the VIPs with their owners",
     "check": "validate a configuration file and print what it makes this node do",
     "route": "list the routes in the order they are tried, or explain which one a request takes",
 }

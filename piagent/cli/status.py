@@ -1,0 +1,85 @@
+"""`piagent status`: the node, its brokers, the VIPs with their owners, the services."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from piagent.cli import admin
+from piagent.cli.output import columns, print_json
+
+if TYPE_CHECKING:
+    import argparse
+
+    from piagent.admin.status import BackendStatus, BrokerStatus, ServiceStatus, Status, VipStatus
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    admin.add_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the state of the agent on this host."""
+    import msgspec
+
+    from piagent.admin.status import Status
+
+    status = admin.ask(args, "/api/v1/status", Status)
+    if args.json:
+        print_json(msgspec.to_builtins(status))
+    else:
+        print(render(status))
+    return 0
+
+
+def render(status: Status) -> str:
+    """Make the whole text."""
+    state = "ready" if status.ready else f"not ready: {status.reason}"
+    running = admin.ago(status.started)
+    who = f"node {status.node} of cluster {status.cluster}, piagent {status.version}"
+    parts = [
+        f"{who}, running for {running}, {state}",
+        _section("brokers", [_broker(broker) for broker in status.brokers]),
+        _section("VIPs", vip_rows(status.vips)),
+        _section("services", [row for s in status.services for row in _service(s)]),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def vip_rows(vips: tuple[VipStatus, ...]) -> list[tuple[str, ...]]:
+    """Make the rows of a table of VIPs."""
+    return [
+        (
+            vip.address,
+            f"owner {vip.owner}" if vip.owner else "no owner",
+            f"epoch {vip.epoch}",
+            f"{vip.state} here for {admin.ago(vip.since)}",
+            vip.reason,
+        )
+        for vip in vips
+    ]
+
+
+def _section(title: str, rows: list[tuple[str, ...]]) -> str:
+    return f"{title}\n{columns(rows, '  ')}" if rows else ""
+
+
+def _broker(broker: BrokerStatus) -> tuple[str, ...]:
+    state = f"{'up' if broker.up else 'down'} for {admin.ago(broker.since)}"
+    return broker.name, broker.address, state, broker.reason
+
+
+def _service(service: ServiceStatus) -> list[tuple[str, ...]]:
+    ports = ",".join(map(str, service.ports))
+    head = (
+        f"{service.name} ({service.type})",
+        f"{service.address or 'no address'} {ports}",
+        "",
+        "",
+    )
+    return [head, *(_backend(backend) for backend in service.backends)]
+
+
+def _backend(backend: BackendStatus) -> tuple[str, ...]:
+    state = f"{'up' if backend.up else 'DOWN'} for {admin.ago(backend.since)}"
+    return "  backend", f"{backend.address} weight {backend.weight}", state, backend.reason

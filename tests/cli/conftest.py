@@ -1,0 +1,88 @@
+"""An admin server that always says the same, in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from piagent.admin.exposition import Family
+from piagent.admin.server import AdminServer
+from piagent.admin.status import (
+    BackendStatus,
+    BrokerStatus,
+    RouteStatus,
+    ServiceStatus,
+    Status,
+    VipStatus,
+)
+
+NOW_MS = int(time.time() * 1000)
+STATUS = Status(
+    node="pi-1",
+    cluster="home",
+    version="0.1.0",
+    started=NOW_MS - 3 * 60_000,
+    ready=False,
+    reason="fewer than a majority of the brokers are connected",
+    brokers=(
+        BrokerStatus(
+            name="b1", address="10.0.0.1:1883", up=False, since=NOW_MS, reason="refused"
+        ),
+    ),
+    vips=(
+        VipStatus(
+            address="10.0.0.9", state="owner", owner="pi-1", epoch=17, since=NOW_MS - 7_300_000,
+            reason="silence",
+        ),
+        VipStatus(
+            address="10.0.0.10", state="follower", owner=None, epoch=0, since=NOW_MS,
+            reason="no-quorum",
+        ),
+    ),
+    services=(
+        ServiceStatus(
+            name="api",
+            type="load-balancer",
+            address="10.0.0.9",
+            ports=(80,),
+            backends=(
+                BackendStatus(
+                    address="10.0.0.21", weight=2, up=False, since=NOW_MS, reason="timeout"
+                ),
+            ),
+        ),
+    ),
+)  # fmt: skip
+
+
+class Source:
+    """Always says the same."""
+
+    def status(self) -> Status:
+        return STATUS
+
+    def routes(self) -> tuple[RouteStatus, ...]:
+        return ()
+
+    def metrics(self) -> tuple[Family, ...]:
+        return ()
+
+
+@pytest.fixture
+def agent_socket(tmp_path: Path) -> Iterator[str]:
+    path = str(tmp_path / "admin.sock")
+    loop = asyncio.new_event_loop()
+    server = AdminServer(path, Source())
+    loop.run_until_complete(server.start())
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield path
+    asyncio.run_coroutine_threadsafe(server.stop(), loop).result(10)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(10)
+    loop.close()

@@ -1,0 +1,75 @@
+"""`piagent status` against a real admin server in another thread (conftest.py)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from piagent.cli import main
+
+
+def test_status_says_everything_in_lines(
+    agent_socket: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["status", "--socket", agent_socket]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        (
+            "node pi-1 of cluster home, piagent 0.1.0, running for 3 min, not ready: "
+            "fewer than a majority of the brokers are connected"
+        ),
+        "",
+        "brokers",
+        "b1 10.0.0.1:1883 down for 0 s refused",
+        "",
+        "VIPs",
+        "10.0.0.9 owner pi-1 epoch 17 owner here for 2 h silence",
+        "10.0.0.10 no owner epoch 0 follower here for 0 s no-quorum",
+        "",
+        "services",
+        "api (load-balancer) 10.0.0.9 80",
+        "backend 10.0.0.21 weight 2 DOWN for 0 s timeout",
+    ]
+
+
+def test_status_as_json_is_what_the_agent_says(
+    agent_socket: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["status", "--socket", agent_socket, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["node"] == "pi-1"
+    assert said["services"][0]["backends"][0]["reason"] == "timeout"
+
+
+def test_status_finds_the_socket_by_the_file(
+    agent_socket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "piagent.toml"
+    file.write_text(
+        '[node]\nname = "pi-1"\ninterface = "lo"\n[cluster]\nname = "home"\n'
+        f'[mqtt]\nbrokers = ["mqtt://127.0.0.1"]\n[admin]\nsocket = "{agent_socket}"\n'
+    )
+    assert main(["status", "-c", str(file)]) == 0
+    assert "node pi-1" in capsys.readouterr().out
+
+
+def test_status_of_a_file_that_is_wrong_is_wrong_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "piagent.toml"
+    file.write_text("[nodee]\n")
+    assert main(["status", "-c", str(file)]) == 2
+    assert "nodee" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["status"], ["vip", "list"]])
+def test_agent_that_is_not_running_is_one_clear_line(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "--socket", str(tmp_path / "none.sock")]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert "not running" in line
