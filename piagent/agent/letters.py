@@ -47,7 +47,7 @@ class Letters:
         """Where this node says whether it is there."""
         return self._presence + self.node
 
-    def presence(self, online: bool, connection: str) -> bytes:  # noqa: FBT001 -- mqtt.Presence
+    def presence(self, online: bool, connection: str) -> bytes:
         """The retained message of presence, or of absence."""
         said = wire.Presence(
             online=int(online), incarnation=self._incarnation, connection=connection

@@ -59,7 +59,7 @@ async def _start_embedded_broker(config: Config, stack: AsyncExitStack) -> None:
     mqtt = config.mqtt
     if mqtt.embedded is not None:
         names = {broker.username for broker in mqtt.brokers if broker.username is not None}
-        users = {name: mqtt.password or "" for name in names}
+        users = dict.fromkeys(names, mqtt.password or "")
         await stack.enter_async_context(EmbeddedBroker(mqtt.embedded, users))
 
 

@@ -21,50 +21,53 @@ from piagent.admin.status import (
     VipStatus,
 )
 
-NOW_MS = int(time.time() * 1000)
-STATUS = Status(
-    node="pi-1",
-    cluster="home",
-    version="0.1.0",
-    started=NOW_MS - 3 * 60_000,
-    ready=False,
-    reason="fewer than a majority of the brokers are connected",
-    brokers=(
-        BrokerStatus(
-            name="b1", address="10.0.0.1:1883", up=False, since=NOW_MS, reason="refused"
+
+def status() -> Status:
+    """As of a good minute ago, so that the words for it do not change while a test runs."""
+    then_ms = int(time.time() * 1000) - 90_000
+    return Status(
+        node="pi-1",
+        cluster="home",
+        version="0.1.0",
+        started=then_ms - 2 * 60_000,
+        ready=False,
+        reason="fewer than a majority of the brokers are connected",
+        brokers=(
+            BrokerStatus(
+                name="b1", address="10.0.0.1:1883", up=False, since=then_ms, reason="refused"
+            ),
         ),
-    ),
-    vips=(
-        VipStatus(
-            address="10.0.0.9", state="owner", owner="pi-1", epoch=17, since=NOW_MS - 7_300_000,
-            reason="silence",
+        vips=(
+            VipStatus(
+                address="10.0.0.9", state="owner", owner="pi-1", epoch=17, since=then_ms - 7_300_000,
+                reason="silence",
+            ),
+            VipStatus(
+                address="10.0.0.10", state="follower", owner=None, epoch=0, since=then_ms,
+                reason="no-quorum",
+            ),
         ),
-        VipStatus(
-            address="10.0.0.10", state="follower", owner=None, epoch=0, since=NOW_MS,
-            reason="no-quorum",
-        ),
-    ),
-    services=(
-        ServiceStatus(
-            name="api",
-            type="load-balancer",
-            address="10.0.0.9",
-            ports=(80,),
-            backends=(
-                BackendStatus(
-                    address="10.0.0.21", weight=2, up=False, since=NOW_MS, reason="timeout"
+        services=(
+            ServiceStatus(
+                name="api",
+                type="load-balancer",
+                address="10.0.0.9",
+                ports=(80,),
+                backends=(
+                    BackendStatus(
+                        address="10.0.0.21", weight=2, up=False, since=then_ms, reason="timeout"
+                    ),
                 ),
             ),
         ),
-    ),
-)  # fmt: skip
+    )  # fmt: skip
 
 
 class Source:
     """Always says the same."""
 
     def status(self) -> Status:
-        return STATUS
+        return status()
 
     def routes(self) -> tuple[RouteStatus, ...]:
         return ()

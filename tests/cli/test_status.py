@@ -22,15 +22,15 @@ def test_status_says_everything_in_lines(
         ),
         "",
         "brokers",
-        "b1 10.0.0.1:1883 down for 0 s refused",
+        "b1 10.0.0.1:1883 down for 1 min refused",
         "",
         "VIPs",
         "10.0.0.9 owner pi-1 epoch 17 owner here for 2 h silence",
-        "10.0.0.10 no owner epoch 0 follower here for 0 s no-quorum",
+        "10.0.0.10 no owner epoch 0 follower here for 1 min no-quorum",
         "",
         "services",
         "api (load-balancer) 10.0.0.9 80",
-        "backend 10.0.0.21 weight 2 DOWN for 0 s timeout",
+        "backend 10.0.0.21 weight 2 DOWN for 1 min timeout",
     ]
 
 
