@@ -59,7 +59,7 @@ def _read(file: Path, path: KeyPath, report: Report) -> bytes | None:
         )
         report.error(path, f"cannot read {file}: {error.strerror}", cure)
         return None
-    with os.fdopen(descriptor, "rb") as stream:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size > SIZE_MAX:
             what = f"{file} is not a file of at most {SIZE_MAX} bytes"
@@ -67,4 +67,6 @@ def _read(file: Path, path: KeyPath, report: Report) -> bytes | None:
             return None
         if status.st_mode & stat.S_IROTH:
             report.warn(path, f"everybody on this host can read {file}", f"chmod o= {file}")
-        return stream.read(SIZE_MAX).strip()
+        return os.read(descriptor, SIZE_MAX).strip()
+    finally:
+        os.close(descriptor)

@@ -149,14 +149,13 @@ def broker(text: str) -> Broker:
     found = _BROKER.fullmatch(text)
     if found is None:
         raise UnfitError(f'"{text}" is not a broker\'s URL', "write mqtt://[user@]host[:port]")
+    host = address(found["v6"]) if found["v6"] else _host(found["host"])
     port = _port(found["port"]) if found["port"] else MQTT_PORT
-    return Broker(
-        label="", host=_host(found["v6"] or found["host"]), port=port, username=found["user"]
-    )
+    return Broker(label="", host=host, port=port, username=found["user"])
 
 
 def _host(text: str) -> str:
-    if re.fullmatch(r"[0-9.]+|.*:.*", text):
+    if re.fullmatch(r"[0-9.]+", text):
         return address(text)
     try:
         return canonical_host(text)
