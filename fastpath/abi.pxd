@@ -27,11 +27,12 @@ cdef extern from *:
 
 cdef enum:
     MAX_WORKERS = 64
+    # Slots: twice what one set of tables may have (numbering.py), so that all can be replaced.
     MAX_LISTENERS = 1024
-    MAX_SERVICES = 1024
-    MAX_BACKENDS = 4096         # in all services together
-    MAX_GATEWAYS = 256
-    MAX_ROUTES = 4096           # in all gateways together
+    MAX_SERVICES = 2048
+    MAX_BACKENDS = 8192         # in all services together
+    MAX_GATEWAYS = 512
+    MAX_ROUTES = 8192           # in all gateways together
     MAX_TRIES = 8               # distinct backends tried for one connection or request
     BUFFER_SIZE = 16384         # one pooled buffer
     CACHE_LINE = 64

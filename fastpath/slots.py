@@ -13,6 +13,7 @@ class Slots:
     what: str
     """What is numbered, for errors."""
     limit: int
+    """How many numbers there are; half as many may be in use, so that all can be replaced."""
     used: Mapping[Hashable, int] = field(default_factory=dict)
     retired: tuple[int, ...] = ()
     """Numbers whose names are gone, the longest ago first."""
@@ -23,9 +24,11 @@ class Slots:
         """Number `names`; fresh numbers first, so that a retired one rests as long as possible.
 
         `is_free` tells whether a retired number may be used again: nothing refers to it any more.
-        Raises ValueError when there are more names than numbers.
+        Raises ValueError when there are too many names.
         """
         wanted = dict.fromkeys(names)
+        if len(wanted) > self.limit // 2:
+            raise ValueError(f"{len(wanted)} {self.what}, more than {self.limit // 2}")
         used = {name: slot for name, slot in self.used.items() if name in wanted}
         retired = list(self.retired)
         n_fresh = self.n_fresh
@@ -38,7 +41,7 @@ class Slots:
                 continue
             slot = next((slot for slot in retired if is_free(slot)), None)
             if slot is None:
-                raise ValueError(f"more than {self.limit} {self.what}")
+                raise ValueError(f"too many {self.what} of the tables before are still in use")
             retired.remove(slot)
             used[name] = slot
         retired += [slot for name, slot in self.used.items() if name not in wanted]

@@ -61,9 +61,12 @@ cdef void _admit(
     close(fd)
 
 
-cdef void _refuse_one(worker_t *self, int listening) noexcept nogil:
-    """Out of descriptors: use the reserved one to close a connection rather than let it wait."""
-    cdef int fd
+cdef bint _refuse_one(worker_t *self, int listening) noexcept nogil:
+    """Out of descriptors: use the reserved one to close a connection rather than let it wait.
+
+    Whether that worked: another thread may have been quicker to take the descriptor.
+    """
+    cdef int fd = -1
     if self.reserve >= 0:
         close(self.reserve)
         fd = accept4(listening, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
@@ -71,6 +74,7 @@ cdef void _refuse_one(worker_t *self, int listening) noexcept nogil:
             close(fd)
             count(&self.loop.counters.rejected[REJECT_DESCRIPTORS], 1)
     self.reserve = open_file(b"/dev/null", O_RDONLY | O_CLOEXEC)
+    return fd >= 0
 
 
 cdef accepted_t _accept_one(worker_t *self, const listener_t *listener, int fd) noexcept nogil:
@@ -99,8 +103,7 @@ cdef void _on_connections(loop_t *loop, endpoint_t *endpoint) noexcept nogil:
         if outcome == NOTHING_LEFT:
             endpoint.ready &= ~READABLE
             return
-        if outcome == NO_DESCRIPTORS:
-            _refuse_one(self, endpoint.fd)
+        if outcome == NO_DESCRIPTORS and not _refuse_one(self, endpoint.fd):
             loop_arm(loop, &place.pause, _pause_over, PAUSE_MS)
             return
     loop_again(loop, endpoint)

@@ -1,0 +1,160 @@
+"""Backends and clients on loopback, for the tests of the engine."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from fastpath.engine import Backend, Engine, Listener, Service, Tables
+
+Handler = Callable[[socket.socket], None]
+PATIENCE_S = 20.0
+
+
+def echo(connection: socket.socket) -> None:
+    """Send back what comes, up to its end."""
+    while data := connection.recv(1 << 16):
+        connection.sendall(data)
+
+
+class Server:
+    """A backend: each connection is served by `handler` in a thread and then closed."""
+
+    def __init__(self, handler: Handler = echo, address: str = "127.0.0.1") -> None:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self._listening = socket.create_server((address, 0), family=family, backlog=128)
+        self._handler = handler
+        self.address = address
+        self.port: int = self._listening.getsockname()[1]
+        self.n_accepted = 0
+        self.open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            self.n_accepted += 1
+            self.open.append(connection)
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            self._handler(connection)
+
+    def backend(self, name: str, *, weight: int = 1, up: bool = True) -> Backend:
+        """As the engine's tables name it."""
+        return Backend(name, self.address, self.port, weight, up)
+
+    def close(self) -> None:
+        """Refuse new connections, and close those that are open."""
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        for connection in self.open:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+class Refusing:
+    """A port that refuses connections, and that nobody else gets."""
+
+    def __init__(self) -> None:
+        self._bound = socket.socket()
+        self._bound.bind(("127.0.0.1", 0))
+        self.port: int = self._bound.getsockname()[1]
+
+    def backend(self, name: str) -> Backend:
+        """As the engine's tables name it."""
+        return Backend(name, "127.0.0.1", self.port, 1, up=True)
+
+
+class Silent:
+    """A port that lets nobody finish connecting: its backlog is full."""
+
+    def __init__(self) -> None:
+        self._listening = socket.create_server(("127.0.0.1", 0), backlog=0)
+        self.port: int = self._listening.getsockname()[1]
+        self._filling = []
+        for _ in range(4):
+            filling = socket.socket()
+            filling.setblocking(False)
+            filling.connect_ex(("127.0.0.1", self.port))
+            self._filling.append(filling)
+
+    def backend(self, name: str) -> Backend:
+        """As the engine's tables name it."""
+        return Backend(name, "127.0.0.1", self.port, 1, up=True)
+
+    def close(self) -> None:
+        """Close all sockets."""
+        for each in (*self._filling, self._listening):
+            each.close()
+
+
+def free_port(address: str = "127.0.0.1") -> int:
+    """A port that was free a moment ago."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.create_server((address, 0), family=family) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def tcp_tables(port: int, *backends: Backend, address: str = "127.0.0.1") -> Tables:
+    """One TCP listener with one service named "s"."""
+    listener = Listener(address, port, "s", http=False)
+    return Tables((listener,), (Service("s", backends),), ())
+
+
+def connect(port: int, address: str = "127.0.0.1") -> socket.socket:
+    """A client that does not wait for ever."""
+    return socket.create_connection((address, port), timeout=PATIENCE_S)
+
+
+def read_all(client: socket.socket) -> bytes:
+    """Everything up to the end."""
+    parts = []
+    while data := client.recv(1 << 18):
+        parts.append(data)
+    return b"".join(parts)
+
+
+def read_exactly(client: socket.socket, size: int) -> bytes:
+    """That many bytes, fewer only at the end."""
+    parts = []
+    while size > 0 and (data := client.recv(size)):
+        parts.append(data)
+        size -= len(data)
+    return b"".join(parts)
+
+
+def ask(port: int, text: bytes = b"hello") -> bytes:
+    """What comes back for `text` and an end."""
+    with connect(port) as client:
+        client.sendall(text)
+        client.shutdown(socket.SHUT_WR)
+        return read_all(client)
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Return once it holds; fail when that takes too long."""
+    until = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < until, "it never came to hold"
+        time.sleep(0.005)
+
+
+@contextlib.contextmanager
+def running(*, workers: int = 1, connections: int = 256) -> Iterator[Engine]:
+    """A started engine."""
+    engine = Engine(workers=workers, connections=connections, hash_key=bytes(range(16)))
+    engine.start()
+    try:
+        yield engine
+    finally:
+        engine.stop()
