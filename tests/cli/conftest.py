@@ -89,3 +89,9 @@ def agent_socket(tmp_path: Path) -> Iterator[str]:
     loop.call_soon_threadsafe(loop.stop)
     thread.join(10)
     loop.close()
+
+
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a wide terminal, so that help is not broken into lines."""
+    monkeypatch.setenv("COLUMNS", "400")

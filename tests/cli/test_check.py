@@ -1,0 +1,119 @@
+"""`piagent check`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from piagent.cli import main
+
+GOOD = """
+node.name = "pi-1"
+node.interface = "eth0"
+[cluster]
+secret_file = "secret"
+[mqtt]
+brokers = ["mqtt://192.0.2.1", "mqtt://192.0.2.2", "mqtt://192.0.2.3"]
+embedded = "192.0.2.1:1883"
+[[pool]]
+name = "lan"
+addresses = ["192.0.2.240/28"]
+[[service]]
+name = "dns"
+type = "load-balancer"
+address = "192.0.2.241"
+ports = [{ port = 53, target_port = 5353 }, { port = 54 }]
+backends = ["192.0.2.21"]
+health = { kind = "tcp" }
+[[gateway]]
+name = "web"
+address = "192.0.2.242"
+listen = [{ port = 80 }]
+[[route]]
+name = "dead"
+gateway = "web"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "secret").write_text("hush-hush-hush-hush")
+    (tmp_path / "secret").chmod(0o600)
+    (tmp_path / "pi.toml").write_text(GOOD)
+    return tmp_path / "pi.toml"
+
+
+def test_a_good_file_prints_what_this_node_does(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", str(file)]) == 0
+    out, err = capsys.readouterr()
+    for part in (
+        "pi-1 in cluster home",
+        "192.0.2.241, 192.0.2.242 (weight 100)",
+        "192.0.2.2 port 1883, 192.0.2.3",
+        "Own broker  192.0.2.1 port 1883",
+        "normal: lease 1500 ms, renewed each 300 ms; candidates: all",
+        "192.0.2.241 port 53  ->  service dns:53",
+        "192.0.2.242 port 80  ->  gateway web",
+        "Service dns (load-balancer), port 53 -> 5353, 54, backends checked by tcp",
+        "any host  /  ->  dead  no backend: 500",
+    ):
+        assert part in out
+    what = "route[0]: has no backend: its requests are answered with 500"
+    assert err.startswith(f"warning: {file}:23: {what}; ")
+
+
+def test_loopback_vips_show_as_if_they_were_owned(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(GOOD.replace("192.0.2.241", "127.0.0.9"))
+    assert main(["check", str(file)]) == 0
+    assert "127.0.0.9 port 53" in capsys.readouterr().out
+
+
+def test_a_bad_file_prints_every_error_and_exits_with_2(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(GOOD.replace("port = 80", "port = 0").replace("5353 }", "5353, x = 1 }"))
+    assert main(["check", str(file)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert [line.split(": ")[1] for line in lines[:-1]] == [
+        "service[0].ports[0].x",
+        "gateway[0].listen[0].port",
+    ]
+    assert lines[-1] == "2 errors: nothing was used"
+
+
+def test_a_file_that_is_not_there_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "/nowhere/pi.toml"]) == 2
+    assert "/nowhere/pi.toml: cannot read it" in capsys.readouterr().err
+
+
+def test_json_holds_the_plan_and_no_secret(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--json", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert "hush" not in out
+    found = json.loads(out)
+    assert found["ok"] is True
+    assert [warning["key"] for warning in found["warnings"]] == ["route[0]"]
+    assert found["plan"]["config"]["secret"] is True
+    assert found["plan"]["config"]["mqtt"]["password"] is False
+    assert found["plan"]["config"]["services"][0]["ports"][0]["target_port"] == 5353
+    assert {"address": "192.0.2.242", "port": 80, "target": "web", "http": True} in (
+        found["plan"]["listeners"]
+    )
+
+
+def test_json_holds_the_errors(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text("[mqtt]\nbrokers = 1")
+    assert main(["check", "--json", str(file)]) == 2
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert (found["ok"], found["plan"], err) == (False, None, "")
+    assert found["errors"][0]["line"] == 2
+    assert found["errors"][0]["key"] == "mqtt.brokers"
