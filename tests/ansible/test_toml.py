@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,19 @@ def undef(hint: str) -> None:
     raise UnsayableError(hint)
 
 
-def to_toml(tables: dict[str, Any]) -> str:
+@functools.cache
+def template() -> Any:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True, autoescape=False
     )
     environment.filters["to_json"] = filters.to_json
     environment.tests["match"] = lambda value, pattern: re.match(pattern, value) is not None
     environment.globals["undef"] = undef
-    return str(environment.get_template("toml.j2").module.document(tables))
+    return environment.get_template("toml.j2")
+
+
+def to_toml(tables: dict[str, Any]) -> str:
+    return str(template().module.document(tables))
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
