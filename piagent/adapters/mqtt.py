@@ -101,6 +101,8 @@ class MqttBus:
                 was_up, reason = await self._one_connection(link, deliver)
             except OSError as error:
                 was_up, reason = False, _in_words(error)
+            except ValueError as error:  # what a resolver raises for a name that cannot be one
+                was_up, reason = False, f"not a host name: {error}"
             link.log_lost(reason)
             deliver(Disconnected(broker=link.label, reason=reason))
             if was_up or pause_s == 0.0:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import os
 import signal
 import socket
@@ -203,6 +204,7 @@ def clean_up(tag: str) -> None:
             Namespace(path.name).destroy()
 
 
+@functools.cache
 def why_not() -> str | None:
     """Why namespaces cannot be used here, or None when they can."""
     if os.geteuid() != 0:

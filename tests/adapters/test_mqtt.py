@@ -280,6 +280,88 @@ def test_a_server_that_does_not_speak_mqtt_costs_only_its_own_connection(answer:
     run(work)
 
 
+@pytest.mark.parametrize("packet", [b"\x30\x01\x00", b"\x90\x01\x00", b"\x40\x01\x00"])
+def test_a_packet_that_cannot_be_is_named_as_a_protocol_error(packet: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(b"\x20\x02\x00\x00" + packet)
+        await reader.read()
+        writer.close()
+
+    async def work() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server, client(server.sockets[0].getsockname()[1]) as c:
+            assert await c.until_disconnected() == "Protocol error"
+
+    run(work)
+
+
+def accepting(then: Callable[[socket.socket], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """A server's handler: CONNACK, SUBACK (after which `then` goes on with the bare socket)."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(b"\x20\x02\x00\x00")
+        subscribe = await reader.read(1000)
+        early = b"".join(b"\x30\x06\x00\x03t/a%d" % number for number in range(3))
+        writer.write(early + b"\x90\x03" + subscribe[2:4] + b"\x01")
+        await writer.drain()
+        writer.transport.pause_reading()
+        await then(writer.get_extra_info("socket"))
+        writer.transport.abort()
+
+    return serve
+
+
+def test_a_close_within_a_delivery_ends_the_deliveries() -> None:
+    async def nothing(_: socket.socket) -> None:
+        await asyncio.sleep(1)
+
+    async def work() -> None:
+        server = await asyncio.start_server(accepting(nothing), "127.0.0.1", 0)
+        async with server, client(server.sockets[0].getsockname()[1]) as c:
+
+            def close_at_the_first(event: BusEvent) -> None:
+                if isinstance(event, Received):
+                    c.bus.close("b1", "enough")
+
+            c.after = close_at_the_first
+            assert await c.until_disconnected() == "enough"
+            assert [type(event) for event in c.events[:3]] == [Subscribed, Received, Disconnected]
+
+    run(work)
+
+
+def test_a_closed_connection_takes_what_the_kernel_had_still_to_send_with_it() -> None:
+    outcome: list[object] = []
+    closed = asyncio.Event()
+
+    async def read_late(ours: socket.socket) -> None:
+        await closed.wait()
+        try:
+            with ours.dup() as raw:
+                raw.setblocking(True)
+                raw.settimeout(5)
+                while raw.recv(1_000_000):
+                    pass
+            outcome.append("an orderly end")
+        except OSError as error:
+            outcome.append(type(error))
+
+    async def work() -> None:
+        server = await asyncio.start_server(accepting(read_late), "127.0.0.1", 0)
+        async with server, client(server.sockets[0].getsockname()[1]) as c:
+            await c.until_subscribed()
+            for _ in range(20):
+                c.bus.publish("b1", "t/a", b"x" * 1_000_000)
+            c.bus.close("b1", "stale")
+            closed.set()
+            await c.until(lambda: outcome)
+
+    run(work)
+    assert outcome[0] is ConnectionResetError
+
+
 def test_a_server_that_never_answers_is_left_after_the_handshake_limit() -> None:
     async def work() -> None:
         with socket.create_server(("127.0.0.1", 0)) as mute:
@@ -301,10 +383,11 @@ def test_an_unreachable_broker_is_tried_again_and_logged_once(
     assert [r.levelname for r in caplog.records].count("WARNING") == 1
 
 
-def test_a_name_that_does_not_resolve_is_a_reason_not_an_end() -> None:
+@pytest.mark.parametrize("host", ["no-such-name.invalid", "a" * 70 + ".lan", "a\0b", ""])
+def test_a_name_that_does_not_resolve_is_a_reason_not_an_end(host: str) -> None:
     async def work() -> None:
-        async with client(1883, host="no-such-name.invalid") as c:
-            assert await c.until_disconnected()
+        async with client(free_port(), host=host) as c:
+            assert await c.until_disconnected(2)
 
     run(work)
 
