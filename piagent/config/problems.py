@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
@@ -11,6 +11,9 @@ from piagent.config.lines import KeyPath, line_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+TEXT_MAX: Final = 300
+"""Characters shown of one part of a problem."""
 
 
 def key_path(path: KeyPath) -> str:
@@ -74,7 +77,8 @@ class Report:
         return tuple(sorted(self._warnings, key=_line))
 
     def _problem(self, path: KeyPath, what: str, cure: str) -> Problem:
-        return Problem(self._file, self._line_of(path), None, key_path(path), what, cure)
+        key, line = _readable(key_path(path)), self._line_of(path)
+        return Problem(self._file, line, None, key, _readable(what), _readable(cure))
 
     def _line_of(self, path: KeyPath) -> int | None:
         if self._lines is None:
@@ -83,6 +87,12 @@ class Report:
             if path[:end] in self._lines:
                 return self._lines[path[:end]]
         return None
+
+
+def _readable(text: str) -> str:
+    """Make what came from a file fit for a terminal: one line, no control character, an end."""
+    short = text if len(text) <= TEXT_MAX else text[:TEXT_MAX] + "…"
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in short)
 
 
 def _line(problem: Problem) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 from enum import StrEnum
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from msgspec import Meta, Struct
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 NAME_LENGTH_MAX: Final = 63
 MQTT_PORT: Final = 1883
+THIS_NETWORK: Final = IPv4Network("0.0.0.0/8")
+"""RFC 1122, 3.2.1.3: never a host's address."""
 DAY_MS: Final = 24 * 3600 * 1000
 
 _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -101,9 +103,14 @@ def address(text: str) -> str:
         found = ip_address(text)
     except ValueError:
         raise UnfitError(f'"{text}" is not an IP address') from None
-    if isinstance(found, IPv6Address) and (found.scope_id or found.ipv4_mapped):
-        raise UnfitError(f'"{text}" has a zone or stands for an IPv4 address')
-    if found.is_unspecified or found.is_multicast or str(found) == "255.255.255.255":
+    if isinstance(found, IPv6Address):
+        if found.ipv4_mapped:
+            raise UnfitError(f'"{text}" stands for an IPv4 address', f'write "{found.ipv4_mapped}"')
+        if found.is_link_local:
+            raise UnfitError(f'"{text}" means something on one interface only')
+    elif found in THIS_NETWORK or str(found) == "255.255.255.255":
+        raise UnfitError(f'"{text}" is not the address of a host')
+    if found.is_unspecified or found.is_multicast:
         raise UnfitError(f'"{text}" is not the address of one host')
     return str(found)
 

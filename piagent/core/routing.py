@@ -267,7 +267,7 @@ def explain(gateway: PlannedGateway, method: str, host: str, target: str) -> Exp
     """Explain which route a request takes.
 
     `host` is the Host field and `target` the request target as they come: `/path?query`, or `*`
-    with OPTIONS, which goes where the prefix `/` goes.
+    with OPTIONS, which is matched as `/`.
     """
     path = target.partition("?")[0]
     if method in {"CONNECT", "TRACE"}:
@@ -276,7 +276,7 @@ def explain(gateway: PlannedGateway, method: str, host: str, target: str) -> Exp
         return _refused(gateway, (method, host, path), 400, RequestProblem.ASTERISK)
     try:
         host = canonical_host(host)
-        path = path if path == "*" else canonical_path(path)
+        path = "/" if path == "*" else canonical_path(path)
     except BadRequestError as bad:
         return _refused(gateway, (method, host, path), 400, bad.problem)
     winner = match(gateway, host, path)

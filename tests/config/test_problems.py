@@ -36,6 +36,15 @@ def test_a_place_without_a_line_has_that_of_what_is_around_it() -> None:
     assert found == [("first", None), ("second", 3), ("third", 4)]
 
 
+def test_what_came_from_the_file_cannot_control_the_terminal() -> None:
+    report = Report("f", "")
+    report.warn(("a\x1b[2J\n",), f'"{"x" * 9999}"', "\u202e")
+    (problem,) = report.warnings()
+    assert problem.key == "a\\u001b[2J\\u000a"
+    assert len(problem.what) < 400
+    assert str(problem).isprintable()
+
+
 def test_warnings_come_back_when_there_is_no_error() -> None:
     report = Report("f", "a = 1\nb = 2\n")
     report.warn(("b",), "second", "")

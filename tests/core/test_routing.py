@@ -368,8 +368,8 @@ def test_what_the_gateway_answers_by_itself(
     assert (told.status, told.problem) == (status, problem)
 
 
-def test_options_asterisk_goes_where_the_prefix_root_goes() -> None:
-    table = gateway(route("root", "/"), route("x", "/x"))
+def test_options_asterisk_is_matched_as_the_root() -> None:
+    table = gateway(route("root", "/", exact=True), route("x", "/"))
     winner = explain(table, "OPTIONS", "a", "*").winner
     assert winner is not None
     assert winner.name == "root"

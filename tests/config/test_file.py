@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from piagent.config import ConfigError, Loaded, Problem, parse
 from piagent.config import load as load_file
-from piagent.config.load import SOCKET_PATH_MAX
+from piagent.config.file import SOCKET_PATH_MAX
 from piagent.core import model
 from tests.config.conftest import HOST, Load, Problems
 
