@@ -1,0 +1,34 @@
+"""Counters of requests: one block a worker, which alone writes; the engine adds them up.
+
+Requests are counted by (route, method, status) in a hash table of fixed size, so that no client can
+make it grow: what finds no place is counted in `overflow`.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint64_t
+
+from fastpath.abi cimport MAX_ROUTES
+from fastpath.http.http1 cimport REFUSALS
+from fastpath.memory.slab cimport slab_t
+
+cdef enum:
+    REQUEST_CELLS = 8192        # a power of two
+    DURATION_BUCKETS = 14       # the last one has no bound
+
+cdef struct request_cell_t:
+    uint64_t key                # 0: free
+    uint64_t n
+
+cdef struct duration_t:
+    uint64_t buckets[DURATION_BUCKETS]
+    uint64_t sum_us
+    uint64_t spare
+
+cdef struct http_counters_t:
+    uint64_t refused[<int>REFUSALS]
+    uint64_t overflow
+    request_cell_t requests[REQUEST_CELLS]
+    duration_t durations[MAX_ROUTES]    # by route slot
+
+# A response to a request of this route was completed, or broken off.
+cdef void count_request(http_counters_t *self, uint16_t route_slot, uint8_t method, uint16_t status,
+                        uint64_t duration_us) noexcept nogil

@@ -1,0 +1,24 @@
+"""Sockets to backends: opened, kept alive between requests, closed."""
+
+from fastpath.abi cimport backend_t
+from fastpath.http.state cimport client_t, upstream_t
+from fastpath.loop cimport loop_t
+
+cdef enum:
+    POOL_IDLE_MAX = 64          # for each backend and worker
+    POOL_IDLE_MS = 60000
+
+# An idle socket to the backend, now the client's; NULL: there is none that is alive.
+cdef upstream_t *pool_take(loop_t *loop, const backend_t *backend, client_t *client) noexcept nogil
+
+# A new socket on its way to the backend for `client.upstream`: FP_OK, FP_FULL, FP_BAD.
+cdef int pool_connect(loop_t *loop, const backend_t *backend, client_t *client) noexcept nogil
+
+# Keep it for later requests, if its backend is still up and there is room; close it otherwise.
+cdef void pool_park(loop_t *loop, upstream_t *upstream) noexcept nogil
+
+# Close it, idle or in use.
+cdef void pool_close(loop_t *loop, upstream_t *upstream) noexcept nogil
+
+# Close idle ones of backends that are gone, down or elsewhere; all of them with `everything`.
+cdef void pool_review(loop_t *loop, bint everything) noexcept nogil

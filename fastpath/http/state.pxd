@@ -1,0 +1,107 @@
+"""What the gateway keeps: clients, sockets to backends, and what one worker needs for both."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from fastpath.abi cimport MAX_BACKENDS, PROTOCOL_HTTP
+from fastpath.http.counters cimport http_counters_t
+from fastpath.http.flow cimport flow_t, stores_t
+from fastpath.http.forward cimport peer_t
+from fastpath.http.http1 cimport head_t
+from fastpath.http.request cimport request_t
+from fastpath.loop cimport endpoint_t, event_fn, loop_t
+from fastpath.memory.slab cimport slab_t
+from fastpath.memory.wheel cimport timeout_t
+from fastpath.proxy.balance cimport tries_t
+from fastpath.proxy.relay cimport pair_t
+from fastpath.sys_linux cimport sockaddr_any_t
+
+cdef enum client_state_t:
+    CLIENT_IDLE                 # between requests; holds no buffer
+    CLIENT_HEAD                 # a request's head has begun
+    CLIENT_CONNECTING           # the head is complete, a backend's socket is being connected
+    CLIENT_EXCHANGE             # request and response are under way
+    CLIENT_ANSWER               # writes an answer of our own
+    CLIENT_LINGER               # has been told everything; reads what still comes, to be heard
+    CLIENT_TUNNEL               # after 101: fastpath.proxy.relay has both sockets
+
+cdef enum response_state_t:
+    RESPONSE_HEAD               # of an interim response or of the final one
+    RESPONSE_INTERIM            # writes a 1xx head
+    RESPONSE_BODY
+    RESPONSE_UPGRADE            # writes the head of a 101
+
+cdef struct upstream_t:         # a socket to a backend
+    endpoint_t io
+    client_t *client            # borrowed; NULL: idle in the pool
+    upstream_t *next            # idle ones of the same backend, the last used first
+    upstream_t *previous
+    upstream_t *newer           # idle ones in the order they became so
+    upstream_t *older
+    uint64_t idle_since_ms
+    sockaddr_any_t address      # the backend's
+    uint16_t slot               # the backend's
+
+cdef struct client_t:
+    endpoint_t io
+    timeout_t timeout           # fires at `deadline_ms` or before, then is armed anew
+    client_t *next              # in http_t.clients
+    client_t *previous
+    upstream_t *upstream        # owned while an exchange is under way
+    head_t *head                # owned, from stores.heads: the head being read, from either side
+    flow_t request              # client to backend; its buffer may hold the next request
+    flow_t response
+    pair_t *pair                # owned, from http_t.pairs; the tunnel
+    peer_t peer
+    uint64_t since              # with listener_slot: the listener
+    uint64_t flow               # hash of addresses and ports
+    uint64_t hash               # of this request
+    uint64_t deadline_ms        # of the state it is in; 0: none
+    uint64_t total_deadline_ms  # of the exchange; 0: none
+    uint64_t started_us         # when the request's head was complete
+    uint32_t header_timeout_ms  # of the gateway and the route, as they were then
+    uint32_t body_idle_timeout_ms
+    uint32_t keepalive_timeout_ms
+    uint32_t tunnel_idle_timeout_ms
+    uint32_t backend_timeout_ms
+    tries_t tries
+    uint16_t listener_slot
+    uint16_t service_slot
+    uint16_t route_slot
+    uint16_t status             # that the client was sent
+    uint8_t state               # client_state_t
+    uint8_t response_state      # response_state_t
+    uint8_t method              # method_t
+    uint8_t n_interim           # 1xx heads so far
+    bint is_old                 # speaks HTTP/1.0
+    bint wants_keep             # the connection may go on after this exchange
+    bint has_body               # the request has one
+    bint has_route              # `route_slot` counts
+    bint is_websocket
+    bint is_pooled              # the upstream came out of the pool
+    bint is_retried
+    bint was_sent               # some of the request went to this upstream
+    bint is_request_done        # the request went out completely
+    bint is_deaf                # the backend takes no more of the request
+    bint keeps_upstream         # the upstream may go back to the pool
+    bint cut_by_reset           # the body's end is the connection's end: cut it visibly
+
+cdef struct http_t:             # the protocol's state in a loop
+    stores_t stores
+    slab_t clients_memory
+    slab_t upstreams_memory
+    slab_t pairs
+    slab_t state_memory         # what holds this struct
+    client_t *clients           # every one that is open
+    upstream_t *oldest          # idle upstreams
+    upstream_t *newest
+    timeout_t sweep             # closes those idle for too long
+    event_fn on_upstream        # what sockets to backends call
+    uint64_t n_requests         # mixed into the flow's hash: requests spread, not connections
+    http_counters_t counters
+    request_t request           # scratch: the request being read
+    upstream_t *idle[MAX_BACKENDS]      # by slot
+    uint16_t n_idle[MAX_BACKENDS]
+
+
+cdef inline http_t *http_of(loop_t *loop) noexcept nogil:
+    return <http_t *>loop.states[PROTOCOL_HTTP]
