@@ -64,7 +64,13 @@ class Engine:
           "listeners": {"address:port": {"accepted": those turned away included}},
           "rejected": {reason: connections turned away},   # reasons: fastpath.tables.REASONS
           "workers": [{"turns": n, "active": client connections}],
-          "http": {},
+          "http": {
+              "requests": {gateway: {route: {method: {status: responses sent}}}},
+              "durations": {gateway: {route: {
+                  "buckets": [(at most so many seconds or None, requests, cumulative), …],
+                  "sum": in seconds, "count": n}}},
+              "rejected": {reason: requests answered by the gateway itself},
+              "uncounted": responses that "requests" had no room for},
         }
         Services, backends and listeners are those of the tables of now. Counters live through
         reloads, and begin at 0 for what comes back after it was gone.

@@ -10,6 +10,8 @@ from fastpath.abi cimport MAX_WORKERS, PROTOCOL_HTTP, backend_counters_t
 from fastpath.atomics cimport (
     load_acquire, load_relaxed, load_signed, store_pointer, store_relaxed, store_release,
 )
+from fastpath.http.state cimport http_t
+from fastpath.http.totals cimport HttpTotals
 from fastpath.snapshot cimport Snapshot
 from fastpath.sys_linux cimport usleep
 from fastpath.worker cimport (
@@ -120,10 +122,6 @@ cdef class Engine:
             return self._publish(tables)
 
     cdef object _publish(self, tables):
-        if self.shared.protocols[PROTOCOL_HTTP].accept == NULL:
-            for each in tables.listeners:
-                if each.http:
-                    raise ValueError("this build of the engine has no HTTP")
         numbering = self.numbering.assign(tables, self._is_idle, settled=self._settled())
         listening, opened = self._listen(tables.listeners)
         try:
@@ -259,7 +257,7 @@ cdef class Engine:
                 "listeners": self._listener_stats(),
                 "rejected": self._rejected_stats(),
                 "workers": self._worker_stats(),
-                "http": {},
+                "http": self._http_stats(),
             }
 
     def _service_stats(self):
@@ -300,6 +298,17 @@ cdef class Engine:
                 "active": load_signed(&self.workers[i].loop.counters.clients),
             })
         return workers
+
+    def _http_stats(self):
+        cdef HttpTotals totals = HttpTotals()
+        cdef int i
+        routes = self.numbering.routes
+        for i in range(self.n_workers):
+            totals.add(
+                &(<http_t *>self.workers[i].loop.states[<int>PROTOCOL_HTTP]).counters,
+                list(routes.values()),
+            )
+        return totals.by_name(routes)
 
     def stop(self):
         """End the workers and free everything; the engine cannot be started again."""

@@ -67,6 +67,9 @@ cdef extern from "<netinet/in.h>" nogil:
     uint16_t htons(uint16_t value)
     uint16_t ntohs(uint16_t value)
 
+cdef extern from "<arpa/inet.h>" nogil:
+    const char *inet_ntop(int family, const void *address, char *text, socklen_t size)
+
 cdef extern from "<netinet/tcp.h>" nogil:
     enum: TCP_NODELAY
 

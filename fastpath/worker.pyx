@@ -1,14 +1,14 @@
 """One thread, one epoll loop: accepts, and lets the protocols work."""
 
 from libc.errno cimport errno
-from libc.string cimport memset
 
 from fastpath.abi cimport (
-    FP_OK, REJECT_CAPACITY, REJECT_COUNT, REJECT_DESCRIPTORS, fp_assert, listener_t,
+    FP_OK, PROTOCOL_HTTP, PROTOCOL_TCP, REJECT_CAPACITY, REJECT_COUNT, REJECT_DESCRIPTORS, fp_assert, listener_t,
 )
 from fastpath.atomics cimport (
     add_shared, count, gauge, load_acquire, load_pointer, load_relaxed, store_release,
 )
+from fastpath.http.gateway cimport http_protocol
 from fastpath.loop cimport (
     LOOP_BATCH, READABLE, endpoint_init, loop_afterwards, loop_again, loop_arm, loop_client_closed,
     loop_clock, loop_close, loop_dispatch, loop_free, loop_init, loop_patience, loop_watch,
@@ -36,8 +36,8 @@ cdef enum accepted_t:
 
 
 cdef void worker_protocols(protocol_t *protocols) noexcept nogil:
-    memset(protocols, 0, PROTOCOL_COUNT * sizeof(protocol_t))
-    tcp_protocol(&protocols[0])
+    tcp_protocol(&protocols[<int>PROTOCOL_TCP])
+    http_protocol(&protocols[<int>PROTOCOL_HTTP])
 
 
 # ---- accepting ----

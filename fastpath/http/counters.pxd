@@ -4,11 +4,10 @@ Requests are counted by (route, method, status) in a hash table of fixed size, s
 make it grow: what finds no place is counted in `overflow`.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from fastpath.abi cimport MAX_ROUTES
 from fastpath.http.http1 cimport REFUSALS
-from fastpath.memory.slab cimport slab_t
 
 cdef enum:
     REQUEST_CELLS = 8192        # a power of two
@@ -28,6 +27,11 @@ cdef struct http_counters_t:
     uint64_t overflow
     request_cell_t requests[REQUEST_CELLS]
     duration_t durations[MAX_ROUTES]    # by route slot
+
+cdef inline uint32_t request_key(uint16_t route_slot, uint8_t method,
+                                 uint16_t status) noexcept nogil:
+    """A cell's key; never 0. The status has 10 bits, the method 4, the route 16."""
+    return <uint32_t>1 << 30 | <uint32_t>route_slot << 14 | <uint32_t>method << 10 | status
 
 # A response to a request of this route was completed, or broken off.
 cdef void count_request(http_counters_t *self, uint16_t route_slot, uint8_t method, uint16_t status,

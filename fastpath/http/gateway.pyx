@@ -7,7 +7,16 @@ nothing more for it; events and timeouts come in through `run` and `settle`, now
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset, strlen
 
-from fastpath.abi cimport FP_AGAIN, FP_FULL, FP_OK, REJECT_CAPACITY, gateway_t, listener_t
+from fastpath.abi cimport (
+    BUFFER_SIZE,
+    FP_AGAIN,
+    FP_FULL,
+    FP_OK,
+    PROTOCOL_HTTP,
+    REJECT_CAPACITY,
+    gateway_t,
+    listener_t,
+)
 from fastpath.http.exchange cimport (
     STEP_CLOSE,
     STEP_CUT,
@@ -54,7 +63,6 @@ from fastpath.http.state cimport (
 )
 from fastpath.loop cimport (
     FAILED,
-    PROTOCOL_HTTP,
     READABLE,
     TICK_MS,
     WRITABLE,
@@ -83,7 +91,6 @@ from fastpath.sys_linux cimport (
     ntohs,
     sockaddr_any_t,
 )
-from fastpath.abi cimport BUFFER_SIZE
 
 cdef enum:
     REQUESTS_PER_TURN = 32      # pipelined ones of one client before others get their turn
@@ -223,7 +230,6 @@ cdef int linger(loop_t *loop, client_t *client) noexcept nogil:
             return STEP_WAIT if loop_watch(loop, &client.io, EPOLLIN) == FP_OK else STEP_CUT
         n = endpoint_read(&client.io, loop.scratch, BUFFER_SIZE)
         if n == 0 or (n < 0 and n != FP_AGAIN):
-            client.request.raw_start = client.request.raw_end = 0
             return STEP_CUT
     loop_again(loop, &client.io)
     return STEP_WAIT

@@ -1,0 +1,14 @@
+"""The counters of all workers, added up and named, for Engine.stats()."""
+
+from fastpath.http.counters cimport http_counters_t
+
+cdef class HttpTotals:
+    """Sums over workers."""
+
+    cdef dict requests          # route slot -> {(method, code): n}
+    cdef dict durations         # route slot -> [buckets…, sum in microseconds]
+    cdef dict refused           # reason -> n
+    cdef object overflow
+
+    # Add one worker's counters; `slots`: the route slots to read durations of.
+    cdef object add(self, const http_counters_t *counters, list slots)

@@ -1,0 +1,68 @@
+"""The counters of all workers, added up and named, for Engine.stats()."""
+
+from libc.stdint cimport uint64_t
+
+from fastpath.atomics cimport load_acquire, load_relaxed
+from fastpath.http.counters cimport DURATION_BUCKETS, REQUEST_CELLS, http_counters_t
+
+from fastpath.http.answers import REFUSAL_NAMES
+from fastpath.http.counters import DURATION_BOUNDS_US
+
+METHOD_NAMES = (
+    "other", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE",
+)
+
+
+cdef class HttpTotals:
+    """Sums over workers."""
+
+    def __init__(self):
+        """Begin with nothing."""
+        self.requests = {}
+        self.durations = {}
+        self.refused = dict.fromkeys(REFUSAL_NAMES[1:], 0)
+        self.overflow = 0
+
+    cdef object add(self, const http_counters_t *counters, list slots):
+        cdef uint64_t key
+        cdef int i, slot
+        for i in range(1, len(REFUSAL_NAMES)):
+            self.refused[REFUSAL_NAMES[i]] += load_relaxed(&counters.refused[i])
+        self.overflow += load_relaxed(&counters.overflow)
+        for i in range(REQUEST_CELLS):
+            key = load_acquire(&counters.requests[i].key)
+            if key != 0:
+                cells = self.requests.setdefault(key >> 14 & 0xFFFF, {})
+                cell = METHOD_NAMES[key >> 10 & 15], key & 1023
+                cells[cell] = cells.get(cell, 0) + load_relaxed(&counters.requests[i].n)
+        for slot in slots:
+            sums = self.durations.setdefault(slot, [0] * (DURATION_BUCKETS + 1))
+            for i in range(DURATION_BUCKETS):
+                sums[i] += load_relaxed(&counters.durations[slot].buckets[i])
+            sums[DURATION_BUCKETS] += load_relaxed(&counters.durations[slot].sum_us)
+
+    def by_name(self, routes):
+        """The sums, for routes {(gateway, route): slot}, as stats() documents them."""
+        requests = {}
+        durations = {}
+        for (gateway, route), slot in routes.items():
+            of_route = requests.setdefault(gateway, {}).setdefault(route, {})
+            for (method, code), n in sorted(self.requests.get(slot, {}).items()):
+                of_route.setdefault(method, {})[code] = n
+            durations.setdefault(gateway, {})[route] = self._histogram(slot)
+        return {
+            "requests": requests,
+            "durations": durations,
+            "rejected": dict(self.refused),
+            "uncounted": self.overflow,
+        }
+
+    def _histogram(self, slot):
+        """Cumulative buckets in seconds, as Prometheus wants them."""
+        *counts, sum_us = self.durations[slot]
+        buckets = []
+        total = 0
+        for bound_us, n in zip((*DURATION_BOUNDS_US, None), counts):
+            total += n
+            buckets.append((None if bound_us is None else bound_us / 1e6, total))
+        return {"buckets": buckets, "sum": sum_us / 1e6, "count": total}
