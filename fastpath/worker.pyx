@@ -3,7 +3,8 @@
 from libc.errno cimport errno
 
 from fastpath.abi cimport (
-    FP_OK, PROTOCOL_HTTP, PROTOCOL_TCP, REJECT_CAPACITY, REJECT_COUNT, REJECT_DESCRIPTORS, fp_assert, listener_t,
+    FP_OK, PROTOCOL_HTTP, PROTOCOL_TCP, REJECT_CAPACITY, REJECT_COUNT, REJECT_DESCRIPTORS,
+    fp_assert, listener_t,
 )
 from fastpath.atomics cimport (
     add_shared, count, gauge, load_acquire, load_pointer, load_relaxed, store_release,

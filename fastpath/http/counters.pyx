@@ -33,13 +33,13 @@ cdef void count_request(http_counters_t *self, uint16_t route_slot, uint8_t meth
     cdef uint32_t key = request_key(route_slot, method, status)
     cdef uint32_t at = (key * <uint32_t>2654435761) >> HASH_SHIFT
     cdef duration_t *duration = &self.durations[route_slot]
-    cdef int i
+    cdef int i, _probe
     for i in range(DURATION_BUCKETS):
         if duration_us <= BOUNDS[i]:
             count(&duration.buckets[i], 1)
             break
     count(&duration.sum_us, duration_us)
-    for i in range(PROBES_MAX):
+    for _probe in range(PROBES_MAX):
         if self.requests[at].key == key:
             count(&self.requests[at].n, 1)
             return

@@ -1,9 +1,9 @@
 """One direction of an exchange: bytes come in from one socket, are decoded, and go out framed anew.
 
-What is to be written is, in this order: what is left of `head`, of `prefix` (a chunk's size line), of
-the decoded bytes buffer[out_start:out_end], and of a tail (the chunk's end, the last chunk). Nothing
-is read while any of it waits: that is the back-pressure. buffer[raw_start:raw_end] was read and not
-decoded yet; a request's may hold the next request.
+What is to be written is, in this order: what is left of `head`, of `prefix` (a chunk's size line),
+of the decoded bytes buffer[out_start:out_end], and of a tail (the chunk's end, the last chunk).
+Nothing is read while any of it waits: that is the back-pressure. buffer[raw_start:raw_end] was read
+and not decoded yet; a request's may hold the next request.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint64_t

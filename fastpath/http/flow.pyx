@@ -6,9 +6,7 @@ from libc.string cimport memmove
 from fastpath.abi cimport BUFFER_SIZE, FP_AGAIN, FP_DONE, FP_RESET, fp_assert
 from fastpath.http.forward cimport forward_trailers
 from fastpath.http.framing cimport (
-    BODY_CHUNKED,
     BODY_DONE,
-    BODY_MORE,
     BODY_TRAILERS,
     BODY_UNTIL_CLOSE,
     body_take,

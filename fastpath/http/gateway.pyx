@@ -171,8 +171,8 @@ cdef int step_of(loop_t *loop, client_t *client) noexcept nogil:
 
 cdef void run(loop_t *loop, client_t *client) noexcept nogil:
     """Go on as far as it goes. The client may be gone afterwards."""
-    cdef int i
-    for i in range(REQUESTS_PER_TURN):
+    cdef int _round
+    for _round in range(REQUESTS_PER_TURN):
         if not settle(loop, client, step_of(loop, client)):
             return
     loop_again(loop, &client.io)
@@ -224,8 +224,8 @@ cdef void begin_linger(loop_t *loop, client_t *client) noexcept nogil:
 cdef int linger(loop_t *loop, client_t *client) noexcept nogil:
     """Read and forget, up to the client's end."""
     cdef ssize_t n
-    cdef int i
-    for i in range(LINGER_READS):
+    cdef int _round
+    for _round in range(LINGER_READS):
         if not client.io.ready & READABLE:
             return STEP_WAIT if loop_watch(loop, &client.io, EPOLLIN) == FP_OK else STEP_CUT
         n = endpoint_read(&client.io, loop.scratch, BUFFER_SIZE)
@@ -427,7 +427,7 @@ cdef int http_init(loop_t *loop) noexcept nogil:
 
 
 cdef void http_pick_up(loop_t *loop) noexcept nogil:
-    """New tables: idle sockets to backends that are gone go, and when draining idle clients, too."""
+    """New tables: idle sockets to backends that are gone go; when draining idle clients, too."""
     cdef http_t *http = http_of(loop)
     cdef client_t *client = http.clients
     cdef client_t *following
