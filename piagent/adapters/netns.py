@@ -209,7 +209,7 @@ def why_not() -> str | None:
     """Why namespaces cannot be used here, or None when they can."""
     if os.geteuid() != 0:
         return "network namespaces need root"
-    probe = Namespace(f"piagent-probe-{os.getpid()}")
+    probe = Namespace(f"piagent-{os.getpid()}-0-probe")  # named so that clean_up finds it
     try:
         probe.create()
         subprocess.run(probe.command(["true"]), check=True, capture_output=True)

@@ -164,6 +164,20 @@ def test_a_closed_connection_delivers_nothing_more_and_a_fresh_one_follows(
 
 
 @needs_mosquitto
+def test_the_socket_neither_waits_to_send_nor_for_a_dead_peer(broker: Mosquitto) -> None:
+    async def work() -> None:
+        async with client(broker.port) as c:
+            await c.until_subscribed()
+            up = c.bus._links["b1"].connection
+            assert up is not None
+            assert up._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+            assert up._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 2000
+            assert up._socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+
+    run(work)
+
+
+@needs_mosquitto
 def test_presence_is_retained_and_the_will_says_gone(broker: Mosquitto) -> None:
     async def work() -> None:
         async with client(broker.port, node="n2", topics=["s/n1"]) as witness:

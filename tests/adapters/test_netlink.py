@@ -7,6 +7,7 @@ import logging
 import resource
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
@@ -137,6 +138,22 @@ def test_an_interface_that_is_down_is_an_error_with_the_cure(host: netns.Host) -
     subprocess.run(host.command(["ip", "link", "set", "eth0", "down"]), check=True)
     with pytest.raises(AddressError, match="'ip link set eth0 up'"):
         inside(host, lambda addresses: addresses.add("10.9.0.9", 5000))
+
+
+def test_without_the_capability_the_error_says_so(host: netns.Host) -> None:
+    script = (
+        "import asyncio\n"
+        "from piagent.adapters.netlink import AddressError, KernelAddresses\n"
+        "try:\n"
+        "    asyncio.run(KernelAddresses('eth0').add('10.9.0.9', 1000))\n"
+        "except AddressError as error:\n"
+        "    print(error)\n"
+    )
+    powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-c", script]
+    done = subprocess.run(host.command(powerless), capture_output=True, text=True, check=True)
+    assert done.stdout == (
+        "10.9.0.9 on eth0: Operation not permitted: run piagent as root or with CAP_NET_ADMIN\n"
+    )
 
 
 def test_without_an_interface_the_error_says_which_key_to_set() -> None:
