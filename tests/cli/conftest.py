@@ -39,8 +39,8 @@ def status() -> Status:
         ),
         vips=(
             VipStatus(
-                address="10.0.0.9", state="owner", owner="pi-1", epoch=17, since=then_ms - 7_300_000,
-                reason="silence",
+                address="10.0.0.9", state="owner", owner="pi-1", epoch=17,
+                since=then_ms - 7_300_000, reason="silence",
             ),
             VipStatus(
                 address="10.0.0.10", state="follower", owner=None, epoch=0, since=then_ms,

@@ -94,49 +94,51 @@ path_exact = "/"
 """
 
 
+TIMING = model.Timing(
+    lease_ms=4000, renew_ms=750, wait_ms=4100, guard_ms=200, attempt_ms=400, stagger_ms=80,
+    lag_ms=1000,
+)  # fmt: skip
+WEB = model.Service(
+    name="web",
+    type=model.ServiceType.CLUSTER,
+    address=None,
+    ports=(
+        model.ServicePort(name="http", port=80, target_port=8080),
+        model.ServicePort(name="81", port=81, target_port=81),
+    ),
+    backends=(
+        model.Backend(address="192.0.2.21"),
+        model.Backend(address="2001:db8::21", weight=0),
+    ),
+    health=model.HealthCheck(
+        kind=model.HealthKind.HTTP, interval_ms=1500, timeout_ms=200, rise=1, fall=4, port=9,
+        path="/up?x", expect=(200, 204),
+    ),
+)  # fmt: skip
+DNS = model.Service(
+    name="dns",
+    type=model.ServiceType.LOAD_BALANCER,
+    address="2001:db8::f1",
+    ports=(model.ServicePort(name="53", port=53, target_port=53),),
+    backends=(model.Backend(address="192.0.2.21"),),
+    health=model.HealthCheck(),
+)
+ROUTES = (
+    model.Route(
+        name="a", gateway="front", hosts=("www.example.com", "*.lan"),
+        path_kind=model.PathKind.PREFIX, path="/v1/", service="web", service_port=81,
+        request_timeout_ms=60_000, backend_timeout_ms=0,
+    ),
+    model.Route(
+        name="b", gateway="front", hosts=(), path_kind=model.PathKind.EXACT, path="/",
+        service=None,
+    ),
+)  # fmt: skip
+
+
 def test_a_file_is_read_into_the_model(load: Load, folder: Path) -> None:
     (folder / "password").write_text("pass word\n")
     (folder / "password").chmod(0o600)
-    timing = model.Timing(
-        lease_ms=4000, renew_ms=750, wait_ms=4100, guard_ms=200, attempt_ms=400, stagger_ms=80,
-        lag_ms=1000,
-    )  # fmt: skip
-    web = model.Service(
-        name="web",
-        type=model.ServiceType.CLUSTER,
-        address=None,
-        ports=(
-            model.ServicePort(name="http", port=80, target_port=8080),
-            model.ServicePort(name="81", port=81, target_port=81),
-        ),
-        backends=(
-            model.Backend(address="192.0.2.21"),
-            model.Backend(address="2001:db8::21", weight=0),
-        ),
-        health=model.HealthCheck(
-            kind=model.HealthKind.HTTP, interval_ms=1500, timeout_ms=200, rise=1, fall=4, port=9,
-            path="/up?x", expect=(200, 204),
-        ),
-    )  # fmt: skip
-    dns = model.Service(
-        name="dns",
-        type=model.ServiceType.LOAD_BALANCER,
-        address="2001:db8::f1",
-        ports=(model.ServicePort(name="53", port=53, target_port=53),),
-        backends=(model.Backend(address="192.0.2.21"),),
-        health=model.HealthCheck(),
-    )
-    routes = (
-        model.Route(
-            name="a", gateway="front", hosts=("www.example.com", "*.lan"),
-            path_kind=model.PathKind.PREFIX, path="/v1/", service="web", service_port=81,
-            request_timeout_ms=60_000, backend_timeout_ms=0,
-        ),
-        model.Route(
-            name="b", gateway="front", hosts=(), path_kind=model.PathKind.EXACT, path="/",
-            service=None,
-        ),
-    )  # fmt: skip
     assert load(FULL).config == model.Config(
         node=model.Node(name="pi-1", interface="eth0", vip_weight=7, workers=2),
         cluster="lab",
@@ -150,7 +152,7 @@ def test_a_file_is_read_into_the_model(load: Load, folder: Path) -> None:
             password="pass word",
             embedded=model.Listen(address="::", port=1883),
         ),
-        election=model.Election(profile="wifi", timing=timing, candidates=("pi-1", "pi-2")),
+        election=model.Election(profile="wifi", timing=TIMING, candidates=("pi-1", "pi-2")),
         admin_socket=str(folder / "admin.sock"),
         pools=(
             model.Pool(
@@ -163,14 +165,14 @@ def test_a_file_is_read_into_the_model(load: Load, folder: Path) -> None:
                 announce=model.Announce.NONE,
             ),
         ),
-        services=(web, dns),
+        services=(WEB, DNS),
         gateways=(
             model.Gateway(
                 name="front", address="192.0.2.241", ports=(80, 8000),
                 wildcard=model.Wildcard.ANY_DEPTH,
             ),
         ),
-        routes=routes,
+        routes=ROUTES,
     )  # fmt: skip
 
 
