@@ -180,12 +180,14 @@ def _listeners(file: File) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _check_embedded(file: File, report: Report) -> None:
-    """Check the broker that listens on every address against the VIPs' ports."""
+    """Check the broker that listens on every address (`::`: IPv4's, too) against the VIPs."""
     embedded = file.mqtt.embedded
     if embedded is None or embedded.address not in EVERYWHERE:
         return
     for path, place in _listeners(file):
-        if path != ("mqtt", "embedded") and place.endswith(f":{embedded.port}"):
+        address, _, port = place.rpartition(":")
+        taken = embedded.address == "::" or ":" not in address
+        if path != ("mqtt", "embedded") and taken and port == str(embedded.port):
             what = f"port {embedded.port} on every address is also {key_path(path)}"
             report.error(("mqtt", "embedded"), what, "another port, or one address")
 

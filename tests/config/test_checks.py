@@ -180,6 +180,13 @@ def test_without_a_secret_only_brokers_on_127_are_allowed_and_a_warning_says_so(
     assert [problem.key for problem in found] == ["mqtt.embedded"]
 
 
+def test_a_broker_on_every_ipv4_address_leaves_ipv6_vips_their_ports(errors: Problems) -> None:
+    for everywhere, clashes in (("0.0.0.0", 0), ("[::]", 1)):
+        text = GOOD.replace(BROKERS, f'{BROKERS}\nembedded = "{everywhere}:80"')
+        text = text.replace('"192.0.2.241"\nlisten', '"2001:db8::f1"\nlisten')
+        assert [problem.key for problem in errors(text)] == ["mqtt.embedded"] * clashes
+
+
 def test_loopback_vips_need_no_pool(load: Load) -> None:
     for address in ("127.0.0.9", "::1"):
         assert load(GOOD.replace('"192.0.2.241"', f'"{address}"')).warnings == ()
