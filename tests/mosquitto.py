@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Self
 
 PROGRAM = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/sbin:/usr/local/sbin")
+LEASH = ["setpriv", "--pdeathsig=KILL", "--"] if shutil.which("setpriv") else []
+"""It must not outlive a killed test run."""
 WHY_NOT = None if PROGRAM else "mosquitto is not installed (apt install mosquitto)"
 
 
@@ -61,7 +63,7 @@ class Mosquitto:
         log.unlink(missing_ok=True)
         assert PROGRAM is not None
         self._process = subprocess.Popen(
-            [*self._prefix, PROGRAM, "-c", str(config)],
+            [*self._prefix, *LEASH, PROGRAM, "-c", str(config)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
