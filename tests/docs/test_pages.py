@@ -1,0 +1,67 @@
+"""Links between the project's pages lead somewhere, and what they say of code exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(p for d in ("docs", "ansible", "firmware-notes") for p in (ROOT / d).rglob("*.md")),
+    ]
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_relative_link_has_a_target(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_rules_of_the_election_are_where_its_page_says() -> None:
+    text = (ROOT / "docs/explanation/election.md").read_text()
+    rules = re.findall(r"^\| (R\d) .*\| (.+?) \|$", text, flags=re.MULTILINE)
+    assert [rule for rule, _ in rules] == [f"R{n}" for n in range(1, 10)]
+    for rule, where in rules:
+        for file in re.findall(r"`(.+?)`", where):
+            source = (ROOT / "piagent" / file).read_text()
+            spans = re.findall(r"R(\d)(?: to R(\d))?", source)
+            named = {n for low, high in spans for n in range(int(low), int(high or low) + 1)}
+            assert int(rule[1]) in named, f"{file} does not speak of {rule}"
+
+
+def test_the_failover_budget_has_the_profiles_of_the_code() -> None:
+    from piagent.config.election import PROFILES
+
+    text = (ROOT / "docs/explanation/failover-budget.md").read_text()
+    head, *rows = (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("|") and "---" not in line
+    )
+    times = {row[0].partition(" ")[0].rstrip(","): row[1:] for row in rows}
+    for column, profile in enumerate(head[1:]):
+        timing = PROFILES[profile]  # type: ignore[index]
+        said = {name: _ms(cells[column]) for name, cells in times.items()}
+        assert said == {
+            "L": timing.lease_ms,
+            "R": timing.renew_ms,
+            "W": timing.wait_ms,
+            "G": timing.guard_ms,
+            "stagger": timing.stagger_ms,
+        }
+
+
+def _ms(text: str) -> int:
+    number, unit = text.split()
+    return round(float(number) * {"s": 1000, "ms": 1}[unit])
+
+
+def test_the_index_lists_every_page() -> None:
+    index = (ROOT / "docs/README.md").read_text()
+    pages = {str(p.relative_to(ROOT / "docs")) for p in (ROOT / "docs").rglob("*.md")}
+    assert pages - {"README.md"} - set(re.findall(r"\]\(([^)]+)\)", index)) == set()
