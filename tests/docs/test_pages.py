@@ -59,9 +59,3 @@ def test_the_failover_budget_has_the_profiles_of_the_code() -> None:
 def _ms(text: str) -> int:
     number, unit = text.split()
     return round(float(number) * {"s": 1000, "ms": 1}[unit])
-
-
-def test_the_index_lists_every_page() -> None:
-    index = (ROOT / "docs/README.md").read_text()
-    pages = {str(p.relative_to(ROOT / "docs")) for p in (ROOT / "docs").rglob("*.md")}
-    assert pages - {"README.md"} - set(re.findall(r"\]\(([^)]+)\)", index)) == set()
