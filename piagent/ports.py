@@ -67,7 +67,7 @@ class Addresses(Protocol):
     """VIPs on this host's interface."""
 
     async def add(self, address: str, valid_ms: int) -> None:
-        """Configure the address, or renew it; the kernel removes it when `valid_ms` has passed."""
+        """Configure the address, or renew it; the kernel removes it in `valid_ms` or earlier."""
         ...
 
     async def remove(self, address: str) -> bool:

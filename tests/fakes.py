@@ -158,7 +158,7 @@ class FakeAddresses:
         self.events.append(("remove", address))
         if self.removable:
             self._until_ns.pop(address, None)
-        return address not in self.present
+        return self.removable and address not in self.present
 
     async def announce(self, address: str) -> None:
         self.events.append(("announce", address))

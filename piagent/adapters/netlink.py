@@ -27,8 +27,6 @@ IFA_PROTO_PIAGENT = 0x70
 """Written on every address of ours (kernel 5.18 and newer), so that leftovers can be told apart."""
 
 _IFA_F_NODAD, _IFA_F_NOPREFIXROUTE = 0x02, 0x200
-_KERNEL_TIMER_FUZZ_MS = 250
-"""The kernel may end a lifetime a quarter of a second early (ADDRCONF_TIMER_FUZZ)."""
 _GONE = {errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENXIO}
 
 _log = logging.getLogger(__name__)
@@ -59,7 +57,11 @@ class KernelAddresses:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rtnetlink")
 
     async def add(self, address: str, valid_ms: int) -> None:
-        """Configure or renew; the kernel removes it `valid_ms` to `valid_ms` + 1.25 s from now.
+        """Configure or renew; the kernel removes it when `valid_ms` are over, or earlier.
+
+        The kernel counts whole seconds, so this rounds down: the address is gone up to a second
+        before `valid_ms` (but never less than about a second from now), so that it does not
+        outlive the lease it stands for. The kernel's timer may add a quarter of a second.
 
         Raises AddressError: no such interface, interface down, not allowed, or the address was
         configured by somebody else.
@@ -96,8 +98,7 @@ class KernelAddresses:
         link = self._link()
         if address not in self._known:
             self._refuse_foreign(link, address)
-        valid_s = max(1, -(-(valid_ms + _KERNEL_TIMER_FUZZ_MS) // 1000))
-        message = _message(link.index, address, valid_s)
+        message = _message(link.index, address, max(1, valid_ms // 1000))
         try:
             self._kernel().change(message, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE)
         except OSError as error:

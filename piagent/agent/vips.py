@@ -15,9 +15,6 @@ from piagent.core.model import Announce, Config
 from piagent.core.plan import is_loopback
 from piagent.ports import Addresses, Clock
 
-_SPARE_MS = 1000
-"""How much longer than the lease an address may last: a renewal a second is enough then."""
-
 
 class Announcer(Protocol):
     """Tells the LAN of an address, at once and again and again."""
@@ -48,7 +45,6 @@ class Vips:
         self._announcer = announcer
         self._serving = serving
         self._announced = announced
-        self._kernel_until: dict[str, int] = {}
 
     async def take(self, vip: str, until_ns: int) -> None:
         """Own the VIP until `until_ns`; raises OSError or AddressError when that cannot be."""
@@ -62,7 +58,7 @@ class Vips:
 
     async def keep(self, vip: str, until_ns: int) -> None:
         """Own the VIP longer; raises as `take` does."""
-        if not is_loopback(vip) and until_ns > self._kernel_until.get(vip, 0):
+        if not is_loopback(vip):
             await self._configure(vip, until_ns)
 
     async def leave(self, vip: str) -> bool:
@@ -71,14 +67,11 @@ class Vips:
             self._serving.disown(vip)
             return True
         self._announcer.stop(vip)
-        self._kernel_until.pop(vip, None)
         return await self._addresses.remove(vip)
 
     async def _configure(self, vip: str, until_ns: int) -> None:
-        now_ns = self._clock.now_ns()
-        valid_ms = max(0, until_ns - now_ns) // 1_000_000 + _SPARE_MS
-        await self._addresses.add(vip, valid_ms)
-        self._kernel_until[vip] = now_ns + valid_ms * 1_000_000
+        left_ns = max(0, until_ns - self._clock.now_ns())
+        await self._addresses.add(vip, left_ns // 1_000_000)
 
 
 def announced(config: Config, vip: str) -> bool:

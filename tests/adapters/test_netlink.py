@@ -71,11 +71,12 @@ def test_an_added_address_is_a_marked_host_address_and_removal_is_confirmed(
 @pytest.mark.parametrize("vip", ["10.9.0.9", "fd09::9"])
 def test_an_address_that_nobody_renews_goes_away_by_itself(host: netns.Host, vip: str) -> None:
     started = time.monotonic()
-    inside(host, lambda addresses: addresses.add(vip, 1500))
+    inside(host, lambda addresses: addresses.add(vip, 2900))
     while vip in configured(host):
         assert time.monotonic() - started < 10
         time.sleep(0.05)
-    assert time.monotonic() - started > 1.4
+    # Whole seconds, rounded down: kept for a while, and never longer than was asked for.
+    assert 1.5 < time.monotonic() - started < 2.9
 
 
 @pytest.mark.parametrize("vip", ["10.9.0.9", "fd09::9"])
