@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COMMANDS: Final[dict[str, str]] = {
+    "demo": "a whole cluster on this machine: agents, a broker, backends and a VIP that moves",
     "run": "the agent: owns VIPs and serves them until SIGTERM",
     "status": "the agent on this host: brokers, VIPs with their owners, services, backends",
     "vip": "list the VIPs with their owners",

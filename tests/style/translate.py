@@ -23,6 +23,7 @@ WARNINGS = {
     "warn.maybe_uninitialized": True,
     "warn.multiple_declarators": True,
     "warn.unreachable": True,
+    "warn.unused": True,
 }
 
 

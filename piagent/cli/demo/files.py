@@ -1,0 +1,52 @@
+"""The TOML files of the demo's nodes: what a user would write for the same cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from piagent.cli.demo.site import Place, Site
+
+BACKEND_HTTP_PORT = 8080
+BACKEND_TCP_PORT = 7000
+BROKER_PORT = 1883
+
+
+def node_file(site: Site, node: Place, secret: Path, socket: Path) -> str:
+    """One node's file. All nodes' files are alike but for [node] and the admin socket."""
+    api, www = site.backends[:2], site.backends[2:]
+    parts = [
+        f'[node]\nname = "{node.name}"\nworkers = 1',
+        f'interface = "{node.interface}"' if node.interface else "",
+        f'\n[cluster]\nname = "demo"\nsecret_file = "{secret}"',
+        f'\n[mqtt]\nbrokers = ["mqtt://{site.broker.address}:{BROKER_PORT}"]',
+        f'\n[admin]\nsocket = "{socket}"',
+        f'\n[[pool]]\nname = "lan"\naddresses = ["{site.pool}"]' if site.pool else "",
+        _service("echo", site.backends, BACKEND_TCP_PORT, site.vip, site.tcp_port),
+        _service("api", api, BACKEND_HTTP_PORT),
+        _service("www", www, BACKEND_HTTP_PORT),
+        f'\n[[gateway]]\nname = "web"\naddress = "{site.vip}"',
+        f"listen = [{{ port = {site.http_port} }}]",
+        _route("api", "api.demo", "/v1", "api"),
+        _route("www", "www.demo", "/", "www"),
+    ]
+    return "\n".join(part for part in parts if part) + "\n"
+
+
+def _service(
+    name: str, backends: tuple[Place, ...], target_port: int, vip: str = "", port: int = 80
+) -> str:
+    lines = [f'\n[[service]]\nname = "{name}"']
+    if vip:
+        lines.append(f'type = "load-balancer"\naddress = "{vip}"')
+    addresses = ", ".join(f'"{place.address}"' for place in backends)
+    lines.append(f"ports = [{{ port = {port}, target_port = {target_port} }}]")
+    lines.append(f"backends = [{addresses}]")
+    lines.append('health = { interval = "1s", timeout = "500ms", rise = 1, fall = 2 }')
+    return "\n".join(lines)
+
+
+def _route(name: str, host: str, prefix: str, service: str) -> str:
+    return (
+        f'\n[[route]]\nname = "{name}"\ngateway = "web"\nhosts = ["{host}"]'
+        f'\npath_prefix = "{prefix}"\nbackends = [{{ service = "{service}" }}]'
+    )
