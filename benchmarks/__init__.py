@@ -1,0 +1,1 @@
+"""piagent beside its peers on this machine, in one run: `make bench`."""

@@ -1,0 +1,79 @@
+"""Processes under measurement: started, waited for, their CPU time and memory read, ended."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+WAIT_S = 15.0
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def wait_for_port(address: str, port: int, process: subprocess.Popen[bytes]) -> None:
+    """Return when somebody accepts there; RuntimeError when the process ended or time is up."""
+    end = time.monotonic() + WAIT_S
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            break
+        with contextlib.suppress(OSError), socket.create_connection((address, port), 0.2):
+            return
+        time.sleep(0.05)
+    raise RuntimeError(f"{process.args!r} does not listen on {address}:{port}")
+
+
+def pinned(cpu: int, *argv: str) -> list[str]:
+    """The command line that runs `argv` on one CPU only."""
+    return ["taskset", "-c", str(cpu), *argv]
+
+
+@contextlib.contextmanager
+def running(*argv: str, cpu: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A child pinned to one CPU, killed at the end."""
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            pinned(cpu, *argv), stdin=subprocess.DEVNULL, stdout=out, stderr=out
+        )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def family(pid: int) -> list[int]:
+    """A process and its children."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(int(child) for child in children)]
+
+
+def cpu_ns(pid: int) -> int:
+    """Nanoseconds on a CPU so far, all threads of the process and of its children (schedstat)."""
+    return sum(
+        int(stat.read_text().split()[0])
+        for member in family(pid)
+        for stat in Path(f"/proc/{member}/task").glob("*/schedstat")
+    )
+
+
+def rss_kib(pid: int) -> int:
+    """Resident memory of one process, KiB."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    raise RuntimeError(f"no VmRSS for {pid}")
