@@ -2,6 +2,18 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 
+cdef extern from *:
+    """
+    #ifdef FP_DEBUG
+    #include <string.h>
+    #define fp_spoil(object, size) memset((object), 0xdb, (size))
+    #else
+    #define fp_spoil(object, size) ((void)0)
+    #endif
+    """
+    # In debug builds: make the use of an object that was given back show.
+    void fp_spoil(void *memory, size_t size) noexcept nogil
+
 
 cdef struct slab_t:
     uint8_t *memory             # owned; mapped lazily by the kernel
@@ -34,6 +46,7 @@ cdef inline void *slab_get(slab_t *self) noexcept nogil:
 
 cdef inline void slab_put(slab_t *self, void *taken) noexcept nogil:
     """Give back what slab_get returned."""
+    fp_spoil(taken, self.object_size)
     (<void **>taken)[0] = self.free_first
     self.free_first = taken
     self.n_used -= 1

@@ -71,21 +71,28 @@ cdef void _forward(
     loop_watch(loop, target, EPOLLOUT)
 
 
-cdef bint _finish(relay_t *relay, endpoint_t *target) noexcept nogil:
+cdef bint _finish(
+    relay_t *relay, const relay_t *opposite, endpoint_t *target
+) noexcept nogil:
     """Pass on the source's end once nothing waits; whether there is one."""
     if relay.source_failed:
         relay.state = RELAY_FAILED
         return True
     if relay.source_ended:
-        if relay.state == RELAY_OPEN:
-            endpoint_end(target)
+        if relay.state == RELAY_OPEN and opposite.state != RELAY_ENDED:
+            endpoint_end(target)        # else closing the pair says so
         relay.state = RELAY_ENDED
         return True
     return False
 
 
 cdef bint _relay(
-    loop_t *loop, relay_t *relay, endpoint_t *source, endpoint_t *target, uint64_t *counter
+    loop_t *loop,
+    relay_t *relay,
+    const relay_t *opposite,
+    endpoint_t *source,
+    endpoint_t *target,
+    uint64_t *counter,
 ) noexcept nogil:
     """Move what can be moved now in one direction; whether anything came or went."""
     cdef int reads = 0
@@ -98,7 +105,7 @@ cdef bint _relay(
                 if relay.state == RELAY_OPEN:
                     break
                 continue
-        if _finish(relay, target) or not source.ready & READABLE:
+        if _finish(relay, opposite, target) or not source.ready & READABLE:
             break
         if reads == READS_PER_TURN:
             loop_again(loop, source)
@@ -123,11 +130,13 @@ cdef void _run(loop_t *loop, pair_t *pair) noexcept nogil:
     cdef relay_t *outward = &pair.outward
     cdef uint16_t slot = pair.backend_slot
     if _relay(
-        loop, inward, pair.client, pair.backend, &loop.counters.backends[slot].bytes_in
+        loop, inward, outward, pair.client, pair.backend,
+        &loop.counters.backends[slot].bytes_in,
     ):
         pair.moved_ms = loop.now_ms
     if _relay(
-        loop, outward, pair.backend, pair.client, &loop.counters.backends[slot].bytes_out
+        loop, outward, inward, pair.backend, pair.client,
+        &loop.counters.backends[slot].bytes_out,
     ):
         pair.moved_ms = loop.now_ms
     if inward.state == RELAY_FAILED or outward.state == RELAY_FAILED:

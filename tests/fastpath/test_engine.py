@@ -335,6 +335,60 @@ engine.stop()
     assert int(ran.stdout) < 4096
 
 
+IDLE_CONNECTIONS = 800
+IDLE = """
+import os, sys
+import fastpath.engine as fastpath
+port, backend = int(sys.argv[1]), int(sys.argv[2])
+engine = fastpath.Engine(connections=4096)
+engine.start()
+service = fastpath.Service("s", (fastpath.Backend("a", "127.0.0.1", backend, 1, True),))
+listener = fastpath.Listener("127.0.0.1", port, "s", False)
+engine.publish(fastpath.Tables((listener,), (service,), ()))
+def rss():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+for _ in range(2):
+    print(rss(), flush=True)
+    sys.stdin.readline()
+engine.stop()
+"""
+
+
+def test_an_idle_proxied_connection_takes_less_than_1_kib() -> None:
+    needed = 2 * IDLE_CONNECTIONS + 256
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < needed:
+        pytest.skip("the hard limit of descriptors is too low here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), hard))
+    server = Server()
+    port = free_port()
+    with subprocess.Popen(
+        [sys.executable, "-c", IDLE, str(port), str(server.port)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        before = int(process.stdout.readline())
+        clients = []
+        for _ in range(IDLE_CONNECTIONS):
+            client = connect(port)
+            client.sendall(b"x" * 100)
+            assert read_exactly(client, 100) == b"x" * 100
+            clients.append(client)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        after = int(process.stdout.readline())
+        for client in clients:
+            client.close()
+        process.stdin.write("\n")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert after - before < IDLE_CONNECTIONS
+
+
 def test_drain_takes_what_has_connected_and_no_more() -> None:
     port = free_port()
     with running() as engine:
