@@ -43,6 +43,6 @@ bench: build .venv/dev.stamp  ## beside nginx and HAProxy, alternating runs
 	@$(PY) -m benchmarks $(ARGS)
 
 clean:  ## everything that was built or installed here
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find fastpath -name '*.so' -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
