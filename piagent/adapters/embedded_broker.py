@@ -13,10 +13,8 @@ import secrets
 import shutil
 import socket
 import sys
-import tempfile
 from collections.abc import Mapping
 from ipaddress import ip_address
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -50,7 +48,8 @@ class EmbeddedBroker:
         """`users`: name -> password of who may connect; none at all: everybody may."""
         self._listen = listen
         self._users = dict(users or {})
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._files: list[int] = []
+        """Descriptors of the files in memory that the child reads."""
         self._command: list[str] = []
         self._process: asyncio.subprocess.Process | None = None
         self._last_lines: list[str] = []
@@ -71,8 +70,8 @@ class EmbeddedBroker:
     async def start(self) -> None:
         """Returns when the port answers; BrokerError when there is no broker, or no such port."""
         _refuse_used_port(self._listen)
-        self._command = self._prepared_command()
         try:
+            self._command = self._prepared_command()
             process = await self._spawn()
             await self._until_it_answers(process)
         except BaseException:
@@ -94,19 +93,20 @@ class EmbeddedBroker:
             except TimeoutError:
                 process.kill()
                 await process.wait()
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
+        while self._files:
+            os.close(self._files.pop())
 
     def _prepared_command(self) -> list[str]:
         program = shutil.which(
             "mosquitto", path=f"{os.environ.get('PATH', os.defpath)}:{_SYSTEM_PATHS}"
         )
         if program is not None:
-            self._folder = tempfile.TemporaryDirectory(prefix="piagent-broker-")
             owner = _unprivileged_user()
-            config = _write_config(Path(self._folder.name), self._listen, self._users, owner)
-            return [*_leash(owner), program, "-c", str(config)]
+            passwords = self._in_memory(_passwords(self._users)) if self._users else None
+            lines = _config(self._listen, passwords)
+            if owner is None and os.geteuid() == 0:
+                lines += ["user root"]  # no account to drop to; say so rather than fail
+            return [*_leash(owner), program, "-c", self._in_memory(lines)]
         if importlib.util.find_spec("amqtt") is None:
             raise BrokerError(
                 "no broker to run for [mqtt] embedded: 'apt install mosquitto'"
@@ -124,6 +124,13 @@ class EmbeddedBroker:
         address, port = self._listen.address, str(self._listen.port)
         return [*_leash(None), sys.executable, "-m", f"{__package__}.amqtt_child", address, port]
 
+    def _in_memory(self, lines: list[str]) -> str:
+        """The path of a file that only the child can open, and that nobody has to remove."""
+        descriptor = os.memfd_create("piagent-broker")
+        self._files.append(descriptor)
+        os.write(descriptor, "".join(f"{line}\n" for line in lines).encode())
+        return f"/proc/self/fd/{descriptor}"
+
     async def _spawn(self) -> asyncio.subprocess.Process:
         self._last_lines.clear()
         self._process = process = await asyncio.create_subprocess_exec(
@@ -131,6 +138,7 @@ class EmbeddedBroker:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
+            pass_fds=self._files,
         )
         # The task ends with the pipe, that is with the process.
         self._reader = asyncio.create_task(self._relay(process), name="broker log")
@@ -218,13 +226,15 @@ def _leash(owner: pwd.struct_passwd | None) -> list[str]:
     return [setpriv, *drop, "--pdeathsig=KILL", "--"]
 
 
-def _write_config(
-    folder: Path, listen: Listen, users: Mapping[str, str], owner: pwd.struct_passwd | None
-) -> Path:
+def _config(listen: Listen, passwords: str | None) -> list[str]:
     """mosquitto.conf(5); nothing in it is a name or text from anybody's file."""
-    config, passwords = folder / "mosquitto.conf", folder / "passwords"
-    lines = [
+    if passwords is None:
+        access = ["allow_anonymous true"]
+    else:
+        access = ["allow_anonymous false", f"password_file {passwords}"]
+    return [
         f"listener {int(listen.port)} {ip_address(listen.address)}",
+        *access,
         "persistence false",
         "set_tcp_nodelay true",
         # The defaults drop messages to a slow subscriber without a word (election.md 7).
@@ -237,18 +247,10 @@ def _write_config(
         "log_type warning",
         "connection_messages false",
     ]
-    if users:
-        passwords.write_text("".join(_password_line(n, p) for n, p in sorted(users.items())))
-        lines += ["allow_anonymous false", f"password_file {passwords}"]
-    else:
-        lines += ["allow_anonymous true"]
-    if owner is None and os.geteuid() == 0:
-        lines += ["user root"]  # no account to drop to; say so rather than fail
-    config.write_text("\n".join([*lines, ""]))
-    if owner is not None:
-        for path in (folder, *folder.iterdir()):
-            os.chown(path, owner.pw_uid, owner.pw_gid)
-    return config
+
+
+def _passwords(users: Mapping[str, str]) -> list[str]:
+    return [_password_line(name, password) for name, password in sorted(users.items())]
 
 
 def _password_line(name: str, password: str) -> str:
@@ -260,4 +262,4 @@ def _password_line(name: str, password: str) -> str:
     salt = secrets.token_bytes(12)
     digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, _PASSWORD_ROUNDS)
     encoded = [base64.b64encode(part).decode() for part in (salt, digest)]
-    return f"{name}:$7${_PASSWORD_ROUNDS}${encoded[0]}${encoded[1]}\n"
+    return f"{name}:$7${_PASSWORD_ROUNDS}${encoded[0]}${encoded[1]}"

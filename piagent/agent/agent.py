@@ -173,10 +173,8 @@ class Agent:
         timeout_s = config.election.timing.lease_ms / 1000 + 1
         if not await self._election.resign(config.vips(), timeout_s):
             log.error("stopping: not every VIP could be released in %.1f s", timeout_s)
-        plan = self._serving.plan
-        reachable = plan is not None and any(is_loopback(at.address) for at in plan.listeners)
-        # Connections to an address that has gone are dead: nothing of them will come any more.
-        await self._drain(DRAIN_MS if reachable else 0)
+        # Connections to an address that has gone are dead: nothing more will come of them.
+        await self._drain(DRAIN_MS if any(map(is_loopback, config.vips())) else 0)
 
     async def _drain(self, timeout_ms: int) -> None:
         drain = asyncio.ensure_future(self._edge.plane.drain(timeout_ms))

@@ -104,8 +104,9 @@ class Election:
         """Until cancelled."""
         while True:
             await self._sleep()
-            # After a pause (SIGSTOP, suspend) this comes before anything that was waiting.
-            await self._step(lease.Tick(time.time_ns() // 1_000_000))
+            # After a pause (SIGSTOP, suspend) any step looks at the deadlines before its event.
+            if not self._own and not self._heard:
+                await self._step(lease.Tick(_now_ms()))
             while self._own:
                 await self._step_own(self._own.popleft())
             while self._heard:

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
@@ -112,11 +111,9 @@ def test_a_name_cannot_smuggle_lines_into_its_files(name: str) -> None:
     asyncio.run(work())
 
 
-def test_an_address_that_is_none_never_reaches_a_configuration(tmp_path: Path) -> None:
+def test_an_address_that_is_none_never_reaches_a_configuration() -> None:
     with pytest.raises(ValueError, match="does not appear to be"):
-        embedded_broker._write_config(
-            tmp_path, Listen(address="0.0.0.0\nallow_anonymous true", port=1), {}, None
-        )
+        embedded_broker._config(Listen(address="0.0.0.0\nallow_anonymous true", port=1), None)
 
 
 @needs_mosquitto

@@ -23,7 +23,7 @@ from piagent.admin.status import (
 
 
 def status() -> Status:
-    """As of a good minute ago, so that the words for it do not change while a test runs."""
+    """As of over a minute ago: the words for it do not change while a test runs."""
     then_ms = int(time.time() * 1000) - 90_000
     return Status(
         node="pi-1",

@@ -23,7 +23,6 @@ WARNINGS = {
     "warn.maybe_uninitialized": True,
     "warn.multiple_declarators": True,
     "warn.unreachable": True,
-    "warn.unused": True,
 }
 
 

@@ -1,0 +1,288 @@
+"""`piagent run` as real processes on loopback: a real Mosquitto, real engine, no privileges."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from piagent.admin.client import AskError, ask
+from piagent.admin.status import Status, VipStatus
+from tests.mosquitto import WHY_NOT, Mosquitto, free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = [
+    pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT)),
+    pytest.mark.skipif(
+        not list((ROOT / "fastpath").glob("engine.*.so")), reason="the engine is not built"
+    ),
+]
+
+
+def until(condition: Callable[[], bool], what: Callable[[], str], timeout_s: float = 30) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, f"not within {timeout_s} s: {what()}"
+        time.sleep(0.02)
+
+
+class Node:
+    """One agent process with its file."""
+
+    def __init__(self, folder: Path, name: str, text: str) -> None:
+        self.name = name
+        self.file = folder / f"{name}.toml"
+        self.socket = str(folder / f"{name}.sock")
+        self.log = folder / f"{name}.log"
+        self.file.write_text(text)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, environment: dict[str, str] | None = None) -> Node:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "piagent.cli", "run", "-c", str(self.file)],
+                cwd=ROOT,
+                stderr=log,
+                env={**os.environ, **(environment or {})},
+            )
+        return self
+
+    def send(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        assert self.process is not None
+        return self.process.wait(30)
+
+    def end(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def status(self) -> Status | None:
+        try:
+            return ask(self.socket, "/api/v1/status", Status)
+        except AskError:
+            return None
+
+    def vip(self) -> VipStatus | None:
+        status = self.status()
+        return status.vips[0] if status and status.vips else None
+
+    def owns(self) -> bool:
+        vip = self.vip()
+        return vip is not None and vip.state == "owner"
+
+    def await_output(self, text: str) -> None:
+        until(lambda: text in self.output(), lambda: f"{text!r} in {self.output()}")
+
+
+class Setting:
+    """A broker, a backend that answers with its name, and nodes of one cluster."""
+
+    def __init__(self, folder: Path, broker: Mosquitto, backend_port: int) -> None:
+        self.folder = folder
+        self.broker = broker
+        self.backend_port = backend_port
+        # A loopback address of this test run alone.
+        self.vip = f"127.{os.getpid() % 200 + 20}.{os.getpid() // 200 % 250}.9"
+        self.port = free_port()
+        self.nodes: list[Node] = []
+        secret = folder / "secret"
+        secret.write_text("a secret for tests, long enough\n")
+        secret.chmod(0o600)
+
+    def node(self, name: str, more: str = "", **changes: str) -> Node:
+        text = f"""\
+[node]
+name = "{name}"
+interface = "lo"
+workers = 1
+[cluster]
+name = "test"
+secret_file = "{changes.get("secret", self.folder / "secret")}"
+[mqtt]
+brokers = ["mqtt://127.0.0.1:{changes.get("broker", self.broker.port)}"]
+[election]
+profile = "fast"
+[admin]
+socket = "{self.folder / name}.sock"
+[[service]]
+name = "echo"
+type = "load-balancer"
+address = "{self.vip}"
+ports = [{{ port = {changes.get("port", self.port)}, target_port = {self.backend_port} }}]
+backends = ["127.0.0.1"]
+health = {{ kind = "tcp", interval = "200ms", timeout = "150ms", rise = 1, fall = 2 }}
+{more}"""
+        made = Node(self.folder, name, text)
+        self.nodes.append(made)
+        return made
+
+    def answer(self) -> bytes:
+        with socket.create_connection((self.vip, self.port), timeout=5) as client:
+            return client.recv(100)
+
+
+@pytest.fixture
+def backend_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    with connection, contextlib.suppress(OSError):
+                        connection.sendall(b"hello")
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+
+
+@pytest.fixture
+def setting(tmp_path: Path, backend_port: int) -> Iterator[Setting]:
+    with Mosquitto() as broker:
+        made = Setting(tmp_path, broker, backend_port)
+        try:
+            yield made
+        finally:
+            for node in made.nodes:
+                node.end()
+
+
+def owner_of(nodes: list[Node]) -> Node:
+    until(
+        lambda: sum(node.owns() for node in nodes) == 1,
+        lambda: "one owner:\n" + "\n".join(node.output() for node in nodes),
+    )
+    return next(node for node in nodes if node.owns())
+
+
+def test_vip_is_served_and_survives_the_kill_and_the_stop_of_its_owner(setting: Setting) -> None:
+    nodes = [setting.node(name).start() for name in ("n1", "n2", "n3")]
+    first = owner_of(nodes)
+    assert setting.answer() == b"hello"
+    first.send(signal.SIGKILL)
+    first.wait()
+    rest = [node for node in nodes if node is not first]
+    second = owner_of(rest)
+    assert setting.answer() == b"hello"
+    second.send(signal.SIGTERM)
+    assert second.wait() == 0
+    (last,) = [node for node in rest if node is not second]
+    assert owner_of([last]) is last
+    assert setting.answer() == b"hello"
+    vip = last.vip()
+    assert vip is not None
+    assert vip.reason == "yielded"
+    assert "reason=stopping" in second.output()
+
+
+def test_start_to_ready_and_notification_of_the_service_manager(setting: Setting) -> None:
+    path = str(setting.folder / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        manager.settimeout(30)
+        node = setting.node("n1").start({"NOTIFY_SOCKET": path})
+        assert manager.recv(1000).startswith(b"READY=1")
+        until(lambda: bool((status := node.status()) and status.ready), node.output)
+        node.send(signal.SIGHUP)
+        assert manager.recv(1000).startswith(b"RELOADING=1")
+        assert manager.recv(1000).startswith(b"READY=1")
+        node.send(signal.SIGTERM)
+        assert manager.recv(1000).startswith(b"STOPPING=1")
+        assert node.wait() == 0
+
+
+def test_unreachable_broker_is_said_once_and_shown(setting: Setting) -> None:
+    node = setting.node("n1", broker=str(free_port())).start()
+    node.await_output("broker b1")
+    time.sleep(1.5)
+    status = node.status()
+    assert status is not None
+    assert not status.ready
+    (broker,) = status.brokers
+    assert not broker.up
+    assert "refused" in broker.reason.lower()
+    assert sum("broker b1" in line for line in node.output().splitlines()) == 1
+    node.send(signal.SIGTERM)
+    assert node.wait() == 0
+
+
+def test_port_in_use_costs_the_loopback_vip_and_nothing_else(setting: Setting) -> None:
+    with socket.create_server((setting.vip, 0)) as taken:
+        node = setting.node("n1", port=str(taken.getsockname()[1])).start()
+        node.await_output("others may own it")
+    assert f"cannot listen on {setting.vip}" in node.output()
+    assert not node.owns()
+    owner_of([node])  # the next try succeeds: the port is free now
+    node.send(signal.SIGINT)
+    assert node.wait() == 0
+
+
+def test_wrong_file_is_exit_code_2_with_every_problem(setting: Setting) -> None:
+    node = setting.node("n1", more="[nonsense]\n[[rout]]\n").start()
+    assert node.wait() == 2
+    assert "nonsense" in node.output()
+    assert "rout" in node.output()
+
+
+def test_second_agent_on_one_socket_is_exit_code_1(setting: Setting) -> None:
+    node = setting.node("n1").start()
+    until(lambda: node.status() is not None, node.output)
+    second = Node(setting.folder, "second", node.file.read_text()).start()
+    setting.nodes.append(second)
+    assert second.wait() == 1
+    assert "another agent is running" in second.output()
+    assert node.status() is not None
+
+
+def test_second_signal_ends_the_drain(setting: Setting) -> None:
+    node = setting.node("n1").start()
+    owner_of([node])
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        moved = node.file.read_text().replace(
+            f"target_port = {setting.backend_port}", f"target_port = {silent.getsockname()[1]}"
+        )
+        node.file.write_text(moved)
+        node.send(signal.SIGHUP)
+        node.await_output("reload: done")
+        with socket.create_connection((setting.vip, setting.port), timeout=5):
+            upstream, _ = silent.accept()
+            node.send(signal.SIGTERM)
+            node.await_output("released")
+            time.sleep(0.5)
+            assert node.process is not None
+            assert node.process.poll() is None, "it waits for the open connection"
+            node.send(signal.SIGTERM)
+            started = time.monotonic()
+            assert node.wait() == 0
+            assert time.monotonic() - started < 8
+            upstream.close()
+
+
+def test_no_secret_reaches_the_log(setting: Setting) -> None:
+    node = setting.node("n1").start()
+    owner_of([node])
+    node.send(signal.SIGHUP)
+    node.await_output("reload: done")
+    node.send(signal.SIGTERM)
+    node.wait()
+    assert "a secret for tests" not in node.output()
