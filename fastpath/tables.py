@@ -120,7 +120,6 @@ def _check_service(service: Service) -> None:
 
 def _check_gateway(gateway: Gateway, services: set[str]) -> None:
     place = f"gateway {gateway.name!r}"
-    _check_unique(f"{place}: route", [route.name for route in gateway.routes])
     for name, value in _times(gateway):
         _check_times(place, **{name: value})
     for route in gateway.routes:
