@@ -99,9 +99,7 @@ class KeyLease:
 
     def ripe(self, now: int) -> bool:
         """A follower may claim now."""
-        return (
-            self.state is State.FOLLOWER and self.wanted and now >= self.claim_at(now)
-        )
+        return self.state is State.FOLLOWER and self.wanted and now >= self.claim_at(now)
 
     def claim_at(self, now: int) -> int:
         """When a follower may claim if nothing more is heard."""
@@ -114,10 +112,7 @@ class KeyLease:
 
     def winnable(self, now: int) -> bool:
         """A claimer can still get a majority."""
-        hopeful = (
-            r.claimed() or r.holds(now) or r.claimable(now)
-            for r in self.registers.values()
-        )
+        hopeful = (r.claimed() or r.holds(now) or r.claimable(now) for r in self.registers.values())
         return sum(hopeful) >= self._quorum
 
     def lost(self, now: int) -> bool:
@@ -204,9 +199,7 @@ class KeyLease:
     def urgent_at(self, broker: str, now: int) -> bool:
         """That cannot wait for the next renewal: a first claim, or the confirm of R3."""
         register = self.registers[broker]
-        return register.confirm_due or (
-            self.state is State.CLAIMING and register.claimable(now)
-        )
+        return register.confirm_due or (self.state is State.CLAIMING and register.claimable(now))
 
     def wakeup(self, now: int) -> int:
         """When time alone may change the state."""
@@ -221,9 +214,7 @@ class KeyLease:
 
     def view(self, now: int) -> KeyView:
         """For status."""
-        other = (
-            self._other if self._other is not None and now < self._other[2] else None
-        )
+        other = self._other if self._other is not None and now < self._other[2] else None
         return KeyView(
             key=self.key,
             state=self.state,
@@ -249,6 +240,4 @@ class KeyLease:
             return Reason.NO_QUORUM
         if any(r.blocked_by(UNREADABLE, now) for r in self.registers.values()):
             return Reason.UNREADABLE_HEARD
-        return (
-            Reason.CLAIM_LOST if self.reason is Reason.CLAIM_LOST else Reason.LISTENING
-        )
+        return Reason.CLAIM_LOST if self.reason is Reason.CLAIM_LOST else Reason.LISTENING

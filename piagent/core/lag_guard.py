@@ -61,9 +61,7 @@ class EchoGuard:
 
     def wakeup(self) -> int:
         """When there is something to check or to send."""
-        return (
-            self._due_at if self._nonce == "" else self._sent_at + self._spans.lag + 1
-        )
+        return self._due_at if self._nonce == "" else self._sent_at + self._spans.lag + 1
 
 
 class LoopGuard:

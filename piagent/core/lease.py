@@ -135,9 +135,7 @@ class LeaseGroup:
 
     def view(self) -> tuple[KeyView, ...]:
         """Where this node stands with each key, as of the last step."""
-        return tuple(
-            le.view(self._now) for le in self._leases.values() if not le.doomed
-        )
+        return tuple(le.view(self._now) for le in self._leases.values() if not le.doomed)
 
     def connected(self) -> tuple[str, ...]:
         """The brokers whose connection is in use."""
@@ -255,9 +253,7 @@ class LeaseGroup:
         if message.sender == self._me:  # R7
             self._hear_own(broker, message)
         elif message.config_hash != self._config_hash:
-            self._hear_unreadable(
-                broker, message.node, Reason.CONFIG_MISMATCH, message.lease_ms
-            )
+            self._hear_misfit(broker, message)
         elif message.broker != broker:
             self._hear_bridged(broker, message)
         else:
@@ -276,17 +272,12 @@ class LeaseGroup:
     def _hear_other(self, broker: str, message: LeaseMessage) -> None:
         if not self._is_new(self._links[broker], message):
             return
-        if (
-            message.node == self._me[0]
-            and self._now > self._born + 2 * self._spans.wait
-        ):
+        if message.node == self._me[0] and self._now > self._born + 2 * self._spans.wait:
             self._alarm(Reason.TWIN, message.node, f"{message.node} lives twice")
         for key, said in message.asserts.items():
             lease = self._leases.get(key)
             if lease is not None:
-                lease.hear_assertion(
-                    broker, message.sender, said, self._now, message.lease_ms
-                )
+                lease.hear_assertion(broker, message.sender, said, self._now, message.lease_ms)
                 self._check_rival(lease, message.sender, said)
         for key, successor in message.yields.items():
             lease = self._leases.get(key)
@@ -301,6 +292,15 @@ class LeaseGroup:
             del link.heard[next(iter(link.heard))]  # the one heard least lately
         link.heard[message.sender] = max(last, message.seq)
         return message.seq > last
+
+    def _hear_misfit(self, broker: str, message: LeaseMessage) -> None:
+        """Authentic, of another configuration: nothing it says is relied on, but two owners end."""
+        reason, lease_ms = Reason.CONFIG_MISMATCH, message.lease_ms
+        self._hear_unreadable(broker, message.node, reason, lease_ms)
+        for key, said in message.asserts.items():
+            lease = self._leases.get(key)
+            if lease is not None:
+                self._check_rival(lease, message.sender, said)
 
     def _check_rival(self, lease: KeyLease, sender: Sender, said: Assertion) -> None:
         """Two owners: an assumption is broken; the one with the lower epoch gives way at once."""
@@ -321,21 +321,15 @@ class LeaseGroup:
             lease = self._leases.get(key)
             if lease is not None:
                 sender = message.sender
-                lease.registers[broker].hear_assertion(
-                    sender, self._now, message.lease_ms
-                )
+                lease.registers[broker].hear_assertion(sender, self._now, message.lease_ms)
 
     def _alarm_bridged(self, broker: str, message: LeaseMessage) -> None:
         detail = f"a message of {message.node} to {message.broker} came from {broker}"
         self._alarm(Reason.BRIDGED, f"{message.broker}>{broker}", detail)
 
-    def _hear_unreadable(
-        self, broker: str, sender: str, reason: Reason, lease_ms: int
-    ) -> None:
+    def _hear_unreadable(self, broker: str, sender: str, reason: Reason, lease_ms: int) -> None:
         """Fail-safe: it counts as a foreign assertion of every key."""
-        self._alarm(
-            reason, sender, f"a lease message of {sender} is not accepted: {reason}"
-        )
+        self._alarm(reason, sender, f"a lease message of {sender} is not accepted: {reason}")
         for lease in self._leases.values():
             lease.hear_unreadable(broker, self._now, lease_ms)
 
@@ -379,9 +373,7 @@ class LeaseGroup:
     def _settle_claim(self, lease: KeyLease) -> None:
         if lease.acting_until() > self._now:
             lease.acquire(self._now)
-            self._out.append(
-                Acquired(lease.key, lease.until, lease.epoch, lease.reason)
-            )
+            self._out.append(Acquired(lease.key, lease.until, lease.epoch, lease.reason))
             self._hurry()
         elif lease.lost(self._now):
             self._lose(lease, self._chance.below(lease.backoff_span()))
@@ -392,9 +384,7 @@ class LeaseGroup:
         elif lease.state is State.CLAIMING:
             self._lose(lease, 0)
 
-    def _release(
-        self, lease: KeyLease, reason: Reason, successor: str | None = None
-    ) -> None:
+    def _release(self, lease: KeyLease, reason: Reason, successor: str | None = None) -> None:
         epoch = lease.epoch
         lease.release(reason, self._now, successor)
         self._out.append(Released(lease.key, reason, successor, epoch))

@@ -6,9 +6,7 @@ import hashlib
 from collections.abc import Collection, Sequence
 
 
-def rank(
-    key: str, node: str, candidates: Sequence[str], known: Collection[str] = ()
-) -> int:
+def rank(key: str, node: str, candidates: Sequence[str], known: Collection[str] = ()) -> int:
     """Tell the node's place among the candidates of the key; 0 claims first.
 
     Candidates named in the file stand in order of preference; who is not among them comes last.

@@ -54,9 +54,7 @@ class Register:
         """When a claim may be sent if nothing more is heard (R1); FOREVER without a connection."""
         if self._quiet_since == FOREVER:
             return FOREVER
-        return max(
-            self._quiet_since + self._spans.wait, *self._blocked_until.values(), NEVER
-        )
+        return max(self._quiet_since + self._spans.wait, *self._blocked_until.values(), NEVER)
 
     def say(self, seq: int, now: int) -> None:
         """An own assertion goes out."""

@@ -42,9 +42,7 @@ class Refused(Struct, frozen=True):
     """How long its sender's leases may be, as far as that could be read; not authentic."""
 
 
-class Presence(
-    Struct, frozen=True, rename={"online": "on", "incarnation": "i", "connection": "k"}
-):
+class Presence(Struct, frozen=True, rename={"online": "on", "incarnation": "i", "connection": "k"}):
     """`s/<node>`, retained, and its last will: a hint for people, never a proof of death."""
 
     online: int
@@ -115,9 +113,7 @@ def decode(secret: bytes, topic: str, payload: bytes) -> LeaseMessage | Refused:
     return message
 
 
-def config_hash(
-    brokers: Sequence[Broker], timing: Timing, candidates: Sequence[str]
-) -> str:
+def config_hash(brokers: Sequence[Broker], timing: Timing, candidates: Sequence[str]) -> str:
     """What every candidate of a group must have in common, in 8 hex digits."""
     parts: list[Any] = [
         [(b.label, b.host, b.port) for b in brokers],

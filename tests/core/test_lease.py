@@ -432,6 +432,12 @@ def test_another_configuration_blocks_and_its_yields_count_for_nothing(bench: Be
     assert bench.taken(Send) == []
 
 
+def test_two_owners_of_different_configurations_end_all_the_same(owner: Bench) -> None:
+    said = {KEY: (WALL_MS * 2, Role.OWNER)}
+    owner.hear("b1", owner.foreign(said, config_hash="else"))
+    assert [released.reason for released in owner.taken(Released)] == [Reason.ANOTHER_OWNER]
+
+
 def test_a_twin_is_a_stranger_and_raises_an_alarm(owner: Bench) -> None:
     owner.run(2 * WAIT)
     said = {KEY: (WALL_MS * 2, Role.OWNER)}
