@@ -196,7 +196,8 @@ class FakeDataPlane:
         self.plans.append(plan)
 
     def stats(self) -> dict[str, Any]:
-        return {"services": {}, "listeners": {}, "rejected": {}, "workers": [], "http": {}}
+        http = {"requests": {}, "durations": {}, "rejected": {}, "uncounted": 0}
+        return {"services": {}, "listeners": {}, "rejected": {}, "workers": [], "http": http}
 
     async def drain(self, timeout_ms: int) -> int:
         self.draining = True

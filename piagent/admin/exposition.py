@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from itertools import accumulate
 
 from msgspec import Struct
 
@@ -57,21 +58,20 @@ class Histogram:
 
     def samples(self, labels: Mapping[str, str] | None = None) -> tuple[Sample, ...]:
         """The lines of this histogram under `labels`."""
-        return histogram_samples(self._bounds, self._counts, self._sum, labels or {})
+        buckets = zip((*self._bounds, math.inf), accumulate(self._counts), strict=True)
+        return histogram_samples(buckets, self._sum, labels or {})
 
 
 def histogram_samples(
-    bounds: Iterable[float], counts: Iterable[int], total: float, labels: Mapping[str, str]
+    buckets: Iterable[tuple[float, int]], total: float, labels: Mapping[str, str]
 ) -> tuple[Sample, ...]:
-    """Cumulative buckets, sum and count of per-bucket `counts` (one more than `bounds`)."""
-    lines: list[Sample] = []
-    below = 0
-    for bound, count in zip((*bounds, math.inf), counts, strict=True):
-        below += count
-        lines.append(Sample({**labels, "le": _number(bound)}, below, "_bucket"))
-    lines.append(Sample(labels, total, "_sum"))
-    lines.append(Sample(labels, below, "_count"))
-    return tuple(lines)
+    """Lines of a histogram of which (upper bound, count up to it) and the sum are known.
+
+    The last bound is infinity.
+    """
+    lines = [Sample({**labels, "le": _number(bound)}, count, "_bucket") for bound, count in buckets]
+    count = lines[-1].value
+    return (*lines, Sample(labels, total, "_sum"), Sample(labels, count, "_count"))
 
 
 def render(families: Iterable[Family]) -> bytes:

@@ -23,7 +23,7 @@ from piagent.agent.serving import Down, Serving
 from piagent.agent.view import View
 from piagent.agent.vips import Announcer, Vips, announced
 from piagent.core.lease import LeaseGroup
-from piagent.core.lease_types import Event, Reason, SetKeys, Want
+from piagent.core.lease_types import MAX_KEYS, Event, Reason, SetKeys, Want
 from piagent.core.model import Config
 from piagent.core.placement import rank
 from piagent.core.plan import is_loopback
@@ -131,6 +131,9 @@ class Agent:
         if fixed:
             log.error("reload: restart needed to change %s", ", ".join(fixed))
             return "restart-needed"
+        if len(config.vips()) > MAX_KEYS:
+            log.error("reload: at most %d VIPs, not %d", MAX_KEYS, len(config.vips()))
+            return "failed"
         try:
             self._serving.reconfigure(config)
         except (OSError, ValueError) as error:

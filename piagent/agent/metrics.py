@@ -5,12 +5,13 @@ docs/reference/metrics.md describes each; a test compares both.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from piagent import __version__
-from piagent.admin.exposition import Family, Histogram, Kind, Sample
+from piagent.admin.exposition import Family, Histogram, Kind, Sample, histogram_samples
 from piagent.admin.status import Status
 
 
@@ -120,4 +121,48 @@ def of_engine(stats: Mapping[str, Any]) -> Iterator[Family]:
         Kind.COUNTER,
         "Connections that were closed without reaching a backend.",
         tuple(Sample({"reason": why}, count) for why, count in stats["rejected"].items()),
+    )
+    yield from _of_http(stats["http"])
+
+
+def _of_http(stats: Mapping[str, Any]) -> Iterator[Family]:
+    """What the gateways answered."""
+    yield Family(
+        "piagent_http_requests_total",
+        Kind.COUNTER,
+        "Responses of requests that took a route.",
+        tuple(
+            Sample({"gateway": gateway, "route": route, "code": str(code), "method": method}, n)
+            for gateway, routes in stats["requests"].items()
+            for route, methods in routes.items()
+            for method, codes in methods.items()
+            for code, n in codes.items()
+        ),
+    )
+    yield Family(
+        "piagent_http_request_duration_seconds",
+        Kind.HISTOGRAM,
+        "How long such requests took, from head to end of the response.",
+        tuple(
+            line
+            for gateway, routes in stats["durations"].items()
+            for route, known in routes.items()
+            for line in histogram_samples(
+                [(math.inf if at_most is None else at_most, n) for at_most, n in known["buckets"]],
+                known["sum"],
+                {"gateway": gateway, "route": route},
+            )
+        ),
+    )
+    yield Family(
+        "piagent_http_rejected_total",
+        Kind.COUNTER,
+        "Requests that the gateway itself refused.",
+        tuple(Sample({"reason": why}, count) for why, count in stats["rejected"].items()),
+    )
+    yield Family(
+        "piagent_http_uncounted_total",
+        Kind.COUNTER,
+        "Responses that piagent_http_requests_total had no room for.",
+        (Sample({}, stats["uncounted"]),),
     )

@@ -216,6 +216,19 @@ async def test_reload_with_a_port_in_use_changes_nothing(
     await one.stop()
 
 
+async def test_reload_with_more_vips_than_fit_into_a_message_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster = Cluster(tmp_path)
+    one = cluster.add("n1").start()
+    await until(one.owns, "n1 owns the VIP")
+    many = tuple(service(f"s{n}", f"10.0.1.{n}", "10.0.0.1") for n in range(101))
+    assert not one.agent.reload(lambda: replace(one.config, services=many))
+    assert "at most 100 VIPs, not 101" in caplog.text
+    assert one.owns()
+    await one.stop()
+
+
 async def test_reload_of_a_bad_file_changes_nothing_and_is_counted(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path)
     one = cluster.add("n1").start()

@@ -1,0 +1,129 @@
+"""VIPs on a host whose kernel is a fake with a clock that moves when told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from piagent.adapters.netlink import AddressError
+from piagent.agent.serving import Serving
+from piagent.agent.vips import Vips, announced
+from piagent.core.model import AddressRange, Announce, Pool
+from tests.agent.nodes import VIP, FakeAnnouncer, config, service
+from tests.fakes import FakeAddresses, FakeClock, FakeDataPlane
+
+LOOPBACK_VIP = "127.0.0.9"
+
+
+class Host:
+    """Vips and everything that it moves."""
+
+    def __init__(self, tmp_path: Path, *, tell: bool = True) -> None:
+        self.clock = FakeClock()
+        self.addresses = FakeAddresses(self.clock)
+        self.announcer = FakeAnnouncer()
+        self.plane = FakeDataPlane()
+        services = (service("web", VIP, "10.0.0.1"), service("lo", LOOPBACK_VIP, "10.0.0.1"))
+        serving = Serving(self.plane, config(tmp_path, services=services))
+        serving.start()
+        self.vips = Vips(self.clock, self.addresses, self.announcer, serving, lambda _: tell)
+
+    def in_ms(self, ms: int) -> int:
+        return self.clock.now_ns() + ms * 1_000_000
+
+    def listening(self) -> set[str]:
+        return {listener.address for listener in self.plane.plans[-1].listeners}
+
+
+async def test_taken_vip_is_configured_before_it_is_announced(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    await host.vips.take(VIP, host.in_ms(800))
+    assert host.addresses.present == {VIP}
+    assert host.announcer.active == {VIP}
+
+
+async def test_vip_of_a_silent_pool_is_not_announced(tmp_path: Path) -> None:
+    host = Host(tmp_path, tell=False)
+    await host.vips.take(VIP, host.in_ms(800))
+    assert host.addresses.present == {VIP}
+    assert host.announcer.active == set()
+
+
+async def test_lease_that_ran_out_meanwhile_is_not_announced(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    await host.vips.take(VIP, host.in_ms(-1))
+    assert host.announcer.active == set()
+
+
+async def test_kernel_outlasts_the_lease_but_not_for_long(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    await host.vips.take(VIP, host.in_ms(800))
+    host.clock.advance_ms(800)
+    assert host.addresses.present == {VIP}
+    host.clock.advance_ms(1001)
+    assert host.addresses.present == set()
+
+
+async def test_address_is_renewed_only_when_the_kernel_would_let_it_go_too_early(
+    tmp_path: Path,
+) -> None:
+    host = Host(tmp_path)
+    await host.vips.take(VIP, host.in_ms(800))
+    for _ in range(50):  # ten seconds of renewals, one each 200 ms
+        host.clock.advance_ms(200)
+        await host.vips.keep(VIP, host.in_ms(800))
+        assert host.addresses.present == {VIP}
+    renewals = [event for event in host.addresses.events if event == ("renew", VIP)]
+    assert len(renewals) == 50 // 6  # 200 ms steps: the sixth goes beyond a second
+
+
+async def test_left_vip_is_silent_and_gone(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    await host.vips.take(VIP, host.in_ms(800))
+    assert await host.vips.leave(VIP)
+    assert host.announcer.active == set()
+    assert host.addresses.present == set()
+
+
+async def test_vip_that_cannot_be_removed_is_not_called_gone(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    await host.vips.take(VIP, host.in_ms(800))
+    host.addresses.removable = False
+    assert not await host.vips.leave(VIP)
+
+
+async def test_loopback_vip_is_owned_by_listening_on_it(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    assert host.listening() == {VIP}
+    await host.vips.take(LOOPBACK_VIP, host.in_ms(800))
+    assert host.listening() == {VIP, LOOPBACK_VIP}
+    await host.vips.keep(LOOPBACK_VIP, host.in_ms(900))
+    assert await host.vips.leave(LOOPBACK_VIP)
+    assert host.listening() == {VIP}
+    assert host.addresses.events == []
+
+
+async def test_failure_of_the_interface_is_the_callers_to_handle(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    host.addresses.failure = AddressError("no such interface")
+    with pytest.raises(AddressError):
+        await host.vips.take(VIP, host.in_ms(800))
+    assert host.announcer.active == set()
+
+
+async def test_pool_says_whether_its_addresses_are_announced(tmp_path: Path) -> None:
+    silent = Pool(
+        name="silent",
+        addresses=(
+            AddressRange(first="10.0.0.5", last="10.0.0.9"),
+            AddressRange(first="fd00::5", last="fd00::9"),
+        ),
+        announce=Announce.NONE,
+    )
+    made = replace(config(tmp_path), pools=(silent,))
+    assert not announced(made, "10.0.0.9")
+    assert announced(made, "10.0.0.10")
+    assert not announced(made, "fd00::7")
+    assert announced(made, "fd00::10")

@@ -1,0 +1,77 @@
+"""docs/reference/metrics.md says of each metric its name, type and labels."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+from piagent.admin.exposition import Family, Histogram
+from piagent.admin.status import BackendStatus, BrokerStatus, ServiceStatus, Status, VipStatus
+from piagent.agent import metrics
+
+PAGE = Path("docs/reference/metrics.md").read_text()
+
+STATUS = Status(
+    node="n",
+    cluster="c",
+    version="0",
+    started=0,
+    ready=True,
+    reason="ready",
+    brokers=(BrokerStatus(name="b1", address="a", up=True, since=0, reason="r"),),
+    vips=(VipStatus(address="v", state="owner", owner="n", epoch=1, since=0, reason="r"),),
+    services=(
+        ServiceStatus(
+            name="s",
+            type="cluster",
+            address=None,
+            ports=(80,),
+            backends=(BackendStatus(address="b", weight=1, up=True, since=0, reason="r"),),
+        ),
+    ),
+)
+
+STATS = {
+    "services": {
+        "s:80": {
+            "b:80": {
+                "connections": 1,
+                "active": 1,
+                "open": 1,
+                "bytes_in": 1,
+                "bytes_out": 1,
+                "connect_failures": 1,
+            }
+        }
+    },
+    "rejected": {"capacity": 1},
+    "http": {
+        "requests": {"g": {"r": {"GET": {200: 1}}}},
+        "durations": {"g": {"r": {"buckets": [(0.1, 1), (None, 1)], "sum": 0.1, "count": 1}}},
+        "rejected": {"path": 1},
+        "uncounted": 0,
+    },
+}
+
+
+def families() -> list[Family]:
+    return [
+        *metrics.of_status(STATUS),
+        *metrics.of_election({("v", "silence"): 1}, {"twin": 1}, Histogram((1.0,))),
+        *metrics.of_reloads(Counter({"done": 1})),
+        *metrics.of_engine(STATS),
+    ]
+
+
+def test_the_page_has_every_metric_with_its_type_and_labels_and_no_other() -> None:
+    rows = re.findall(r"(?m)^\| `(piagent_\w+)` \| (\w+) \|([^|]*)\|", PAGE)
+    said = {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
+    true = {
+        family.name: (
+            family.kind.value,
+            {label for sample in family.samples for label in sample.labels} - {"le"},
+        )
+        for family in families()
+    }
+    assert said == true
