@@ -29,6 +29,7 @@ pytestmark = [
 ]
 
 COLLECTION = Path(__file__).parents[2] / "ansible"
+ANSIBLE = (sys.executable, "-m", "ansible")
 SECRET = "0123456789abcdef-not-a-secret"
 RECAP = re.compile(r"ok=(\d+) +changed=(\d+) +unreachable=(\d+) +failed=(\d+)")
 
@@ -47,13 +48,13 @@ class Controller:
     folder: Path
     root: Path
 
-    def play(self, *options: str, **variables: Any) -> Run:
-        """Run site.yml with the example's variables and those given."""
+    def play(self, *options: str, playbook: str = "playbooks/site.yml", **variables: Any) -> Run:
+        """Run the playbook with the example's variables and those given."""
         command = [
-            sys.executable, "-m", "ansible", "playbook", "-i", str(self.folder / "hosts.json"),
+            *ANSIBLE, "playbook", "-i", str(self.folder / "hosts.json"),
             "-e", f"@{COLLECTION}/inventory/example/group_vars/all.yml",
             "-e", json.dumps({"piagent_cluster_secret": SECRET} | variables),
-            *options, "playbooks/site.yml",
+            *options, playbook,
         ]  # fmt: skip
         done = subprocess.run(
             command, cwd=COLLECTION, env=self.environment(), check=False, timeout=200,
@@ -65,7 +66,11 @@ class Controller:
 
     def environment(self) -> dict[str, str]:
         """Keep everything that Ansible writes out of the user's home."""
-        own = {"HOME": self.folder, "ANSIBLE_HOME": self.folder / "ansible-home"}
+        own = {
+            "HOME": self.folder,
+            "ANSIBLE_HOME": self.folder / "ansible-home",
+            "ANSIBLE_COLLECTIONS_PATH": self.folder / "collections",
+        }
         return os.environ | {name: str(path) for name, path in own.items()}
 
 
@@ -150,10 +155,17 @@ def test_a_dry_run_shows_what_would_change_but_no_secret_and_changes_nothing(
     assert file.read_text() == before
 
 
-def test_a_dry_run_on_a_new_node_goes_through(controller: Controller) -> None:
+def test_the_installed_collection_goes_through_a_dry_run_on_a_new_node(
+    controller: Controller,
+) -> None:
+    subprocess.run(
+        [*ANSIBLE, "galaxy", "collection", "install", "--offline", COLLECTION],
+        check=True, capture_output=True, env=controller.environment(), timeout=60,
+    )  # fmt: skip
     root = controller.folder / "new"
-    run = controller.play("--check", piagent_root=str(root))
+    run = controller.play("--check", playbook="piagent.cluster.site", piagent_root=str(root))
     assert run.code == 0, run.output
+    assert "piagent.cluster.piagent : " in run.output, "it is the installed role that ran"
     assert not root.exists()
 
 
