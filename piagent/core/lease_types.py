@@ -22,6 +22,8 @@ FOREVER = 1 << 62
 
 MAX_KEYS = 100
 """Keys of one group: all of them fit into one message of `wire.MAX_SIZE` bytes."""
+MAX_LEASE_MS = 600_000
+"""No message may make others wait for longer than such a lease."""
 MAX_COUNT = 1 << 53
 """The largest epoch or sequence number: what every JSON reader keeps exact."""
 
@@ -45,6 +47,8 @@ class Spans(Struct, frozen=True):
     @classmethod
     def of(cls, timing: Timing) -> Spans:
         """The same in nanoseconds; ValueError when the values cannot be safe or cannot work."""
+        if not 0 < timing.lease_ms <= MAX_LEASE_MS:
+            raise ValueError(f"lease must be at most {MAX_LEASE_MS} ms, and positive")
         if timing.wait_ms < timing.lease_ms:
             raise ValueError("wait must not be shorter than lease")
         if timing.lease_ms - timing.guard_ms < 3 * timing.renew_ms:
@@ -140,7 +144,7 @@ class Role(StrEnum):
 Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 Incarnation = Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
-LeaseMs = Annotated[int, Meta(ge=1, le=600_000)]
+LeaseMs = Annotated[int, Meta(ge=1, le=MAX_LEASE_MS)]
 
 
 class Assertion(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

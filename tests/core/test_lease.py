@@ -8,6 +8,7 @@ import pytest
 from piagent.core.lease import LeaseGroup
 from piagent.core.lease_types import (
     MAX_KEYS,
+    MAX_LEASE_MS,
     Acquired,
     Alarm,
     CloseConnection,
@@ -506,8 +507,14 @@ def test_renewals_that_nobody_returns_close_the_connection() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"wait_ms": 899}, {"renew_ms": 300}, {"attempt_ms": 820}],
-    ids=["wait below lease", "renewals too seldom", "attempt too long"],
+    [
+        {"wait_ms": 899},
+        {"renew_ms": 300},
+        {"attempt_ms": 820},
+        {"lease_ms": MAX_LEASE_MS + 1, "wait_ms": 2 * MAX_LEASE_MS},
+        {"lease_ms": 0},
+    ],
+    ids=["wait below lease", "renewals too seldom", "attempt too long", "too long", "no lease"],
 )
 def test_timing_that_cannot_be_safe_or_work_is_refused(changes: dict[str, int]) -> None:
     timing: Timing = msgspec.structs.replace(TIMING, **changes)
