@@ -138,6 +138,8 @@ cdef struct snapshot_t:
     uint32_t n_listeners
     uint32_t n_services
     uint32_t n_gateways
+    uint32_t clients_max        # client connections of all workers together
+    uint32_t sockets_max        # of one worker: two for each client, and idle ones to backends
     uint8_t draining            # finish what is under way, keep nothing idle
     listener_t *listener_of_slot[MAX_LISTENERS]     # NULL: not in this snapshot
     service_t *service_of_slot[MAX_SERVICES]

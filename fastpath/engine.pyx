@@ -8,7 +8,7 @@ from libc.string cimport memcpy
 
 from fastpath.abi cimport MAX_WORKERS, PROTOCOL_HTTP, backend_counters_t
 from fastpath.atomics cimport (
-    load_acquire, load_relaxed, load_signed, store_pointer, store_relaxed, store_release,
+    load_acquire, load_relaxed, load_signed, store_pointer, store_release,
 )
 from fastpath.http.state cimport http_t
 from fastpath.http.totals cimport HttpTotals
@@ -23,7 +23,7 @@ import os
 import signal
 import threading
 
-from fastpath.limits import clients_max, raise_descriptor_limit
+from fastpath.limits import limits_now, raise_descriptor_limit
 from fastpath.numbering import Numbering
 from fastpath.snapshot import compile as compile_tables
 from fastpath.sockets import listen, resolve
@@ -83,7 +83,8 @@ cdef class Engine:
             if self.workers[i] == NULL:
                 raise OSError("cannot set aside memory and descriptors for the workers")
             self.n_workers += 1
-        self._swap(compile_tables(self.tables, self.numbering, {}, 0, False, None))
+        limits = limits_now(connections, workers, 0)
+        self._swap(compile_tables(self.tables, self.numbering, {}, limits, 0, False, None))
 
     def __dealloc__(self):
         # While threads run they hold a reference; so none does.
@@ -125,8 +126,10 @@ cdef class Engine:
         numbering = self.numbering.assign(tables, self._is_idle, settled=self._settled())
         listening, opened = self._listen(tables.listeners)
         try:
+            limits = limits_now(self.connections, self.n_workers, len(listening) * self.n_workers)
             snapshot = compile_tables(
-                tables, numbering, listening, self.generation + 1, self.draining, self.current
+                tables, numbering, listening, limits, self.generation + 1, self.draining,
+                self.current,
             )
         except BaseException:
             _close_all(opened)
@@ -135,8 +138,6 @@ cdef class Engine:
         self.numbering = numbering
         self.listening = listening
         self.tables = tables
-        n_sockets = len(listening) * self.n_workers
-        store_relaxed(&self.shared.clients_max, clients_max(self.connections, n_sockets))
         self.generation += 1
         self._swap(snapshot)
         return self.generation

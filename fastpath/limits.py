@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import resource
+from typing import NamedTuple
 
 _OTHERS = 64
 """Descriptors kept for the rest of the agent: broker, admin connections, files, probes."""
 _PER_WORKER = 4
+_PLENTY = 1 << 24
 _PER_CONNECTION = 2
 """One to the client, one to the backend."""
 
@@ -24,10 +26,19 @@ def raise_descriptor_limit(connections: int, workers: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def clients_max(connections: int, listening: int) -> int:
-    """The number of client connections to admit; `listening`: sockets that only listen."""
+class Limits(NamedTuple):
+    """What the workers may use."""
+
+    clients: int
+    """Client connections of all workers together."""
+    sockets_per_worker: int
+    """Two for each of its clients, and idle ones to backends."""
+
+
+def limits_now(connections: int, workers: int, listening: int) -> Limits:
+    """What the descriptors allow; `listening`: sockets that only listen."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
-        return connections
-    left = soft - _OTHERS - listening
-    return max(1, min(connections, left // _PER_CONNECTION))
+        soft = _PLENTY
+    left = max(soft - _OTHERS - listening, _PER_CONNECTION)
+    return Limits(min(connections, left // _PER_CONNECTION), min(left, _PLENTY) // workers)

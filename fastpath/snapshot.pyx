@@ -73,15 +73,18 @@ cdef class Snapshot:
         free(self.c)
 
 
-def compile(tables, numbering, listening, generation, draining, Snapshot previous):
+def compile(tables, numbering, listening, limits, generation, draining, Snapshot previous):
     """Checked tables -> Snapshot.
 
     numbering: fastpath.numbering.Numbering of these tables; listening: (address, port) ->
-    (descriptors, generation it appeared in); previous: the snapshot before, or None.
+    (descriptors, generation it appeared in); limits: fastpath.limits.Limits; previous: the snapshot
+    before, or None.
     """
     cdef Snapshot self = Snapshot.__new__(Snapshot)
     self.c.generation = generation
     self.c.draining = draining
+    self.c.clients_max = limits.clients
+    self.c.sockets_max = limits.sockets_per_worker
     services = _put_services(self, tables.services, numbering, previous)
     gateways = _put_gateways(self, tables.gateways, numbering, services)
     _put_listeners(self, tables.listeners, numbering, listening, services, gateways)

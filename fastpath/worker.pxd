@@ -16,7 +16,6 @@ from fastpath.memory.wheel cimport timeout_t
 cdef struct shared_t:           # what all workers see; owned by the engine
     snapshot_t *snapshot        # store_pointer by the engine, load_pointer by the workers
     uint64_t stop               # store_release, load_acquire
-    uint64_t clients_max        # store_relaxed, load_relaxed
     uint64_t hash_key[2]
     int64_t clients             # add_shared
     protocol_t protocols[PROTOCOL_COUNT]

@@ -7,7 +7,7 @@ from fastpath.abi cimport (
     fp_assert, listener_t,
 )
 from fastpath.atomics cimport (
-    add_shared, count, gauge, load_acquire, load_pointer, load_relaxed, store_release,
+    add_shared, count, gauge, load_acquire, load_pointer, store_release,
 )
 from fastpath.http.gateway cimport http_protocol
 from fastpath.loop cimport (
@@ -52,7 +52,7 @@ cdef void _admit(
     cdef int64_t clients = add_shared(&self.shared.clients, 1)
     count(&loop.counters.accepted[listener.slot], 1)
     gauge(&loop.counters.clients, 1)
-    if <uint64_t>clients <= load_relaxed(&self.shared.clients_max):
+    if clients <= loop.snapshot.clients_max:
         result = self.shared.protocols[listener.protocol].accept(loop, listener, fd, peer)
         if result == FP_OK:
             return

@@ -47,7 +47,7 @@ from fastpath.http.http1 cimport (
     head_t,
     refusal_t,
 )
-from fastpath.http.pool cimport pool_close, pool_review
+from fastpath.http.pool cimport pool_close, pool_limit, pool_review
 from fastpath.http.state cimport (
     CLIENT_ANSWER,
     CLIENT_CONNECTING,
@@ -379,6 +379,7 @@ cdef int http_accept(loop_t *loop, const listener_t *listener, int fd,
     if client.next != NULL:
         client.next.previous = client
     http.clients = client
+    pool_limit(loop)
     endpoint_init(&client.io, on_client, client, fd, READABLE | WRITABLE)
     rest(loop, client)
     run(loop, client)

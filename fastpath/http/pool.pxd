@@ -22,3 +22,7 @@ cdef void pool_close(loop_t *loop, upstream_t *upstream) noexcept nogil
 
 # Close idle ones of backends that are gone, down or elsewhere; all of them with `everything`.
 cdef void pool_review(loop_t *loop, bint everything) noexcept nogil
+
+# Close the longest idle ones until the clients' sockets and the idle ones are within the worker's
+# part of the process's descriptors.
+cdef void pool_limit(loop_t *loop) noexcept nogil

@@ -1,6 +1,6 @@
 """Sockets to backends: opened, kept alive between requests, closed."""
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcmp, memset
 
 from fastpath.abi cimport FP_FULL, FP_OK, backend_t
@@ -38,6 +38,7 @@ cdef void unlink(http_t *http, upstream_t *upstream) noexcept nogil:
     else:
         http.oldest = upstream.newer
     http.n_idle[upstream.slot] -= 1
+    http.n_idle_all -= 1
 
 
 cdef void link(http_t *http, upstream_t *upstream) noexcept nogil:
@@ -54,6 +55,7 @@ cdef void link(http_t *http, upstream_t *upstream) noexcept nogil:
         http.oldest = upstream
     http.newest = upstream
     http.n_idle[upstream.slot] += 1
+    http.n_idle_all += 1
 
 
 cdef upstream_t *pool_take(loop_t *loop, const backend_t *backend, client_t *client) noexcept nogil:
@@ -114,8 +116,16 @@ cdef void pool_park(loop_t *loop, upstream_t *upstream) noexcept nogil:
     upstream.idle_since_ms = loop.now_ms
     link(http, upstream)
     backend_parked(loop, upstream.slot)
+    pool_limit(loop)
     if not timeout_armed(&http.sweep):
         loop_arm(loop, &http.sweep, on_sweep, POOL_IDLE_MS)
+
+
+cdef void pool_limit(loop_t *loop) noexcept nogil:
+    cdef http_t *http = http_of(loop)
+    cdef uint64_t needed = 2 * <uint64_t>loop.counters.clients
+    while http.oldest != NULL and needed + http.n_idle_all > loop.snapshot.sockets_max:
+        pool_close(loop, http.oldest)
 
 
 cdef void pool_close(loop_t *loop, upstream_t *upstream) noexcept nogil:

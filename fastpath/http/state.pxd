@@ -96,6 +96,7 @@ cdef struct http_t:             # the protocol's state in a loop
     upstream_t *newest
     timeout_t sweep             # closes those idle for too long
     event_fn on_upstream        # what sockets to backends call
+    uint32_t n_idle_all         # upstreams in the pool
     uint64_t n_requests         # mixed into the flow's hash: requests spread, not connections
     http_counters_t counters
     request_t request           # scratch: the request being read
