@@ -21,9 +21,9 @@ from piagent.agent.letters import Letters
 from piagent.agent.reload import needs_restart
 from piagent.agent.serving import Down, Serving
 from piagent.agent.view import View
-from piagent.agent.vips import Announcer, Vips, announced
+from piagent.agent.vips import AnnounceOnce, Announcer, Vips, announced
 from piagent.core.lease import LeaseGroup
-from piagent.core.lease_types import MAX_KEYS, Event, Reason, SetKeys, Want
+from piagent.core.lease_types import MAX_KEYS, SetKeys
 from piagent.core.model import Config
 from piagent.core.placement import rank
 from piagent.core.plan import is_loopback
@@ -56,7 +56,7 @@ class Edge(Struct, frozen=True, kw_only=True):
     clock: ports.Clock
     bus: ports.Bus
     addresses: ports.Addresses
-    announcer: Announcer
+    announcer: Callable[[AnnounceOnce], Announcer]
     plane: ports.DataPlane
     prober: ports.Prober
     notifier: Notifier
@@ -81,6 +81,7 @@ class Agent:
             group=group,
             vips=self._vips,
             ranks=lambda online: ranks(self._serving.config, online),
+            wants=lambda: wants(self._serving.config),
         )
         self._health = HealthLoop(edge.prober, self._backends_changed)
         self._health.configure(config)
@@ -101,7 +102,7 @@ class Agent:
         await self._admin.start()
         try:
             self._serving.start()
-            self._election.post(*wants(self._serving.config))
+            self._election.want_what_is_configured()
             return await self._work()
         finally:
             await self._admin.stop()
@@ -112,6 +113,9 @@ class Agent:
 
         `read` gives None, and has said why, when the file cannot be used.
         """
+        if self._stop.is_set():
+            log.warning("reload: not while stopping")
+            return False
         self._edge.notifier.reloading()
         config = read()
         result = "bad-file" if config is None else self._change(config)
@@ -141,7 +145,8 @@ class Agent:
             return "failed"
         self._health.configure(config)
         self._backends_changed(self._health.down())
-        self._election.post(SetKeys(ranks(config, self._election.online())), *wants(config))
+        self._election.post(SetKeys(ranks(config, self._election.online())))
+        self._election.want_what_is_configured()
         return "done"
 
     async def _work(self) -> bool:
@@ -222,8 +227,8 @@ def ranks(config: Config, online: tuple[str, ...]) -> dict[str, int]:
     return {vip: rank(vip, config.node.name, named, online) for vip in config.vips()}
 
 
-def wants(config: Config) -> tuple[Event, ...]:
-    """Which VIPs this node may own: all or none."""
+def wants(config: Config) -> dict[str, bool]:
+    """VIP -> whether this node may own it: all or none."""
     candidates = config.election.candidates
     eligible = config.node.vip_weight > 0 and (not candidates or config.node.name in candidates)
-    return tuple(Want(vip, eligible, Reason.NOT_WANTED) for vip in config.vips())
+    return dict.fromkeys(config.vips(), eligible)

@@ -52,10 +52,12 @@ class Election:
         group: LeaseGroup,
         vips: Vips,
         ranks: Callable[[tuple[str, ...]], Mapping[str, int]],
+        wants: Callable[[], Mapping[str, bool]],
     ) -> None:
         """`letters` reads and writes what goes over the bus.
 
         `ranks`: nodes that are there -> key -> this node's place among those who may claim it.
+        `wants`: key -> whether this node may own it.
         """
         self._clock = clock
         self._bus = bus
@@ -64,6 +66,7 @@ class Election:
         self._group = group
         self._vips = vips
         self._ranks = ranks
+        self._wants = wants
         self._peers = Peers(letters.node)
         self._heard: deque[ports.BusEvent] = deque()
         self._own: deque[lease.Event | _Retry] = deque()
@@ -91,6 +94,10 @@ class Election:
         """Tell the core something of our own."""
         for event in events:
             self._post(event)
+
+    def want_what_is_configured(self) -> None:
+        """At the start and after a reload: which keys this node may own, failed ones included."""
+        self.post(*(lease.Want(key, wanted) for key, wanted in self._wants().items()))
 
     def views(self) -> tuple[lease.KeyView, ...]:
         """Where this node stands with each VIP."""
@@ -259,7 +266,7 @@ class Election:
         return lease.Want(key, False, lease.Reason.ADDRESS_FAILED)
 
     def _want_again(self, key: str) -> None:
-        if not self._stopping:
+        if not self._stopping and self._wants().get(key, False):
             self.post(lease.Want(key, True))
 
     async def _leave(self, effect: lease.Released) -> lease.Event | None:

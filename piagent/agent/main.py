@@ -95,7 +95,7 @@ async def _build(config: Config) -> Agent:
         clock=clock,
         bus=bus,
         addresses=addresses,
-        announcer=Announcer(addresses.announce),
+        announcer=Announcer,
         plane=EngineDataPlane(config.node.workers, config.secret),
         prober=NetworkProber(),
         notifier=systemd.Notifier(),

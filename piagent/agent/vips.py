@@ -6,7 +6,7 @@ nobody renews it. A VIP that is a loopback address exists on every host; owning 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from typing import Protocol
 
@@ -15,9 +15,11 @@ from piagent.core.model import Announce, Config
 from piagent.core.plan import is_loopback
 from piagent.ports import Addresses, Clock
 
+AnnounceOnce = Callable[[str], Awaitable[None]]
+
 
 class Announcer(Protocol):
-    """Tells the LAN of an address, at once and again and again."""
+    """Announces an address by a function that does it once, at once and again and again."""
 
     def start(self, address: str) -> None:
         """Begin, or begin again."""
@@ -35,16 +37,17 @@ class Vips:
         self,
         clock: Clock,
         addresses: Addresses,
-        announcer: Announcer,
+        announcer: Callable[[AnnounceOnce], Announcer],
         serving: Serving,
         announced: Callable[[str], bool],
     ) -> None:
         """`announced`: whether the LAN is told of a VIP (its pool says)."""
         self._clock = clock
         self._addresses = addresses
-        self._announcer = announcer
+        self._announcer = announcer(self._announce)
         self._serving = serving
         self._announced = announced
+        self._until_ns: dict[str, int] = {}
 
     async def take(self, vip: str, until_ns: int) -> None:
         """Own the VIP until `until_ns`; raises OSError or AddressError when that cannot be."""
@@ -52,8 +55,7 @@ class Vips:
             self._serving.own(vip)
             return
         await self._configure(vip, until_ns)
-        # A lease that ran out meanwhile is not announced: the release is on its way.
-        if self._announced(vip) and self._clock.now_ns() < until_ns:
+        if self._announced(vip):
             self._announcer.start(vip)
 
     async def keep(self, vip: str, until_ns: int) -> None:
@@ -67,9 +69,16 @@ class Vips:
             self._serving.disown(vip)
             return True
         self._announcer.stop(vip)
+        self._until_ns.pop(vip, None)
         return await self._addresses.remove(vip)
 
+    async def _announce(self, vip: str) -> None:
+        """Not after the lease, as when this process was stopped for a while: others own it then."""
+        if self._clock.now_ns() < self._until_ns.get(vip, 0):
+            await self._addresses.announce(vip)
+
     async def _configure(self, vip: str, until_ns: int) -> None:
+        self._until_ns[vip] = until_ns
         left_ns = max(0, until_ns - self._clock.now_ns())
         await self._addresses.add(vip, left_ns // 1_000_000)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from piagent.cli.output import Failure
+
 if TYPE_CHECKING:
     import argparse
 
@@ -20,6 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the agent; 0 after an orderly stop, 1 after a failure, 2 when the file is wrong."""
-    from piagent.agent.main import run_agent
-
+    try:
+        from piagent.agent.main import run_agent
+    except ModuleNotFoundError as error:
+        if error.name is None or not error.name.startswith("fastpath"):
+            raise
+        raise Failure("the engine is not built: run `make build` in the project's folder") from None
     return run_agent(args.config, args.log_level)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -92,9 +92,10 @@ class NodeBus(FakeBus):
 
 
 class FakeAnnouncer:
-    """Remembers what is announced."""
+    """Remembers what is announced; `again` does what time would."""
 
-    def __init__(self) -> None:
+    def __init__(self, announce_once: Callable[[str], Awaitable[None]]) -> None:
+        self.announce_once = announce_once
         self.active: set[str] = set()
 
     def start(self, address: str) -> None:
@@ -102,6 +103,10 @@ class FakeAnnouncer:
 
     def stop(self, address: str) -> None:
         self.active.discard(address)
+
+    async def again(self) -> None:
+        for address in self.active:
+            await self.announce_once(address)
 
 
 class FakeNotifier:
@@ -144,7 +149,7 @@ class Bench:
         self.config = made
         self.bus = NodeBus(broker, letters)
         self.addresses = FakeAddresses(clock)
-        self.announcer = FakeAnnouncer()
+        self.announcers: list[FakeAnnouncer] = []
         self.plane = FakeDataPlane()
         self.prober = FakeProber()
         self.notifier = FakeNotifier()
@@ -152,13 +157,22 @@ class Bench:
             clock=clock,
             bus=self.bus,
             addresses=self.addresses,
-            announcer=self.announcer,
+            announcer=self._announcer,
             plane=self.plane,
             prober=self.prober,
             notifier=self.notifier,
         )
         self.agent = Agent(made, edge, group, letters)
         self.task: asyncio.Task[bool] | None = None
+
+    def _announcer(self, announce_once: Callable[[str], Awaitable[None]]) -> FakeAnnouncer:
+        self.announcers.append(FakeAnnouncer(announce_once))
+        return self.announcers[-1]
+
+    @property
+    def announced(self) -> set[str]:
+        """What this node tells the LAN."""
+        return self.announcers[-1].active
 
     def start(self) -> Bench:
         self.task = asyncio.create_task(self.agent.run())

@@ -34,12 +34,12 @@ async def test_lone_agent_takes_its_vip_and_tells_everybody(tmp_path: Path) -> N
     one = cluster.add("n1").start()
     await until(one.owns, "n1 owns the VIP")
     assert one.on_lan == {VIP}
-    assert one.announcer.active == {VIP}
+    assert one.announced == {VIP}
     assert b'"owner":"n1"' in cluster.broker.retained[f"piagent/home/v/{VIP}"]
     assert one.notifier.said == ["ready"]
     assert await one.stop()
     assert one.on_lan == set()
-    assert one.announcer.active == set()
+    assert one.announced == set()
     assert b'"owner":null' in cluster.broker.retained[f"piagent/home/v/{VIP}"]
     assert one.plane.stopped
 
