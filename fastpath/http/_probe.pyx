@@ -6,9 +6,12 @@ from libc.string cimport memcpy, memset
 
 from fastpath.abi cimport HOST_ANY, HOST_EXACT, HOST_WILDCARD, gateway_t, route_t
 from fastpath.http cimport answers, forward, framing, http1, path, request, routes
+from fastpath.http.state cimport client_t
+
 from fastpath.http.answers import REFUSAL_NAMES
 
 BODIES = ("none", "length", "chunked", "until-close")
+CLIENT_SIZE = sizeof(client_t)
 
 
 class Refused(Exception):  # noqa: N818

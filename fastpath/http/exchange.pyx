@@ -499,7 +499,8 @@ cdef int finish(loop_t *loop, client_t *client) noexcept nogil:
     flow_clear(loop, &http_of(loop).stores, flow)
     if not client.is_request_done:
         return STEP_LINGER
-    return STEP_NEXT if client.wants_keep else STEP_CLOSE
+    # Draining may have begun after the head was sent.
+    return STEP_NEXT if client.wants_keep and not loop.snapshot.draining else STEP_CLOSE
 
 
 cdef inline void pool_park_of(loop_t *loop, client_t *client) noexcept nogil:

@@ -316,3 +316,7 @@ def test_our_own_answers_are_whole_messages() -> None:
     assert b"Connection: close" in head
     assert f"Content-Length: {len(body)}".encode() in head
     assert probe.answer("no-route", is_head=True, close=False).endswith(b"\r\n\r\n")
+
+
+def test_an_idle_client_costs_less_than_a_kibibyte() -> None:
+    assert probe.CLIENT_SIZE <= 1024

@@ -364,6 +364,26 @@ def test_draining_closes_idle_connections_and_ends_the_others_with_their_exchang
             connect(port)
 
 
+def test_draining_in_the_middle_of_a_body_closes_after_it() -> None:
+    go = threading.Event()
+
+    def talk(peer: Peer) -> None:
+        while peer.request() is not None:
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+            assert go.wait(20)
+            peer.send(b"world")
+
+    server = scripted(talk)
+    with serving(server.backend("b")) as (engine, port), Client(port) as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        head = client.socket.recv(1000)
+        assert b"Connection" not in head
+        engine.drain()
+        go.set()
+        assert client.rest().endswith(b"world")
+        wait_for(lambda: engine.active() == 0)
+
+
 def test_a_listener_taken_away_leaves_its_connections_their_exchange() -> None:
     web = Web()
     with running() as engine:
