@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ import pytest
 from piagent.admin.client import AskError, ask
 from piagent.admin.status import Status, VipStatus
 from tests.mosquitto import WHY_NOT, Mosquitto, free_port
+from tests.prometheus import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,10 +48,12 @@ class Node:
         self.file.write_text(text)
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, environment: dict[str, str] | None = None) -> Node:
+    def start(
+        self, environment: dict[str, str] | None = None, *, prefix: Sequence[str] = ()
+    ) -> Node:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "piagent.cli", "run", "-c", str(self.file)],
+                [*prefix, sys.executable, "-m", "piagent.cli", "run", "-c", str(self.file)],
                 cwd=ROOT,
                 stderr=log,
                 env={**os.environ, **(environment or {})},
@@ -276,6 +279,64 @@ def test_second_signal_ends_the_drain(setting: Setting) -> None:
             assert node.wait() == 0
             assert time.monotonic() - started < 8
             upstream.close()
+
+
+def test_more_connections_than_descriptors_cost_nobody_but_themselves(setting: Setting) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=500) as silent:
+        setting.backend_port = silent.getsockname()[1]
+        node = setting.node("n1").start(prefix=["prlimit", "--nofile=256"])
+        owner_of([node])
+        with contextlib.ExitStack() as stack:
+            clients = [
+                stack.enter_context(socket.create_connection((setting.vip, setting.port), 10))
+                for _ in range(400)
+            ]
+            until(lambda: sum(map(_is_closed, clients)) >= 200, lambda: "most are turned away")
+            assert not all(map(_is_closed, clients)), "some are served"
+            time.sleep(1.5)  # longer than a lease
+            assert node.owns()
+            metrics = _metrics(node)
+            assert metrics["piagent_rejected_total", "capacity"] >= 200
+        silent.close()
+
+        def served() -> bool:
+            with socket.create_server(("127.0.0.1", setting.backend_port)) as backend:
+                backend.settimeout(0.5)
+                with socket.create_connection((setting.vip, setting.port), 10):
+                    try:
+                        backend.accept()[0].close()
+                    except TimeoutError:
+                        return False
+            return True
+
+        until(served, node.output)
+    node.send(signal.SIGTERM)
+    assert node.wait() == 0
+
+
+def _is_closed(client: socket.socket) -> bool:
+    client.setblocking(False)
+    try:
+        return client.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+
+
+def _metrics(node: Node) -> dict[tuple[str, str], float]:
+    """(name, value of the only label) -> value."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(node.socket)
+        client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    families = parse(answer.partition(b"\r\n\r\n")[2])
+    return {
+        (name, labels[0][1]): value
+        for family in families.values()
+        for (name, labels), value in family.samples.items()
+        if len(labels) == 1
+    }
 
 
 def test_no_secret_reaches_the_log(setting: Setting) -> None:
