@@ -139,6 +139,7 @@ class EmbeddedBroker:
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
             pass_fds=self._files,
+            start_new_session=True,  # a Ctrl-C at our terminal is not for it: it ends after us
         )
         # The task ends with the pipe, that is with the process.
         self._reader = asyncio.create_task(self._relay(process), name="broker log")

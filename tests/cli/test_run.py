@@ -281,6 +281,48 @@ def test_second_signal_ends_the_drain(setting: Setting) -> None:
             upstream.close()
 
 
+def test_majority_of_brokers_is_enough(setting: Setting) -> None:
+    with Mosquitto() as second, Mosquitto() as third:
+        nodes = [setting.node(name) for name in ("n1", "n2")]
+        ports = (setting.broker.port, second.port, third.port)
+        brokers = ", ".join(f'"mqtt://127.0.0.1:{port}"' for port in ports)
+        for node in nodes:
+            text = node.file.read_text()
+            node.file.write_text(text.replace(f'"mqtt://127.0.0.1:{setting.broker.port}"', brokers))
+            node.start()
+        owner = owner_of(nodes)
+        second.kill()
+        time.sleep(2)
+        assert owner.owns()
+        status = owner.status()
+        assert status is not None
+        assert status.ready
+        assert [broker.up for broker in status.brokers] == [True, False, True]
+        third.kill()
+        until(lambda: not owner.owns(), owner.output)
+        assert "reason=lease-ran-out" in owner.output()
+        second.start()
+        third.start()
+        owner_of(nodes)
+
+
+def test_embedded_broker_outlives_the_yield_and_nothing_else(setting: Setting) -> None:
+    port = free_port()
+    node = setting.node("n1", broker=str(port))
+    text = node.file.read_text()
+    node.file.write_text(text.replace("[election]", f'embedded = "127.0.0.1:{port}"\n[election]'))
+    node.start()
+    other = setting.node("n2", broker=str(port)).start()
+    owner_of([node, other])
+    for stopped in (other, node):
+        assert stopped.process is not None
+        stopped.send(signal.SIGINT)
+        assert stopped.wait() == 0
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), 5)
+    assert "ERROR" not in node.output()
+
+
 def test_more_connections_than_descriptors_cost_nobody_but_themselves(setting: Setting) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=500) as silent:
         setting.backend_port = silent.getsockname()[1]
