@@ -275,7 +275,8 @@ cdef int scan_name(head_t *self, const uint8_t *data, uint16_t end) noexcept nog
 
 cdef inline uint16_t skip_text(const uint8_t *data, uint16_t pos, uint16_t end) noexcept nogil:
     """Skip eight bytes at a time while they hold no control character; a tab counts as one here."""
-    cdef uint64_t word, delete
+    cdef uint64_t word = 0
+    cdef uint64_t delete
     while pos + 8 <= end:
         memcpy(&word, data + pos, 8)
         delete = word ^ EACH * 0x7F
