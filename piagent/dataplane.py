@@ -10,7 +10,8 @@ from typing import Any
 
 from fastpath import engine
 from piagent.core.model import Wildcard
-from piagent.core.plan import Plan, PlannedGateway, PlannedService
+from piagent.core.plan import Plan, PlannedService
+from piagent.core.routing import PlannedGateway
 
 DRAIN_POLL_S = 0.05
 

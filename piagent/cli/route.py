@@ -11,8 +11,7 @@ from piagent.cli.output import WRONG_INPUT, Failure, columns, print_json
 
 if TYPE_CHECKING:
     from piagent.core.model import Config
-    from piagent.core.plan import PlannedGateway, PlannedRoute
-    from piagent.core.routing import Explanation, Shadow
+    from piagent.core.routing import Explanation, PlannedGateway, PlannedRoute, Shadow
 
 URL: Final = re.compile(
     r"(?P<scheme>[A-Za-z][\w.+-]*://)?(?P<host>[^/?#]*)(?P<target>[^#]*)(?:#.*)?", re.DOTALL

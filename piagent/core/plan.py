@@ -11,9 +11,8 @@ from piagent.core.model import (
     Route,
     Service,
     ServicePort,
-    Wildcard,
 )
-from piagent.core.routing import ordered, prefix_of
+from piagent.core.routing import PlannedGateway, PlannedRoute, ordered, prefix_of
 
 
 class PlannedBackend(Struct, frozen=True):
@@ -33,28 +32,6 @@ class PlannedService(Struct, frozen=True):
     name: str
     """`service:port`, with the port's number."""
     backends: tuple[PlannedBackend, ...]
-
-
-class PlannedRoute(Struct, frozen=True):
-    """One entry of a gateway's match table; entries are in order of precedence."""
-
-    name: str
-    host: str
-    """"" any host, "a.b" exact, "*.b" wildcard; lower case."""
-    path: str
-    exact: bool
-    service: str
-    """A PlannedService's name; "": no backend, answered with 500."""
-    request_timeout_ms: int
-    backend_timeout_ms: int
-
-
-class PlannedGateway(Struct, frozen=True):
-    """The HTTP router behind some listeners."""
-
-    name: str
-    wildcard: Wildcard
-    routes: tuple[PlannedRoute, ...]
 
 
 class PlannedListener(Struct, frozen=True):

@@ -31,8 +31,6 @@ from piagent.core.model import PathKind, Route, Wildcard
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from piagent.core.plan import PlannedGateway, PlannedRoute
-
 UNRESERVED: Final = frozenset((string.ascii_letters + string.digits + "-._~").encode())
 """RFC 3986, section 2.3: means the same with and without percent-encoding."""
 KEPT: Final = UNRESERVED | frozenset(b"/:@!$&'()*+,;=")
@@ -44,6 +42,28 @@ _HOST: Final = re.compile(
 )
 HOST_LENGTH_MAX: Final = 255
 PORT_MAX: Final = 65535
+
+
+class PlannedRoute(Struct, frozen=True):
+    """One entry of a gateway's match table; entries are in order of precedence."""
+
+    name: str
+    host: str
+    """"" any host, "a.b" exact, "*.b" wildcard; lower case."""
+    path: str
+    exact: bool
+    service: str
+    """A PlannedService's name; "": no backend, answered with 500."""
+    request_timeout_ms: int
+    backend_timeout_ms: int
+
+
+class PlannedGateway(Struct, frozen=True):
+    """The HTTP router behind some listeners."""
+
+    name: str
+    wildcard: Wildcard
+    routes: tuple[PlannedRoute, ...]
 
 
 class RequestProblem(StrEnum):

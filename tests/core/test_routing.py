@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from piagent.core.model import PathKind, Route, Wildcard
-from piagent.core.plan import PlannedGateway, PlannedRoute
 from piagent.core.routing import (
     BadRequestError,
     Criterion,
+    PlannedGateway,
+    PlannedRoute,
     RequestProblem,
     Shadow,
     canonical_host,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from piagent.core import routing
 from piagent.core.model import PathKind, Route, Wildcard
-from piagent.core.plan import PlannedGateway, PlannedRoute
+from piagent.core.routing import PlannedGateway, PlannedRoute
 
 probe = pytest.importorskip("fastpath.http._probe", reason="built without PIAGENT_PROBE=1")
 
