@@ -33,6 +33,7 @@ cdef extern from "<sys/socket.h>" nogil:
     enum: SHUT_WR
     enum: MSG_NOSIGNAL
     enum: MSG_MORE
+    enum: MSG_PEEK
 
     int socket(int domain, int type, int protocol)
     int accept4(int fd, sockaddr *address, socklen_t *size, int flags)

@@ -207,7 +207,7 @@ cdef int connect_next(loop_t *loop, client_t *client) noexcept nogil:
         backend = balance_choose(service, client.hash, &client.tries)
         if backend == NULL:
             break
-        if pool_take(loop, backend, client) != NULL:
+        if pool_take(loop, backend, client, not is_repeatable(client)) != NULL:
             attach(loop, client, True)
             return exchange_drive(loop, client)
         result = connect_to(loop, client, backend, service.connect_timeout_ms)
@@ -240,16 +240,21 @@ cdef int exchange_refused(loop_t *loop, client_t *client) noexcept nogil:
     return connect_next(loop, client)
 
 
+cdef bint is_repeatable(const client_t *client) noexcept nogil:
+    """Whether the request does no harm when it arrives twice (RFC 9110, 9.2.2), and we still have
+    all of it."""
+    return not client.has_body and client.method in (
+        METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_DELETE
+    )
+
+
 cdef bint may_retry(const client_t *client) noexcept nogil:
-    """Whether the request can go to another socket: the pooled one had died, unheard by us, and no
-    backend may have acted on it twice (RFC 9110, 9.2.2)."""
+    """Whether the request can go to another socket: the pooled one had died, unheard by us."""
     if not client.is_pooled or client.is_retried or client.n_interim > 0:
         return False
     if not client.was_sent:
         return True
-    return not client.has_body and client.method in (
-        METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_DELETE
-    )
+    return is_repeatable(client)
 
 
 cdef int upstream_lost(loop_t *loop, client_t *client) noexcept nogil:

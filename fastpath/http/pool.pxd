@@ -8,8 +8,11 @@ cdef enum:
     POOL_IDLE_MAX = 64          # for each backend and worker
     POOL_IDLE_MS = 60000
 
-# An idle socket to the backend, now the client's; NULL: there is none that is alive.
-cdef upstream_t *pool_take(loop_t *loop, const backend_t *backend, client_t *client) noexcept nogil
+# An idle socket to the backend, now the client's; NULL: there is none that is alive. `ask_kernel`:
+# look at the socket itself, not only at what epoll has told so far, for a request that could not be
+# sent a second time.
+cdef upstream_t *pool_take(loop_t *loop, const backend_t *backend, client_t *client,
+                           bint ask_kernel) noexcept nogil
 
 # A new socket on its way to the backend for `client.upstream`: FP_OK, FP_FULL, FP_BAD.
 cdef int pool_connect(loop_t *loop, const backend_t *backend, client_t *client) noexcept nogil

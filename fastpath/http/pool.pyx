@@ -1,6 +1,7 @@
 """Sockets to backends: opened, kept alive between requests, closed."""
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.errno cimport errno
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memset
 
 from fastpath.abi cimport FP_FULL, FP_OK, backend_t
@@ -19,6 +20,7 @@ from fastpath.loop cimport (
 )
 from fastpath.memory.slab cimport slab_get, slab_put
 from fastpath.memory.wheel cimport timeout_armed, timeout_disarm, timeout_t
+from fastpath.sys_linux cimport EAGAIN, MSG_PEEK, recv
 
 
 cdef void unlink(http_t *http, upstream_t *upstream) noexcept nogil:
@@ -58,14 +60,22 @@ cdef void link(http_t *http, upstream_t *upstream) noexcept nogil:
     http.n_idle_all += 1
 
 
-cdef upstream_t *pool_take(loop_t *loop, const backend_t *backend, client_t *client) noexcept nogil:
+cdef bint is_quiet(const upstream_t *upstream) noexcept nogil:
+    """Whether nothing has arrived, not even the end."""
+    cdef uint8_t byte
+    return recv(upstream.io.fd, &byte, 1, MSG_PEEK) < 0 and errno == EAGAIN
+
+
+cdef upstream_t *pool_take(loop_t *loop, const backend_t *backend, client_t *client,
+                           bint ask_kernel) noexcept nogil:
     cdef http_t *http = http_of(loop)
     cdef upstream_t *upstream
     while True:
         upstream = http.idle[backend.slot]
         if upstream == NULL:
             return NULL
-        if upstream.io.ready & (READABLE | PEER_ENDED | FAILED):
+        if (upstream.io.ready & (READABLE | PEER_ENDED | FAILED)
+                or (ask_kernel and not is_quiet(upstream))):
             pool_close(loop, upstream)
             continue
         unlink(http, upstream)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from fastpath.http.answers import REFUSAL_TABLE
 
 probe = pytest.importorskip("fastpath.http._probe", reason="built without PIAGENT_PROBE=1")
 
@@ -320,3 +323,9 @@ def test_our_own_answers_are_whole_messages() -> None:
 
 def test_an_idle_client_costs_less_than_a_kibibyte() -> None:
     assert probe.CLIENT_SIZE <= 1024
+
+
+def test_the_reference_names_every_reason_of_a_refusal_with_its_status() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "http.md").read_text()
+    for name, status, _, _ in REFUSAL_TABLE[1:]:
+        assert f"| `{name}` | {status} |" in page
