@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from fastpath.http.answers import REFUSAL_TABLE
 
 probe = pytest.importorskip("fastpath.http._probe", reason="built without PIAGENT_PROBE=1")
