@@ -62,7 +62,7 @@ cdef void link(http_t *http, upstream_t *upstream) noexcept nogil:
 
 cdef bint is_quiet(const upstream_t *upstream) noexcept nogil:
     """Whether nothing has arrived, not even the end."""
-    cdef uint8_t byte
+    cdef uint8_t byte = 0
     return recv(upstream.io.fd, &byte, 1, MSG_PEEK) < 0 and errno == EAGAIN
 
 
