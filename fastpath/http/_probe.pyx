@@ -7,6 +7,9 @@ from libc.string cimport memcpy, memset
 from fastpath.abi cimport HOST_ANY, HOST_EXACT, HOST_WILDCARD, gateway_t, route_t
 from fastpath.http cimport answers, forward, framing, http1, path, request, routes
 from fastpath.http.state cimport client_t
+from fastpath.sys_linux cimport AF_INET, AF_INET6, htons, sockaddr_any_t
+
+import ipaddress
 
 from fastpath.http.answers import REFUSAL_NAMES
 
@@ -20,6 +23,19 @@ class Refused(Exception):  # noqa: N818
 
 def _refused(int code):
     return Refused(REFUSAL_NAMES[-code], answers.answer_status(<http1.refusal_t>(-code)))
+
+
+cdef object _put_address(sockaddr_any_t *address, str text, int port):
+    packed = ipaddress.ip_address(text).packed
+    memset(address, 0, sizeof(sockaddr_any_t))
+    if len(packed) == 4:
+        address.v4.sin_family = AF_INET
+        address.v4.sin_port = htons(<uint16_t>port)
+        memcpy(&address.v4.sin_addr, <const uint8_t *>packed, 4)
+    else:
+        address.v6.sin6_family = AF_INET6
+        address.v6.sin6_port = htons(<uint16_t>port)
+        memcpy(&address.v6.sin6_addr, <const uint8_t *>packed, 16)
 
 
 cdef class Scan:
@@ -69,16 +85,14 @@ cdef class Scan:
         cdef request.request_t *req = <request.request_t *>calloc(1, sizeof(request.request_t))
         cdef uint8_t *out = <uint8_t *>malloc(forward.FORWARD_SIZE_MAX)
         cdef forward.peer_t who
+        cdef sockaddr_any_t who_address, local
         try:
             code = request.request_read(req, &self.head, self.data)
             if code < 0:
                 raise _refused(code)
-            text = peer.encode()
-            who.is_v6 = ":" in peer
-            who.address_size = len(text)
-            memcpy(who.address, <const uint8_t *>text, len(text))
-            who.port_size = 2
-            memcpy(who.port, b"80", 2)
+            _put_address(&who_address, peer, 54321)
+            _put_address(&local, "2001:db8::80" if ":" in peer else "192.0.2.80", 80)
+            forward.peer_init(&who, &who_address, &local)
             size = forward.forward_request(out, req, &self.head, self.data, &who)
             return (
                 bytes(req.host[:req.host_size]), bytes(req.path[:req.path_size]),

@@ -9,9 +9,11 @@ from libc.stdint cimport uint8_t, uint16_t
 from fastpath.http.framing cimport body_t
 from fastpath.http.http1 cimport HEAD_SIZE_MAX, TARGET_SIZE_MAX, head_t
 from fastpath.http.request cimport request_t
+from fastpath.sys_linux cimport sockaddr_any_t
 
 cdef enum:
     ADDRESS_SIZE_MAX = 46       # text of an IPv6 address
+    AUTHORITY_SIZE_MAX = 56     # with brackets and port
     # The path may grow by escapes, never beyond TARGET_SIZE_MAX; Host comes three times, and the
     # fields that we set have room beside it.
     FORWARD_SIZE_MAX = HEAD_SIZE_MAX + TARGET_SIZE_MAX + 2048
@@ -21,8 +23,9 @@ cdef struct peer_t:
     uint8_t address[ADDRESS_SIZE_MAX]
     uint8_t address_size
     bint is_v6
-    uint8_t port[5]             # the port the client connected to
-    uint8_t port_size
+    uint8_t local[AUTHORITY_SIZE_MAX]   # where it connected to: stands in for a missing Host
+    uint8_t local_size
+    uint8_t port_size           # of the port at the end of `local`
 
 # What happens to the client's connection after a response; decides its Connection field.
 cdef enum ending_t:
@@ -30,6 +33,10 @@ cdef enum ending_t:
     ENDING_KEEP_10              # said to a client that speaks HTTP/1.0
     ENDING_CLOSE
     ENDING_UPGRADE              # 101: the connection is the tunnel's
+
+# Notes who asks and where, once for all requests of a connection.
+cdef void peer_init(peer_t *self, const sockaddr_any_t *peer,
+                    const sockaddr_any_t *local) noexcept nogil
 
 # Writes the head for the backend; its size.
 cdef size_t forward_request(uint8_t *out, const request_t *request, const head_t *head,

@@ -18,6 +18,8 @@ from fastpath.http.http1 cimport (
     is_named,
 )
 
+from fastpath.sys_linux cimport AF_INET, AF_INET6, inet_ntop, ntohs, sockaddr_any_t
+
 
 cdef inline uint8_t *put(uint8_t *out, const void *text, size_t size) noexcept nogil:
     memcpy(out, text, size)
@@ -56,6 +58,43 @@ cdef inline uint8_t *put_field(uint8_t *out, const field_t *field,
     return put_text(out, b"\r\n")
 
 
+cdef uint8_t put_address(uint8_t *out, const sockaddr_any_t *address) noexcept nogil:
+    """Write an IP address; its size."""
+    cdef char *text = <char *>out
+    if address.any.sa_family == AF_INET:
+        inet_ntop(AF_INET, &address.v4.sin_addr, text, ADDRESS_SIZE_MAX)
+    else:
+        inet_ntop(AF_INET6, &address.v6.sin6_addr, text, ADDRESS_SIZE_MAX)
+    return <uint8_t>strlen(text)
+
+
+cdef void peer_init(peer_t *self, const sockaddr_any_t *peer,
+                    const sockaddr_any_t *local) noexcept nogil:
+    cdef uint8_t *end = self.local
+    cdef uint16_t port
+    self.is_v6 = peer.any.sa_family != AF_INET
+    self.address_size = put_address(self.address, peer)
+    if self.is_v6:
+        end = put_text(end, b"[")
+        end += put_address(end, local)
+        end = put_text(end, b"]:")
+        port = ntohs(local.v6.sin6_port)
+    else:
+        end += put_address(end, local)
+        end = put_text(end, b":")
+        port = ntohs(local.v4.sin_port)
+    self.port_size = <uint8_t>put_number(end, port)
+    self.local_size = <uint8_t>(end - self.local) + self.port_size
+
+
+cdef inline uint8_t *put_host(uint8_t *out, const request_t *request, const uint8_t *data,
+                              const peer_t *peer) noexcept nogil:
+    """The host as it was sent; without one (HTTP/1.0) where the client connected to."""
+    if request.host_field.size == 0:
+        return put(out, peer.local, peer.local_size)
+    return put(out, data + request.host_field.at, request.host_field.size)
+
+
 cdef size_t forward_request(uint8_t *out, const request_t *request, const head_t *head,
                             const uint8_t *data, const peer_t *peer) noexcept nogil:
     cdef uint8_t *end = out
@@ -69,7 +108,7 @@ cdef size_t forward_request(uint8_t *out, const request_t *request, const head_t
         end = put(end, request.path, request.path_size)
         end = put(end, data + request.query.at, request.query.size)
     end = put_text(end, b" HTTP/1.1\r\nHost: ")
-    end = put(end, data + request.host_field.at, request.host_field.size)
+    end = put_host(end, request, data, peer)
     end = put_text(end, b"\r\n")
     for i in range(head.fields_count):
         field = &head.fields[i]
@@ -104,14 +143,12 @@ cdef bint has_length(const head_t *head) noexcept nogil:
 cdef uint8_t *put_origin(uint8_t *end, const request_t *request, const uint8_t *data,
                          const peer_t *peer) noexcept nogil:
     """Where the request comes from. What the client said of it is gone: nobody is trusted."""
-    cdef const uint8_t *host = data + request.host_field.at
-    cdef uint16_t host_size = request.host_field.size
     end = put_text(end, b"X-Forwarded-For: ")
     end = put(end, peer.address, peer.address_size)
     end = put_text(end, b"\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: ")
-    end = put(end, host, host_size)
+    end = put_host(end, request, data, peer)
     end = put_text(end, b"\r\nX-Forwarded-Port: ")
-    end = put(end, peer.port, peer.port_size)
+    end = put(end, peer.local + peer.local_size - peer.port_size, peer.port_size)
     end = put_text(end, b"\r\nX-Real-Ip: ")
     end = put(end, peer.address, peer.address_size)
     if peer.is_v6:
@@ -121,11 +158,9 @@ cdef uint8_t *put_origin(uint8_t *end, const request_t *request, const uint8_t *
     else:
         end = put_text(end, b"\r\nForwarded: for=")
         end = put(end, peer.address, peer.address_size)
-    if host_size:
-        end = put_text(end, b";host=\"")
-        end = put(end, host, host_size)
-        end = put_text(end, b"\"")
-    return put_text(end, b";proto=http\r\n")
+    end = put_text(end, b";host=\"")
+    end = put_host(end, request, data, peer)
+    return put_text(end, b"\";proto=http\r\n")
 
 
 cdef size_t forward_response(uint8_t *out, const head_t *head, const uint8_t *data,

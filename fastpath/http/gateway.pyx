@@ -5,7 +5,7 @@ nothing more for it; events and timeouts come in through `run` and `settle`, now
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memset, strlen
+from libc.string cimport memset
 
 from fastpath.abi cimport (
     BUFFER_SIZE,
@@ -34,7 +34,7 @@ from fastpath.http.exchange cimport (
     exchange_start,
 )
 from fastpath.http.flow cimport flow_clear, flow_rewind, flow_room, flow_t, flow_trim
-from fastpath.http.forward cimport ADDRESS_SIZE_MAX, FORWARD_SIZE_MAX, peer_t, put_number
+from fastpath.http.forward cimport FORWARD_SIZE_MAX, peer_init
 from fastpath.http.http1 cimport (
     HEAD_DONE,
     HEAD_REQUEST,
@@ -83,14 +83,7 @@ from fastpath.memory.slab cimport slab_free, slab_get, slab_init, slab_put, slab
 from fastpath.memory.wheel cimport timeout_armed, timeout_disarm, timeout_t
 from fastpath.proxy.balance cimport flow_hash
 from fastpath.proxy.relay cimport pair_start, pair_stop, pair_t
-from fastpath.sys_linux cimport (
-    AF_INET,
-    EPOLLIN,
-    IPPROTO_TCP,
-    inet_ntop,
-    ntohs,
-    sockaddr_any_t,
-)
+from fastpath.sys_linux cimport EPOLLIN, IPPROTO_TCP, sockaddr_any_t
 
 cdef enum:
     REQUESTS_PER_TURN = 32      # pipelined ones of one client before others get their turn
@@ -345,21 +338,6 @@ cdef void on_timeout(loop_t *loop, timeout_t *timeout) noexcept nogil:
 
 # ---- a connection's beginning and end ----
 
-cdef void name_peer(peer_t *self, const sockaddr_any_t *peer,
-                    const sockaddr_any_t *local) noexcept nogil:
-    """Write out who asks and where, once for all requests of a connection."""
-    cdef uint16_t port
-    self.is_v6 = peer.any.sa_family != AF_INET
-    if self.is_v6:
-        inet_ntop(peer.any.sa_family, &peer.v6.sin6_addr, <char *>self.address, ADDRESS_SIZE_MAX)
-        port = ntohs(local.v6.sin6_port)
-    else:
-        inet_ntop(AF_INET, &peer.v4.sin_addr, <char *>self.address, ADDRESS_SIZE_MAX)
-        port = ntohs(local.v4.sin_port)
-    self.address_size = <uint8_t>strlen(<const char *>self.address)
-    self.port_size = <uint8_t>put_number(self.port, port)
-
-
 cdef int http_accept(loop_t *loop, const listener_t *listener, int fd,
                      const sockaddr_any_t *peer) noexcept nogil:
     cdef http_t *http = http_of(loop)
@@ -374,7 +352,7 @@ cdef int http_accept(loop_t *loop, const listener_t *listener, int fd,
     client.keepalive_timeout_ms = gateway.keepalive_timeout_ms
     client.timeout.owner = client
     client.flow = flow_hash(loop.hash_key, peer, &listener.address, IPPROTO_TCP)
-    name_peer(&client.peer, peer, &listener.address)
+    peer_init(&client.peer, peer, &listener.address)
     client.next = http.clients
     if client.next != NULL:
         client.next.previous = client

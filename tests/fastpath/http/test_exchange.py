@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import shutil
 import socket
 import subprocess
 import threading
@@ -29,6 +30,7 @@ def test_connections_are_kept_on_both_sides() -> None:
         assert engine.active() == 1
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
 def test_curl_gets_an_answer() -> None:
     web = Web()
     with serving(web.backend()) as (_, port):

@@ -221,7 +221,10 @@ def test_asterisk_goes_with_options() -> None:
 
 def test_an_old_client_may_do_without_host() -> None:
     assert request("GET / HTTP/1.0")[0] == b""
-    assert sent_on("GET / HTTP/1.0")[:2] == ["GET / HTTP/1.1", "Host: "]
+    got = sent_on("GET / HTTP/1.0")
+    assert got[:2] == ["GET / HTTP/1.1", "Host: 192.0.2.80:80"]
+    assert "X-Forwarded-Host: 192.0.2.80:80" in got
+    assert "Host: [2001:db8::80]:80" in sent_on("GET / HTTP/1.0", peer="2001:db8::1")
 
 
 @pytest.mark.parametrize(
