@@ -3,100 +3,39 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from fastpath.abi cimport (
-    FP_AGAIN,
-    FP_DONE,
-    FP_FULL,
-    FP_OK,
-    backend_t,
-    gateway_t,
-    listener_t,
-    route_t,
-    service_t,
+    FP_AGAIN, FP_DONE, FP_FULL, FP_OK, backend_t, gateway_t, listener_t, route_t, service_t,
     snapshot_listener,
 )
 from fastpath.atomics cimport count
 from fastpath.http.answers cimport answer_status, answer_write
 from fastpath.http.counters cimport count_request
 from fastpath.http.flow cimport (
-    PUMP_CUT,
-    PUMP_DONE,
-    PUMP_MALFORMED,
-    PUMP_STUCK,
-    PUMP_WAIT,
-    flow_clear,
-    flow_decode,
-    flow_flush,
-    flow_pump,
-    flow_rewind,
-    flow_room,
-    flow_t,
-    flow_trim,
-    flow_waits,
-    pump_t,
+    PUMP_CUT, PUMP_DONE, PUMP_MALFORMED, PUMP_STUCK, PUMP_WAIT, flow_clear, flow_decode,
+    flow_flush, flow_pump, flow_rewind, flow_room, flow_t, flow_trim, flow_waits, pump_t,
 )
 from fastpath.http.forward cimport (
-    ENDING_CLOSE,
-    ENDING_KEEP,
-    ENDING_KEEP_10,
-    ENDING_UPGRADE,
-    ending_t,
-    forward_request,
+    ENDING_CLOSE, ENDING_KEEP, ENDING_KEEP_10, ENDING_UPGRADE, ending_t, forward_request,
     forward_response,
 )
 from fastpath.http.framing cimport (
-    BODY_CHUNKED,
-    BODY_NONE,
-    BODY_UNTIL_CLOSE,
-    connection_options,
-    is_only,
-    options_t,
+    BODY_CHUNKED, BODY_NONE, BODY_UNTIL_CLOSE, connection_options, is_only, options_t,
     response_framing,
 )
 from fastpath.http.http1 cimport (
-    FIELD_UPGRADE,
-    HEAD_DONE,
-    HEAD_RESPONSE,
-    METHOD_DELETE,
-    METHOD_GET,
-    METHOD_HEAD,
-    METHOD_OPTIONS,
-    METHOD_PUT,
-    REFUSE_BODY_TIMEOUT,
-    REFUSE_BUSY,
-    REFUSE_CHUNK,
-    REFUSE_CONNECT,
-    REFUSE_NO_BACKEND,
-    REFUSE_NO_ROUTE,
-    REFUSE_TIMEOUT,
-    REFUSE_UNAVAILABLE,
-    REFUSE_UPSTREAM,
-    head_init,
-    head_scan,
-    head_t,
+    FIELD_UPGRADE, HEAD_DONE, HEAD_RESPONSE, METHOD_DELETE, METHOD_GET, METHOD_HEAD,
+    METHOD_OPTIONS, METHOD_PUT, REFUSE_BODY_TIMEOUT, REFUSE_BUSY, REFUSE_CHUNK, REFUSE_CONNECT,
+    REFUSE_NO_BACKEND, REFUSE_NO_ROUTE, REFUSE_TIMEOUT, REFUSE_UNAVAILABLE, REFUSE_UPSTREAM,
+    head_init, head_scan, head_t,
 )
 from fastpath.http.pool cimport pool_close, pool_connect, pool_park, pool_take
 from fastpath.http.request cimport request_read, request_t
 from fastpath.http.routes cimport route_find
 from fastpath.http.state cimport (
-    CLIENT_ANSWER,
-    CLIENT_CONNECTING,
-    CLIENT_EXCHANGE,
-    RESPONSE_BODY,
-    RESPONSE_HEAD,
-    RESPONSE_INTERIM,
-    RESPONSE_UPGRADE,
-    client_t,
-    http_of,
-    http_t,
-    upstream_t,
+    CLIENT_ANSWER, CLIENT_CONNECTING, CLIENT_EXCHANGE, RESPONSE_BODY, RESPONSE_HEAD,
+    RESPONSE_INTERIM, RESPONSE_UPGRADE, client_t, http_of, http_t, upstream_t,
 )
 from fastpath.loop cimport (
-    FAILED,
-    READABLE,
-    backend_connected,
-    backend_refused,
-    endpoint_read,
-    loop_t,
+    FAILED, READABLE, backend_connected, backend_refused, endpoint_read, loop_t,
 )
 from fastpath.memory.slab cimport slab_get, slab_put
 from fastpath.proxy.balance cimport balance_choose

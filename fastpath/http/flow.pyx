@@ -5,23 +5,11 @@ from libc.string cimport memmove
 
 from fastpath.abi cimport BUFFER_SIZE, FP_AGAIN, FP_DONE, FP_RESET, fp_assert
 from fastpath.http.forward cimport forward_trailers
-from fastpath.http.framing cimport (
-    BODY_DONE,
-    BODY_TRAILERS,
-    BODY_UNTIL_CLOSE,
-    body_take,
-)
+from fastpath.http.framing cimport BODY_DONE, BODY_TRAILERS, BODY_UNTIL_CLOSE, body_take
 from fastpath.http.http1 cimport HEAD_DONE, HEAD_TRAILERS, head_init, head_scan
 from fastpath.loop cimport (
-    READABLE,
-    WRITABLE,
-    buffer_get,
-    buffer_put,
-    endpoint_read,
-    endpoint_write,
-    endpoint_writev,
-    loop_again,
-    loop_watch,
+    READABLE, WRITABLE, buffer_get, buffer_put, endpoint_read, endpoint_write, endpoint_writev,
+    loop_again, loop_watch,
 )
 from fastpath.memory.slab cimport slab_get, slab_put
 from fastpath.sys_linux cimport EPOLLIN, EPOLLOUT, iovec

@@ -5,17 +5,8 @@ from libc.string cimport memcpy, strlen
 
 from fastpath.http.framing cimport BODY_CHUNKED, BODY_LENGTH
 from fastpath.http.http1 cimport (
-    FIELD_CONNECTION,
-    FIELD_CONTENT_LENGTH,
-    FIELD_EXPECT,
-    FIELD_HOP,
-    FIELD_OTHER,
-    FIELD_TE,
-    FIELD_TRAILER,
-    FIELD_TRANSFER_ENCODING,
-    FIELD_UPGRADE,
-    field_t,
-    is_named,
+    FIELD_CONNECTION, FIELD_CONTENT_LENGTH, FIELD_EXPECT, FIELD_HOP, FIELD_OTHER, FIELD_TE,
+    FIELD_TRAILER, FIELD_TRANSFER_ENCODING, FIELD_UPGRADE, field_t, is_named,
 )
 
 from fastpath.sys_linux cimport AF_INET, AF_INET6, inet_ntop, ntohs, sockaddr_any_t

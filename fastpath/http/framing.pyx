@@ -4,22 +4,9 @@ from libc.stdint cimport UINT64_MAX, uint8_t, uint16_t, uint64_t
 from libc.string cimport memmove
 
 from fastpath.http.http1 cimport (
-    FIELD_CONNECTION,
-    FIELD_CONTENT_LENGTH,
-    FIELD_HOP,
-    FIELD_OTHER,
-    FIELD_TE,
-    FIELD_TRANSFER_ENCODING,
-    FIELD_UNDERSCORE,
-    HEAD_SIZE_MAX,
-    REFUSE_CHUNK,
-    REFUSE_CODING,
-    REFUSE_FIELD,
-    REFUSE_FRAMING,
-    REFUSE_UPSTREAM,
-    field_t,
-    head_t,
-    is_named,
+    FIELD_CONNECTION, FIELD_CONTENT_LENGTH, FIELD_HOP, FIELD_OTHER, FIELD_TE,
+    FIELD_TRANSFER_ENCODING, FIELD_UNDERSCORE, HEAD_SIZE_MAX, REFUSE_CHUNK, REFUSE_CODING,
+    REFUSE_FIELD, REFUSE_FRAMING, REFUSE_UPSTREAM, field_t, head_t, is_named,
 )
 
 cdef enum chunk_t:

@@ -8,75 +8,28 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from fastpath.abi cimport (
-    BUFFER_SIZE,
-    FP_AGAIN,
-    FP_FULL,
-    FP_OK,
-    PROTOCOL_HTTP,
-    REJECT_CAPACITY,
-    gateway_t,
+    BUFFER_SIZE, FP_AGAIN, FP_FULL, FP_OK, PROTOCOL_HTTP, REJECT_CAPACITY, gateway_t,
     listener_t,
 )
 from fastpath.http.exchange cimport (
-    STEP_CLOSE,
-    STEP_CUT,
-    STEP_LINGER,
-    STEP_NEXT,
-    STEP_TUNNEL,
-    STEP_WAIT,
-    exchange_answer,
-    exchange_answering,
-    exchange_connected,
-    exchange_count,
-    exchange_drive,
-    exchange_expired,
-    exchange_refused,
-    exchange_start,
+    STEP_CLOSE, STEP_CUT, STEP_LINGER, STEP_NEXT, STEP_TUNNEL, STEP_WAIT, exchange_answer,
+    exchange_answering, exchange_connected, exchange_count, exchange_drive, exchange_expired,
+    exchange_refused, exchange_start,
 )
 from fastpath.http.flow cimport flow_clear, flow_rewind, flow_room, flow_t, flow_trim
 from fastpath.http.forward cimport FORWARD_SIZE_MAX, peer_init
 from fastpath.http.http1 cimport (
-    HEAD_DONE,
-    HEAD_REQUEST,
-    METHOD_OTHER,
-    REFUSE_BUSY,
-    REFUSE_HEADER_TIMEOUT,
-    REFUSE_TIMEOUT,
-    head_init,
-    head_scan,
-    head_t,
-    refusal_t,
+    HEAD_DONE, HEAD_REQUEST, METHOD_OTHER, REFUSE_BUSY, REFUSE_HEADER_TIMEOUT, REFUSE_TIMEOUT,
+    head_init, head_scan, head_t, refusal_t,
 )
 from fastpath.http.pool cimport pool_close, pool_limit, pool_review
 from fastpath.http.state cimport (
-    CLIENT_ANSWER,
-    CLIENT_CONNECTING,
-    CLIENT_EXCHANGE,
-    CLIENT_HEAD,
-    CLIENT_IDLE,
-    CLIENT_LINGER,
-    CLIENT_TUNNEL,
-    client_t,
-    http_of,
-    http_t,
-    upstream_t,
+    CLIENT_ANSWER, CLIENT_CONNECTING, CLIENT_EXCHANGE, CLIENT_HEAD, CLIENT_IDLE, CLIENT_LINGER,
+    CLIENT_TUNNEL, client_t, http_of, http_t, upstream_t,
 )
 from fastpath.loop cimport (
-    FAILED,
-    READABLE,
-    TICK_MS,
-    WRITABLE,
-    endpoint_end,
-    endpoint_init,
-    endpoint_read,
-    endpoint_t,
-    loop_again,
-    loop_arm,
-    loop_client_closed,
-    loop_close,
-    loop_reset,
-    loop_t,
-    loop_watch,
+    FAILED, READABLE, TICK_MS, WRITABLE, endpoint_end, endpoint_init, endpoint_read, endpoint_t,
+    loop_again, loop_arm, loop_client_closed, loop_close, loop_reset, loop_t, loop_watch,
     protocol_t,
 )
 from fastpath.memory.slab cimport slab_free, slab_get, slab_init, slab_put, slab_t

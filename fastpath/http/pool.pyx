@@ -7,16 +7,8 @@ from libc.string cimport memcmp, memset
 from fastpath.abi cimport FP_FULL, FP_OK, backend_t
 from fastpath.http.state cimport client_t, http_of, http_t, upstream_t
 from fastpath.loop cimport (
-    FAILED,
-    PEER_ENDED,
-    READABLE,
-    backend_closed,
-    backend_parked,
-    backend_taken,
-    loop_arm,
-    loop_close,
-    loop_connect,
-    loop_t,
+    FAILED, PEER_ENDED, READABLE, backend_closed, backend_parked, backend_taken, loop_arm,
+    loop_close, loop_connect, loop_t,
 )
 from fastpath.memory.slab cimport slab_get, slab_put
 from fastpath.memory.wheel cimport timeout_armed, timeout_disarm, timeout_t

@@ -5,20 +5,9 @@ from libc.string cimport memchr, memcmp
 
 from fastpath.http.framing cimport BODY_NONE, connection_options, is_only, request_framing
 from fastpath.http.http1 cimport (
-    FIELD_HOST,
-    FIELD_UPGRADE,
-    METHOD_CONNECT,
-    METHOD_GET,
-    METHOD_OPTIONS,
-    METHOD_TRACE,
-    REFUSE_HOST,
-    REFUSE_METHOD,
-    REFUSE_PATH,
-    REFUSE_TARGET,
-    REFUSE_TARGET_SIZE,
-    TARGET_SIZE_MAX,
-    field_t,
-    is_named,
+    FIELD_HOST, FIELD_UPGRADE, METHOD_CONNECT, METHOD_GET, METHOD_OPTIONS, METHOD_TRACE,
+    REFUSE_HOST, REFUSE_METHOD, REFUSE_PATH, REFUSE_TARGET, REFUSE_TARGET_SIZE, TARGET_SIZE_MAX,
+    field_t, is_named,
 )
 from fastpath.http.path cimport HOST_SIZE_MAX, host_canonical, path_canonical
 
