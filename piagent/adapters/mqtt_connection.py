@@ -88,6 +88,7 @@ class Connection:
         self._last_acknowledged = 0
         self._leaving = False
         self._said_oversized = False
+        self._watching_writes = False
         self._client = self._made_client()
 
     def _made_client(self) -> _Client:
@@ -99,8 +100,6 @@ class Connection:
         client.will_set(who.presence_topic, who.offline, qos=QOS, retain=True)
         client.on_socket_open = self._on_socket_open
         client.on_socket_close = self._on_socket_close
-        client.on_socket_register_write = self._on_register_write
-        client.on_socket_unregister_write = self._on_unregister_write
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
@@ -150,6 +149,7 @@ class Connection:
         if self._socket.fileno() >= 0:
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
+        self._watching_writes = False
 
     def _end(self, reason: str) -> None:
         if self.ended.done():
@@ -157,7 +157,6 @@ class Connection:
         client = self._client
         client.on_socket_open = client.on_socket_close = None
         client.on_connect = client.on_subscribe = None
-        client.on_socket_register_write = client.on_socket_unregister_write = None
         client.on_message = client.on_publish = client.on_disconnect = None
         self._socket.close()
         self._inbox.clear()
@@ -170,11 +169,22 @@ class Connection:
         info = self._client.publish(topic, payload, qos=QOS, retain=retain)
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             return None
-        self._client.loop_write()
+        self._flush()
         if self._failure is not None:
             self.abort(self._failure)
             return None
         return info.mid
+
+    def _flush(self) -> None:
+        """Write what paho has queued now; only what the socket does not take waits for the loop."""
+        if self._client.want_write():
+            self._client.loop_write()
+        waiting = self._client.want_write() and self._socket.fileno() >= 0
+        if waiting and not self._watching_writes:
+            self._loop.add_writer(self._socket, self._writable)
+        elif self._watching_writes and not waiting:
+            self._loop.remove_writer(self._socket)
+        self._watching_writes = waiting
 
     def _send_connect(self) -> None:
         # The host is for paho's own connecting only, which does not happen.
@@ -186,6 +196,7 @@ class Connection:
             return
         try:
             step()
+            self._flush()
         except Exception as error:  # noqa: BLE001 - paho raises many things for a rogue broker's bytes
             self._failure = f"protocol error: {error!r}"
         if self._granted and not self.subscribed.done():
@@ -213,12 +224,6 @@ class Connection:
 
     def _on_socket_close(self, _client: Any, _userdata: Any, _closing: Any) -> None:
         self._unwatch()
-
-    def _on_register_write(self, _client: Any, _userdata: Any, opened: Any) -> None:
-        self._loop.add_writer(opened, self._writable)
-
-    def _on_unregister_write(self, _client: Any, _userdata: Any, opened: Any) -> None:
-        self._loop.remove_writer(opened)
 
     def _on_connect(
         self, client: Any, _userdata: Any, _flags: Any, reason: Any, _properties: Any
