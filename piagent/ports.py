@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -68,6 +68,10 @@ class Addresses(Protocol):
 
     async def add(self, address: str, valid_ms: int) -> None:
         """Configure the address, or renew it; the kernel removes it in `valid_ms` or earlier."""
+        ...
+
+    async def renew(self, addresses: Collection[str], valid_ms: int) -> None:
+        """The same for addresses that are configured, all of them in one go."""
         ...
 
     async def remove(self, address: str) -> bool:

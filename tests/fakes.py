@@ -7,7 +7,7 @@ FakeAddresses expire, FakeProber answers at once, FakeDataPlane refuses as a who
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from piagent.core.model import Backend, HealthCheck
@@ -153,6 +153,10 @@ class FakeAddresses:
             raise self.failure
         self.events.append(("renew" if address in self.present else "add", address))
         self._until_ns[address] = self._clock.now_ns() + valid_ms * 1_000_000
+
+    async def renew(self, addresses: Collection[str], valid_ms: int) -> None:
+        for address in addresses:
+            await self.add(address, valid_ms)
 
     async def remove(self, address: str) -> bool:
         self.events.append(("remove", address))

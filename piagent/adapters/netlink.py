@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 from typing import Any, TypeVar
 
 from piagent.adapters import arp
 from piagent.adapters.rtnetlink import (
+    NLM_F_ACK,
     NLM_F_CREATE,
     NLM_F_REPLACE,
     RTM_DELADDR,
@@ -20,6 +22,7 @@ from piagent.adapters.rtnetlink import (
     RTM_NEWADDR,
     Link,
     Rtnetlink,
+    encoded,
     ifaddrmsg,
 )
 
@@ -69,6 +72,15 @@ class KernelAddresses:
         if not ip_address(address).is_loopback:
             await self._in_thread(lambda: self._add(address, valid_ms))
 
+    async def renew(self, addresses: Collection[str], valid_ms: int) -> None:
+        """`add` for addresses that are configured already, all of them in one go.
+
+        Raises AddressError when one of them cannot be renewed; others may have been by then.
+        """
+        real = [address for address in addresses if not ip_address(address).is_loopback]
+        if real:
+            await self._in_thread(lambda: self._renew(real, valid_ms))
+
     async def remove(self, address: str) -> bool:
         """Remove the address; True when the kernel's own list confirms that it is not there."""
         if ip_address(address).is_loopback:
@@ -98,12 +110,19 @@ class KernelAddresses:
         link = self._link()
         if address not in self._known:
             self._refuse_foreign(link, address)
-        message = _message(link.index, address, max(1, valid_ms // 1000))
+        self._configure(link.index, address, max(1, valid_ms // 1000))
+        self._known.add(address)
+
+    def _renew(self, addresses: Sequence[str], valid_ms: int) -> None:
+        link = self._link()
+        for address in addresses:
+            self._configure(link.index, address, max(1, valid_ms // 1000))
+
+    def _configure(self, index: int, address: str, valid_s: int) -> None:
         try:
-            self._kernel().change(message, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE)
+            self._kernel().repeat(_request(index, address, valid_s))
         except OSError as error:
             raise AddressError(self._why_not(address, error)) from error
-        self._known.add(address)
 
     def _remove(self, address: str) -> bool:
         self._known.discard(address)
@@ -192,6 +211,13 @@ class KernelAddresses:
         elif error.errno == errno.EACCES and ":" in address:
             cure = f": IPv6 is off, 'sysctl net.ipv6.conf.{self._interface}.disable_ipv6=0'"
         return f"{address} on {self._interface}: {error.strerror}{cure}"
+
+
+@functools.lru_cache(maxsize=256)
+def _request(index: int, address: str, valid_s: int) -> bytearray:
+    """What adds or renews an address: the same again and again, so it is encoded only once."""
+    message = _message(index, address, valid_s)
+    return encoded(message, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE | NLM_F_ACK)
 
 
 def _message(index: int, address: str, valid_s: int | None) -> Any:

@@ -62,6 +62,7 @@ _NLM_F_CAPPED, _NLM_F_ACK_TLVS = 0x100, 0x200
 _NLMSGERR_ATTR_MSG = 1
 _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 270, 10, 11
 _HEADER = struct.Struct("=IHHII")
+_SEQUENCE, _SEQUENCE_OFFSET = struct.Struct("=I"), 8
 _ANSWER_TIMEOUT_S = 5.0
 _BUFFER_SIZE = 64 * 1024
 _DUMP_ATTEMPTS = 5
@@ -127,14 +128,18 @@ class Rtnetlink:
 
     def change(self, message: Any, kind: int, flags: int = 0) -> None:
         """Have the kernel do something, and wait for its acknowledgement."""
-        self._send(message, kind, flags | NLM_F_ACK)
+        self.repeat(encoded(message, kind, flags | NLM_F_ACK))
+
+    def repeat(self, request: bytearray) -> None:
+        """Have the kernel do what `encoded` made of a message with NLM_F_ACK, now or once more."""
+        self._send(request)
         for _ in self._answers():
             pass
 
     def dump(self, message: Any, kind: int) -> list[Any]:
         """Every object of a kind; asked again when it changed while the kernel was listing it."""
         for _ in range(_DUMP_ATTEMPTS):
-            self._send(message, kind, NLM_F_DUMP)
+            self._send(encoded(message, kind, NLM_F_DUMP))
             answers = list(self._answers())
             if not any(flags & NLM_F_DUMP_INTR for flags, _ in answers):
                 return [_decoded(type(message), data) for _, data in answers]
@@ -145,7 +150,7 @@ class Rtnetlink:
         """One interface by its name; ENODEV when there is none."""
         message = linkmsg()
         message["attrs"] = [("IFLA_IFNAME", name)]
-        self._send(message, RTM_GETLINK, NLM_F_ACK)
+        self._send(encoded(message, RTM_GETLINK, NLM_F_ACK))
         found = [_decoded(linkmsg, data) for _, data in self._answers()].pop()
         mac = found.get_attr("IFLA_ADDRESS") or ""
         return Link(
@@ -155,15 +160,10 @@ class Rtnetlink:
             mac=bytes.fromhex(mac.replace(":", "")),
         )
 
-    def _send(self, message: Any, kind: int, flags: int) -> None:
+    def _send(self, request: bytearray) -> None:
         self._sequence += 1
-        header = message["header"]
-        header["type"] = kind
-        header["flags"] = flags | NLM_F_REQUEST
-        header["sequence_number"] = self._sequence
-        header["pid"] = 0
-        message.encode()
-        self._socket.sendto(message.data, (0, 0))
+        _SEQUENCE.pack_into(request, _SEQUENCE_OFFSET, self._sequence)
+        self._socket.sendto(request, (0, 0))
 
     def _answers(self) -> Iterator[tuple[int, bytes]]:
         """(flags, message) of each answer up to the one that says done."""
@@ -182,6 +182,17 @@ class Rtnetlink:
                 if kind == _NLMSG_DONE:
                     return
                 yield flags, message
+
+
+def encoded(message: Any, kind: int, flags: int) -> bytearray:
+    """The message as the kernel takes it, still without its sequence number."""
+    header = message["header"]
+    header["type"] = kind
+    header["flags"] = flags | NLM_F_REQUEST
+    header["sequence_number"] = 0
+    header["pid"] = 0
+    message.encode()
+    return bytearray(message.data)
 
 
 def _decoded(kind: Any, data: bytes) -> Any:
@@ -207,4 +218,4 @@ def _raise_for(message: bytes, flags: int) -> None:
     raise OSError(-code, text)
 
 
-__all__ = ["Link", "Rtnetlink", "ifaddrmsg", "linkmsg", "parts_of_pyroute2"]
+__all__ = ["Link", "Rtnetlink", "encoded", "ifaddrmsg", "linkmsg", "parts_of_pyroute2"]

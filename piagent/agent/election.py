@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import assert_never
 
 from msgspec import Struct
@@ -183,8 +183,7 @@ class Election:
 
     async def _step_own(self, event: lease.Event | _Retry) -> None:
         if isinstance(event, _Retry):
-            answer = await self._withdraw(event.key, event.epoch)
-            if answer is not None:
+            for answer in await self._withdraw(event.key, event.epoch):
                 await self._step(answer)
         else:
             await self._step(event)
@@ -193,46 +192,46 @@ class Election:
         """Let the core decide, then do what it says, in its order."""
         effects = deque(self._group.step(event, self._clock.now_ns()))
         while effects:
-            answer = await self._do(effects.popleft())
-            if answer is not None:
+            for answer in await self._do(effects):
                 effects.extend(self._group.step(answer, self._clock.now_ns()))
 
     # ---- effects out --------------------------------------------------------------------------
 
-    async def _do(self, effect: lease.Effect) -> lease.Event | None:
-        """Do one effect; what comes of it is an event for the core."""
-        match effect:
+    async def _do(self, effects: deque[lease.Effect]) -> Sequence[lease.Event]:
+        """Do the first effect; what comes of it is for the core."""
+        match effects.popleft():
             case lease.Send(broker, message):
                 self._bus.publish(broker, *self._letters.lease_message(message))
             case lease.SendEcho(broker, connection, nonce):
                 self._bus.publish(broker, *self._letters.echo(connection, nonce))
             case lease.CloseConnection(broker, reason):
                 self._close(broker, reason)
-            case lease.Acquired():
-                return await self._take(effect)
-            case lease.Extended(key, until_ns):
-                return await self._keep(key, until_ns)
-            case lease.Released():
-                return await self._leave(effect)
+            case lease.Acquired() as acquired:
+                return await self._take(acquired)
+            case lease.Extended() as extended:  # with those that follow, in one go
+                group = (extended, *_extended(effects))
+                return await self._keep({each.key: each.until_ns for each in group})
+            case lease.Released() as released:
+                return await self._leave(released)
             case lease.Alarm(reason, detail):
                 self.alarms[reason] += 1
                 log.error("alarm: %s, reason=%s", detail, reason)
-            case _:
-                assert_never(effect)
-        return None
+            case never:
+                assert_never(never)
+        return ()
 
     def _close(self, broker: str, reason: str) -> None:
         log.warning("broker %s: connection closed, reason=%s", broker, reason)
         self._brokers.down(broker, reason)
         self._bus.close(broker, reason)
 
-    async def _take(self, effect: lease.Acquired) -> lease.Event | None:
+    async def _take(self, effect: lease.Acquired) -> Sequence[lease.Event]:
         key = effect.key
         self._held[key] = effect.epoch
         try:
             await self._vips.take(key, effect.until_ns)
         except (OSError, AddressError) as error:
-            return self._failed(key, error)
+            return (self._failed(key, error),)
         self._failures.pop(key, None)
         self._acquired[key] = effect
         self._acquired_ms[key] = time.time_ns() // 1_000_000
@@ -247,14 +246,11 @@ class Election:
         )
         for broker in self._brokers.connected():
             self._tell(broker, effect)
-        return None
+        return ()
 
-    async def _keep(self, key: str, until_ns: int) -> lease.Event | None:
-        try:
-            await self._vips.keep(key, until_ns)
-        except (OSError, AddressError) as error:
-            return self._failed(key, error)
-        return None
+    async def _keep(self, until_ns: Mapping[str, int]) -> Sequence[lease.Event]:
+        failed = await self._vips.keep(until_ns)
+        return [self._failed(key, error) for key, error in failed.items()]
 
     def _failed(self, key: str, error: Exception) -> lease.Event:
         """Leave a VIP that this host cannot configure to others, for a while."""
@@ -269,7 +265,7 @@ class Election:
         if not self._stopping and self._wants().get(key, False):
             self.post(lease.Want(key, True))
 
-    async def _leave(self, effect: lease.Released) -> lease.Event | None:
+    async def _leave(self, effect: lease.Released) -> Sequence[lease.Event]:
         key = effect.key
         if self._acquired.pop(key, None) is not None:
             self.transitions[key, effect.reason] += 1
@@ -281,7 +277,7 @@ class Election:
                 self._bus.publish(broker, *payload, retain=True)
         return await self._withdraw(key, effect.epoch)
 
-    async def _withdraw(self, key: str, epoch: int) -> lease.Event | None:
+    async def _withdraw(self, key: str, epoch: int) -> Sequence[lease.Event]:
         """Make sure that this host does not answer for the VIP; only then others are told (R6)."""
         try:
             gone = await self._vips.leave(key)
@@ -292,9 +288,9 @@ class Election:
             log.error("alarm: vip %s could not be removed; trying again", key)
             self.alarms["removal-failed"] += 1
             asyncio.get_running_loop().call_later(RETRY_REMOVAL_S, self._post, _Retry(key, epoch))
-            return None
+            return ()
         self._held.pop(key, None)
-        return lease.Withdrawn(key, epoch)
+        return (lease.Withdrawn(key, epoch),)
 
     # ---- for people ---------------------------------------------------------------------------
 
@@ -326,6 +322,16 @@ class Election:
         gap_s = (self._clock.now_ns() - heard_ns) / 1e9
         self.failover.observe(gap_s)
         return gap_s
+
+
+def _extended(effects: deque[lease.Effect]) -> Iterator[lease.Extended]:
+    """Take the extensions that the effects begin with."""
+    while effects:
+        first = effects[0]
+        if not isinstance(first, lease.Extended):
+            return
+        effects.popleft()
+        yield first
 
 
 def _now_ms() -> int:

@@ -6,10 +6,11 @@ nobody renews it. A VIP that is a loopback address exists on every host; owning 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_address
 from typing import Protocol
 
+from piagent.adapters.netlink import AddressError
 from piagent.agent.serving import Serving
 from piagent.core.model import Announce, Config
 from piagent.core.plan import is_loopback
@@ -54,14 +55,31 @@ class Vips:
         if is_loopback(vip):
             self._serving.own(vip)
             return
-        await self._configure(vip, until_ns)
+        self._until_ns[vip] = until_ns
+        await self._addresses.add(vip, self._left_ms(until_ns))
         if self._announced(vip):
             self._announcer.start(vip)
 
-    async def keep(self, vip: str, until_ns: int) -> None:
-        """Own the VIP longer; raises as `take` does."""
-        if not is_loopback(vip):
-            await self._configure(vip, until_ns)
+    async def keep(self, until_ns: Mapping[str, int]) -> dict[str, Exception]:
+        """Own these VIPs longer, each until its time; those that cannot be owned, and why."""
+        real = {vip: at_ns for vip, at_ns in until_ns.items() if not is_loopback(vip)}
+        self._until_ns.update(real)
+        if not real:
+            return {}
+        try:
+            await self._addresses.renew(real, self._left_ms(min(real.values())))
+        except (OSError, AddressError):
+            return await self._keep_each(real)
+        return {}
+
+    async def _keep_each(self, until_ns: Mapping[str, int]) -> dict[str, Exception]:
+        failed: dict[str, Exception] = {}
+        for vip, at_ns in until_ns.items():
+            try:
+                await self._addresses.add(vip, self._left_ms(at_ns))
+            except (OSError, AddressError) as error:
+                failed[vip] = error
+        return failed
 
     async def leave(self, vip: str) -> bool:
         """Own the VIP no more; True when it is certain that this host does not answer for it."""
@@ -77,10 +95,8 @@ class Vips:
         if self._clock.now_ns() < self._until_ns.get(vip, 0):
             await self._addresses.announce(vip)
 
-    async def _configure(self, vip: str, until_ns: int) -> None:
-        self._until_ns[vip] = until_ns
-        left_ns = max(0, until_ns - self._clock.now_ns())
-        await self._addresses.add(vip, left_ns // 1_000_000)
+    def _left_ms(self, until_ns: int) -> int:
+        return max(0, until_ns - self._clock.now_ns()) // 1_000_000
 
 
 def announced(config: Config, vip: str) -> bool:

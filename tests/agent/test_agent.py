@@ -105,6 +105,23 @@ async def test_vip_that_cannot_be_configured_is_left_to_others(
     await sound.stop()
 
 
+async def test_owner_whose_interface_fails_leaves_one_vip_and_keeps_the_other(
+    tmp_path: Path,
+) -> None:
+    cluster = Cluster(tmp_path)
+    services = (service("web", VIP, "10.0.0.1"), service("lo", "127.0.0.9", "10.0.0.1"))
+    one = cluster.add("n1", services=services).start()
+    await until(lambda: one.owns() and one.owns("127.0.0.9"), "n1 owns both")
+    one.addresses.failure = AddressError("interface eth9 is down")
+    await until(lambda: not one.owns(), "n1 lets go")
+    await asyncio.sleep(0.5)
+    assert one.owns("127.0.0.9")
+    assert one.on_lan == set()
+    one.addresses.failure = None
+    await until(one.owns, "n1 takes it again")
+    await one.stop()
+
+
 async def test_vip_whose_removal_is_not_confirmed_is_not_yielded(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

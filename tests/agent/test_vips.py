@@ -62,7 +62,7 @@ async def test_vip_is_announced_while_its_lease_runs_and_not_a_moment_longer(
     await host.vips.take(VIP, host.in_ms(800))
     await host.announcer.again()
     host.clock.advance_ms(700)
-    await host.vips.keep(VIP, host.in_ms(800))
+    await host.vips.keep({VIP: host.in_ms(800)})
     host.clock.advance_ms(700)
     await host.announcer.again()
     assert host.addresses.announced == [VIP, VIP]
@@ -76,7 +76,7 @@ async def test_kernel_lets_go_with_the_lease_unless_it_is_renewed(tmp_path: Path
     await host.vips.take(VIP, host.in_ms(800))
     for _ in range(10):
         host.clock.advance_ms(700)
-        await host.vips.keep(VIP, host.in_ms(800))
+        await host.vips.keep({VIP: host.in_ms(800)})
         assert host.addresses.present == {VIP}
     host.clock.advance_ms(800)
     assert host.addresses.present == set()
@@ -102,7 +102,7 @@ async def test_loopback_vip_is_owned_by_listening_on_it(tmp_path: Path) -> None:
     assert host.listening() == {VIP}
     await host.vips.take(LOOPBACK_VIP, host.in_ms(800))
     assert host.listening() == {VIP, LOOPBACK_VIP}
-    await host.vips.keep(LOOPBACK_VIP, host.in_ms(900))
+    assert await host.vips.keep({LOOPBACK_VIP: host.in_ms(900)}) == {}
     assert await host.vips.leave(LOOPBACK_VIP)
     assert host.listening() == {VIP}
     assert host.addresses.events == []
@@ -114,6 +114,17 @@ async def test_failure_of_the_interface_is_the_callers_to_handle(tmp_path: Path)
     with pytest.raises(AddressError):
         await host.vips.take(VIP, host.in_ms(800))
     assert host.announcer.active == set()
+
+
+async def test_each_vip_that_cannot_be_kept_is_named(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    await host.vips.take(VIP, host.in_ms(800))
+    host.addresses.failure = AddressError("interface down")
+    failed = await host.vips.keep({VIP: host.in_ms(900), "10.0.0.77": host.in_ms(900)})
+    assert {vip: str(why) for vip, why in failed.items()} == {
+        VIP: "interface down",
+        "10.0.0.77": "interface down",
+    }
 
 
 async def test_pool_says_whether_its_addresses_are_announced(tmp_path: Path) -> None:
