@@ -1,216 +1,40 @@
-"""One request's life: routed, sent to a backend, answered."""
+"""Request and response, both ways; and answers of our own."""
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t
 
-from fastpath.abi cimport (
-    FP_AGAIN, FP_DONE, FP_FULL, FP_OK, backend_t, gateway_t, listener_t, route_t, service_t,
-    snapshot_listener,
-)
+from fastpath.abi cimport FP_AGAIN, FP_DONE
 from fastpath.atomics cimport count
 from fastpath.http.answers cimport answer_status, answer_write
 from fastpath.http.counters cimport count_request
+from fastpath.http.dispatch cimport dispatch_again
 from fastpath.http.flow cimport (
     PUMP_CUT, PUMP_DONE, PUMP_MALFORMED, PUMP_STUCK, PUMP_WAIT, flow_clear, flow_decode,
     flow_flush, flow_pump, flow_rewind, flow_room, flow_t, flow_trim, flow_waits, pump_t,
 )
 from fastpath.http.forward cimport (
-    ENDING_CLOSE, ENDING_KEEP, ENDING_KEEP_10, ENDING_UPGRADE, ending_t, forward_request,
-    forward_response,
+    ENDING_CLOSE, ENDING_KEEP, ENDING_KEEP_10, ENDING_UPGRADE, ending_t, forward_response,
 )
 from fastpath.http.framing cimport (
     BODY_CHUNKED, BODY_NONE, BODY_UNTIL_CLOSE, connection_options, is_only, options_t,
     response_framing,
 )
 from fastpath.http.http1 cimport (
-    FIELD_UPGRADE, HEAD_DONE, HEAD_RESPONSE, METHOD_DELETE, METHOD_GET, METHOD_HEAD,
-    METHOD_OPTIONS, METHOD_PUT, REFUSE_BODY_TIMEOUT, REFUSE_BUSY, REFUSE_CHUNK, REFUSE_CONNECT,
-    REFUSE_NO_BACKEND, REFUSE_NO_ROUTE, REFUSE_TIMEOUT, REFUSE_UNAVAILABLE, REFUSE_UPSTREAM,
-    head_init, head_scan, head_t,
+    FIELD_UPGRADE, HEAD_DONE, HEAD_RESPONSE, METHOD_HEAD, REFUSE_BODY_TIMEOUT, REFUSE_BUSY,
+    REFUSE_CHUNK, REFUSE_TIMEOUT, REFUSE_UPSTREAM, head_init, head_scan, head_t, refusal_t,
 )
-from fastpath.http.pool cimport pool_close, pool_connect, pool_park, pool_take
-from fastpath.http.request cimport request_read, request_t
-from fastpath.http.routes cimport route_find
+from fastpath.http.pool cimport pool_close, pool_park
 from fastpath.http.state cimport (
-    CLIENT_ANSWER, CLIENT_CONNECTING, CLIENT_EXCHANGE, RESPONSE_BODY, RESPONSE_HEAD,
-    RESPONSE_INTERIM, RESPONSE_UPGRADE, client_t, http_of, http_t, upstream_t,
+    CLIENT_ANSWER, RESPONSE_BODY, RESPONSE_HEAD, RESPONSE_INTERIM, RESPONSE_UPGRADE, STEP_CLOSE,
+    STEP_CUT, STEP_LINGER, STEP_NEXT, STEP_TUNNEL, STEP_WAIT, client_t, deadline_of, http_of,
+    http_t, upstream_t,
 )
-from fastpath.loop cimport (
-    FAILED, READABLE, backend_connected, backend_refused, endpoint_read, loop_t,
-)
+from fastpath.loop cimport FAILED, READABLE, endpoint_read, loop_t
 from fastpath.memory.slab cimport slab_get, slab_put
-from fastpath.proxy.balance cimport balance_choose
 
 cdef enum:
     INTERIM_MAX = 32            # 1xx heads before the final one
     ANSWER_MS = 10000           # for the client to take an answer of ours
-
-
-cdef inline uint64_t deadline_of(const loop_t *loop, uint32_t delay_ms) noexcept nogil:
-    return loop.now_ms + delay_ms if delay_ms else 0
-
-
-# ---- the request comes in ----
-
-cdef int exchange_start(loop_t *loop, client_t *client) noexcept nogil:
-    cdef http_t *http = http_of(loop)
-    cdef request_t *request = &http.request
-    cdef flow_t *flow = &client.request
-    cdef head_t *head = client.head
-    cdef int code = request_read(request, head, flow.buffer)
-    client.method = head.method
-    client.is_old = head.minor == 0
-    client.started_us = loop.now_us
-    flow.raw_start = head.pos
-    if code < 0:
-        return code
-    client.wants_keep = (request.options.is_keep_alive if client.is_old
-                         else not request.options.is_close)
-    client.has_body = request.body.kind != BODY_NONE
-    code = find_route(loop, client, request)
-    if code < 0:
-        return code
-    flow.head = <uint8_t *>slab_get(&http.stores.forwards)
-    if flow.head == NULL:
-        return -REFUSE_BUSY
-    flow.head_start = 0
-    flow.head_end = <uint16_t>forward_request(flow.head, request, head, flow.buffer, &client.peer)
-    flow.keeps_head = True
-    slab_put(&http.stores.heads, head)
-    client.head = NULL
-    flow.body = request.body
-    flow.as_chunks = request.body.kind == BODY_CHUNKED
-    flow.is_whole = not client.has_body
-    client.is_websocket = request.is_websocket
-    # What has come of the body is checked before a backend hears anything.
-    if client.has_body and flow.raw_start < flow.raw_end and flow_decode(&http.stores, flow) < 0:
-        return -REFUSE_CHUNK
-    http.n_requests += 1
-    client.hash = mix(client.flow + http.n_requests * <uint64_t>0x9E3779B97F4A7C15)
-    client.tries.n = 0
-    client.is_retried = False
-    client.n_interim = 0
-    return connect_next(loop, client)
-
-
-cdef inline uint64_t mix(uint64_t x) noexcept nogil:
-    """Spread a counter over all bits (Steele et al., SplitMix64's finaliser)."""
-    x = (x ^ (x >> 30)) * <uint64_t>0xBF58476D1CE4E5B9
-    x = (x ^ (x >> 27)) * <uint64_t>0x94D049BB133111EB
-    return x ^ (x >> 31)
-
-
-cdef int find_route(loop_t *loop, client_t *client, const request_t *request) noexcept nogil:
-    """Find the route by the tables of now, and note what of it the exchange needs."""
-    cdef listener_t *listener = snapshot_listener(loop.snapshot, client.listener_slot, client.since)
-    cdef const gateway_t *gateway
-    cdef const route_t *route
-    if listener == NULL or listener.gateway == NULL:
-        client.wants_keep = False       # the listener is gone, this connection is the last of it
-        return -REFUSE_UNAVAILABLE
-    gateway = listener.gateway
-    client.header_timeout_ms = gateway.header_timeout_ms
-    client.body_idle_timeout_ms = gateway.body_idle_timeout_ms
-    client.keepalive_timeout_ms = gateway.keepalive_timeout_ms
-    client.tunnel_idle_timeout_ms = gateway.tunnel_idle_timeout_ms
-    route = route_find(gateway, request.host, request.host_size, request.path, request.path_size)
-    if route == NULL:
-        return -REFUSE_NO_ROUTE
-    client.has_route = True
-    client.route_slot = route.slot
-    client.backend_timeout_ms = route.backend_timeout_ms
-    client.total_deadline_ms = deadline_of(loop, route.request_timeout_ms)
-    if route.service == NULL:
-        return -REFUSE_NO_BACKEND
-    client.service_slot = route.service.slot
-    return 0
-
-
-# ---- a backend's socket ----
-
-cdef void attach(loop_t *loop, client_t *client, bint is_pooled) noexcept nogil:
-    """The upstream is ready to take the request."""
-    client.state = CLIENT_EXCHANGE
-    client.response_state = RESPONSE_HEAD
-    client.is_pooled = is_pooled
-    client.was_sent = client.is_request_done = client.is_deaf = False
-    client.cut_by_reset = False
-    client.deadline_ms = deadline_of(loop, client.body_idle_timeout_ms)
-
-
-cdef int connect_next(loop_t *loop, client_t *client) noexcept nogil:
-    """Take or open a socket to the next choice."""
-    cdef const service_t *service = loop.snapshot.service_of_slot[client.service_slot]
-    cdef const backend_t *backend
-    cdef int result
-    while service != NULL:
-        backend = balance_choose(service, client.hash, &client.tries)
-        if backend == NULL:
-            break
-        if pool_take(loop, backend, client, not is_repeatable(client)) != NULL:
-            attach(loop, client, True)
-            return exchange_drive(loop, client)
-        result = connect_to(loop, client, backend, service.connect_timeout_ms)
-        if result == FP_OK:
-            return STEP_WAIT
-        if result == FP_FULL:
-            return -REFUSE_BUSY
-        backend_refused(loop, backend.slot)
-    return -REFUSE_UNAVAILABLE if client.tries.n == 0 else -REFUSE_CONNECT
-
-
-cdef int connect_to(loop_t *loop, client_t *client, const backend_t *backend,
-                    uint32_t timeout_ms) noexcept nogil:
-    cdef int result = pool_connect(loop, backend, client)
-    if result == FP_OK:
-        client.state = CLIENT_CONNECTING
-        client.deadline_ms = deadline_of(loop, timeout_ms)
-    return result
-
-
-cdef int exchange_connected(loop_t *loop, client_t *client) noexcept nogil:
-    backend_connected(loop, client.upstream.slot)
-    attach(loop, client, False)
-    return exchange_drive(loop, client)
-
-
-cdef int exchange_refused(loop_t *loop, client_t *client) noexcept nogil:
-    backend_refused(loop, client.upstream.slot)
-    pool_close(loop, client.upstream)
-    return connect_next(loop, client)
-
-
-cdef bint is_repeatable(const client_t *client) noexcept nogil:
-    """Whether the request does no harm when it arrives twice (RFC 9110, 9.2.2), and we still have
-    all of it."""
-    return not client.has_body and client.method in (
-        METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_DELETE
-    )
-
-
-cdef bint may_retry(const client_t *client) noexcept nogil:
-    """Whether the request can go to another socket: the pooled one had died, unheard by us."""
-    if not client.is_pooled or client.is_retried or client.n_interim > 0:
-        return False
-    if not client.was_sent:
-        return True
-    return is_repeatable(client)
-
-
-cdef int upstream_lost(loop_t *loop, client_t *client) noexcept nogil:
-    """The backend closed before its response had a head."""
-    cdef const backend_t *backend
-    cdef const service_t *service
-    if client.response.raw_end > 0 or not may_retry(client):
-        return -REFUSE_UPSTREAM
-    backend = loop.snapshot.backend_of_slot[client.upstream.slot]
-    service = loop.snapshot.service_of_slot[client.service_slot]
-    pool_close(loop, client.upstream)
-    client.is_retried = True
-    client.request.head_start = 0
-    if (backend != NULL and backend.usable and service != NULL
-            and connect_to(loop, client, backend, service.connect_timeout_ms) == FP_OK):
-        return STEP_WAIT
-    return connect_next(loop, client)
+    STEP_AGAIN = 100            # beside step_t, in here only: go on with the response
 
 
 # ---- both ways ----
@@ -289,7 +113,7 @@ cdef int read_response(loop_t *loop, client_t *client) noexcept nogil:
             flow_trim(loop, &http.stores, flow)
             return STEP_WAIT
         if n <= 0:
-            return upstream_lost(loop, client)
+            return -REFUSE_UPSTREAM if flow.raw_end > 0 else dispatch_again(loop, client)
         if client.head == NULL and not begin_response(loop, client):
             return -REFUSE_BUSY
         flow.raw_end += <uint16_t>n

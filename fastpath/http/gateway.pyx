@@ -11,10 +11,9 @@ from fastpath.abi cimport (
     BUFFER_SIZE, FP_AGAIN, FP_FULL, FP_OK, PROTOCOL_HTTP, REJECT_CAPACITY, gateway_t,
     listener_t,
 )
+from fastpath.http.dispatch cimport dispatch_connected, dispatch_refused, dispatch_request
 from fastpath.http.exchange cimport (
-    STEP_CLOSE, STEP_CUT, STEP_LINGER, STEP_NEXT, STEP_TUNNEL, STEP_WAIT, exchange_answer,
-    exchange_answering, exchange_connected, exchange_count, exchange_drive, exchange_expired,
-    exchange_refused, exchange_start,
+    exchange_answer, exchange_answering, exchange_count, exchange_drive, exchange_expired,
 )
 from fastpath.http.flow cimport flow_clear, flow_rewind, flow_room, flow_t, flow_trim
 from fastpath.http.forward cimport FORWARD_SIZE_MAX, peer_init
@@ -25,7 +24,8 @@ from fastpath.http.http1 cimport (
 from fastpath.http.pool cimport pool_close, pool_limit, pool_review
 from fastpath.http.state cimport (
     CLIENT_ANSWER, CLIENT_CONNECTING, CLIENT_EXCHANGE, CLIENT_HEAD, CLIENT_IDLE, CLIENT_LINGER,
-    CLIENT_TUNNEL, client_t, http_of, http_t, upstream_t,
+    CLIENT_TUNNEL, STEP_CLOSE, STEP_CUT, STEP_GO, STEP_LINGER, STEP_NEXT, STEP_TUNNEL,
+    STEP_WAIT, client_t, http_of, http_t, upstream_t,
 )
 from fastpath.loop cimport (
     FAILED, READABLE, TICK_MS, WRITABLE, endpoint_end, endpoint_init, endpoint_read, endpoint_t,
@@ -61,7 +61,7 @@ cdef int read_head(loop_t *loop, client_t *client) noexcept nogil:
                 client.method = client.head.method
                 return code
             if code == HEAD_DONE:
-                return exchange_start(loop, client)
+                return dispatch_request(loop, client)
         if not client.io.ready & READABLE:
             flow_trim(loop, &http.stores, flow)
             return STEP_WAIT if loop_watch(loop, &client.io, EPOLLIN) == FP_OK else STEP_CUT
@@ -131,6 +131,8 @@ cdef bint settle(loop_t *loop, client_t *client, int step) noexcept nogil:
     if step == STEP_WAIT:
         arm(loop, client)
         return False
+    if step == STEP_GO:
+        return True
     if step == STEP_NEXT:
         rest(loop, client)
         return True
@@ -239,10 +241,10 @@ cdef void on_upstream(loop_t *loop, endpoint_t *endpoint) noexcept nogil:
     elif client.state != CLIENT_CONNECTING:
         run(loop, client)
     elif endpoint.ready & FAILED:
-        if settle(loop, client, exchange_refused(loop, client)):
+        if settle(loop, client, dispatch_refused(loop, client)):
             run(loop, client)
     elif endpoint.ready & WRITABLE:
-        if settle(loop, client, exchange_connected(loop, client)):
+        if settle(loop, client, dispatch_connected(loop, client)):
             run(loop, client)
 
 
@@ -284,7 +286,7 @@ cdef void on_timeout(loop_t *loop, timeout_t *timeout) noexcept nogil:
         if client.total_deadline_ms and client.total_deadline_ms <= loop.now_ms:
             step = -REFUSE_TIMEOUT
         else:
-            step = exchange_refused(loop, client)
+            step = dispatch_refused(loop, client)
     if settle(loop, client, step):
         run(loop, client)
 

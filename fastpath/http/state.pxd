@@ -30,6 +30,16 @@ cdef enum response_state_t:
     RESPONSE_BODY
     RESPONSE_UPGRADE            # writes the head of a 101
 
+# What a connection does next. Functions that return it may return -refusal_t instead.
+cdef enum step_t:
+    STEP_WAIT = 0               # for an event or a timeout
+    STEP_GO                     # go on at once, in the state that it is in now
+    STEP_NEXT                   # the exchange is over, the connection goes on
+    STEP_CLOSE                  # over, and so is the connection
+    STEP_LINGER                 # the same, but the client may still be sending
+    STEP_CUT                    # broken off: nobody may take what was sent for complete
+    STEP_TUNNEL                 # a 101 was passed on
+
 cdef struct upstream_t:         # a socket to a backend
     endpoint_t io
     client_t *client            # borrowed; NULL: idle in the pool
@@ -102,6 +112,11 @@ cdef struct http_t:             # the protocol's state in a loop
     request_t request           # scratch: the request being read
     upstream_t *idle[MAX_BACKENDS]      # by slot
     uint16_t n_idle[MAX_BACKENDS]
+
+
+cdef inline uint64_t deadline_of(const loop_t *loop, uint32_t delay_ms) noexcept nogil:
+    """That much from now; 0, which means never, for 0."""
+    return loop.now_ms + delay_ms if delay_ms else 0
 
 
 cdef inline http_t *http_of(loop_t *loop) noexcept nogil:

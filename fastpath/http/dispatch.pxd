@@ -1,0 +1,17 @@
+"""A request's way to a backend: understood, routed, given a socket.
+
+Everything here returns a step_t, or -refusal_t, which the caller turns into an answer of our own.
+"""
+
+from fastpath.http.state cimport client_t
+from fastpath.loop cimport loop_t
+
+# `client.head` is a complete request at the front of client.request's buffer.
+cdef int dispatch_request(loop_t *loop, client_t *client) noexcept nogil
+
+# In CLIENT_CONNECTING: the backend's socket is connected; could not be, or not in time.
+cdef int dispatch_connected(loop_t *loop, client_t *client) noexcept nogil
+cdef int dispatch_refused(loop_t *loop, client_t *client) noexcept nogil
+
+# The backend closed before its response began: once more on another socket, if that is allowed.
+cdef int dispatch_again(loop_t *loop, client_t *client) noexcept nogil

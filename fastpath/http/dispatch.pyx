@@ -1,0 +1,187 @@
+"""A request's way to a backend: understood, routed, given a socket."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from fastpath.abi cimport (
+    FP_FULL, FP_OK, backend_t, gateway_t, listener_t, route_t, service_t, snapshot_listener,
+)
+from fastpath.http.flow cimport flow_decode, flow_t
+from fastpath.http.forward cimport forward_request
+from fastpath.http.framing cimport BODY_CHUNKED, BODY_NONE
+from fastpath.http.http1 cimport (
+    METHOD_DELETE, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, REFUSE_BUSY,
+    REFUSE_CHUNK, REFUSE_CONNECT, REFUSE_NO_BACKEND, REFUSE_NO_ROUTE, REFUSE_UNAVAILABLE,
+    REFUSE_UPSTREAM, head_t,
+)
+from fastpath.http.pool cimport pool_close, pool_connect, pool_take
+from fastpath.http.request cimport request_read, request_t
+from fastpath.http.routes cimport route_find
+from fastpath.http.state cimport (
+    CLIENT_CONNECTING, CLIENT_EXCHANGE, RESPONSE_HEAD, STEP_GO, STEP_WAIT, client_t,
+    deadline_of, http_of, http_t,
+)
+from fastpath.loop cimport backend_connected, backend_refused, loop_t
+from fastpath.memory.slab cimport slab_get, slab_put
+from fastpath.proxy.balance cimport balance_choose
+
+# ---- the request comes in ----
+
+cdef int dispatch_request(loop_t *loop, client_t *client) noexcept nogil:
+    cdef http_t *http = http_of(loop)
+    cdef request_t *request = &http.request
+    cdef flow_t *flow = &client.request
+    cdef head_t *head = client.head
+    cdef int code = request_read(request, head, flow.buffer)
+    client.method = head.method
+    client.is_old = head.minor == 0
+    client.started_us = loop.now_us
+    flow.raw_start = head.pos
+    if code < 0:
+        return code
+    client.wants_keep = (request.options.is_keep_alive if client.is_old
+                         else not request.options.is_close)
+    client.has_body = request.body.kind != BODY_NONE
+    code = find_route(loop, client, request)
+    if code < 0:
+        return code
+    flow.head = <uint8_t *>slab_get(&http.stores.forwards)
+    if flow.head == NULL:
+        return -REFUSE_BUSY
+    flow.head_start = 0
+    flow.head_end = <uint16_t>forward_request(flow.head, request, head, flow.buffer, &client.peer)
+    flow.keeps_head = True
+    slab_put(&http.stores.heads, head)
+    client.head = NULL
+    flow.body = request.body
+    flow.as_chunks = request.body.kind == BODY_CHUNKED
+    flow.is_whole = not client.has_body
+    client.is_websocket = request.is_websocket
+    # What has come of the body is checked before a backend hears anything.
+    if client.has_body and flow.raw_start < flow.raw_end and flow_decode(&http.stores, flow) < 0:
+        return -REFUSE_CHUNK
+    http.n_requests += 1
+    client.hash = mix(client.flow + http.n_requests * <uint64_t>0x9E3779B97F4A7C15)
+    client.tries.n = 0
+    client.is_retried = False
+    client.n_interim = 0
+    return connect_next(loop, client)
+
+
+cdef inline uint64_t mix(uint64_t x) noexcept nogil:
+    """Spread a counter over all bits (Steele et al., SplitMix64's finaliser)."""
+    x = (x ^ (x >> 30)) * <uint64_t>0xBF58476D1CE4E5B9
+    x = (x ^ (x >> 27)) * <uint64_t>0x94D049BB133111EB
+    return x ^ (x >> 31)
+
+
+cdef int find_route(loop_t *loop, client_t *client, const request_t *request) noexcept nogil:
+    """Find the route by the tables of now, and note what of it the exchange needs."""
+    cdef listener_t *listener = snapshot_listener(loop.snapshot, client.listener_slot, client.since)
+    cdef const gateway_t *gateway
+    cdef const route_t *route
+    if listener == NULL or listener.gateway == NULL:
+        client.wants_keep = False       # the listener is gone, this connection is the last of it
+        return -REFUSE_UNAVAILABLE
+    gateway = listener.gateway
+    client.header_timeout_ms = gateway.header_timeout_ms
+    client.body_idle_timeout_ms = gateway.body_idle_timeout_ms
+    client.keepalive_timeout_ms = gateway.keepalive_timeout_ms
+    client.tunnel_idle_timeout_ms = gateway.tunnel_idle_timeout_ms
+    route = route_find(gateway, request.host, request.host_size, request.path, request.path_size)
+    if route == NULL:
+        return -REFUSE_NO_ROUTE
+    client.has_route = True
+    client.route_slot = route.slot
+    client.backend_timeout_ms = route.backend_timeout_ms
+    client.total_deadline_ms = deadline_of(loop, route.request_timeout_ms)
+    if route.service == NULL:
+        return -REFUSE_NO_BACKEND
+    client.service_slot = route.service.slot
+    return 0
+
+
+# ---- a backend's socket ----
+
+cdef void attach(loop_t *loop, client_t *client, bint is_pooled) noexcept nogil:
+    """The upstream is ready to take the request."""
+    client.state = CLIENT_EXCHANGE
+    client.response_state = RESPONSE_HEAD
+    client.is_pooled = is_pooled
+    client.was_sent = client.is_request_done = client.is_deaf = False
+    client.cut_by_reset = False
+    client.deadline_ms = deadline_of(loop, client.body_idle_timeout_ms)
+
+
+cdef int connect_next(loop_t *loop, client_t *client) noexcept nogil:
+    """Take or open a socket to the next choice."""
+    cdef const service_t *service = loop.snapshot.service_of_slot[client.service_slot]
+    cdef const backend_t *backend
+    cdef int result
+    while service != NULL:
+        backend = balance_choose(service, client.hash, &client.tries)
+        if backend == NULL:
+            break
+        if pool_take(loop, backend, client, not is_repeatable(client)) != NULL:
+            attach(loop, client, True)
+            return STEP_GO
+        result = connect_to(loop, client, backend, service.connect_timeout_ms)
+        if result == FP_OK:
+            return STEP_WAIT
+        if result == FP_FULL:
+            return -REFUSE_BUSY
+        backend_refused(loop, backend.slot)
+    return -REFUSE_UNAVAILABLE if client.tries.n == 0 else -REFUSE_CONNECT
+
+
+cdef int connect_to(loop_t *loop, client_t *client, const backend_t *backend,
+                    uint32_t timeout_ms) noexcept nogil:
+    cdef int result = pool_connect(loop, backend, client)
+    if result == FP_OK:
+        client.state = CLIENT_CONNECTING
+        client.deadline_ms = deadline_of(loop, timeout_ms)
+    return result
+
+
+cdef int dispatch_connected(loop_t *loop, client_t *client) noexcept nogil:
+    backend_connected(loop, client.upstream.slot)
+    attach(loop, client, False)
+    return STEP_GO
+
+
+cdef int dispatch_refused(loop_t *loop, client_t *client) noexcept nogil:
+    backend_refused(loop, client.upstream.slot)
+    pool_close(loop, client.upstream)
+    return connect_next(loop, client)
+
+
+cdef bint is_repeatable(const client_t *client) noexcept nogil:
+    """Whether the request does no harm when it arrives twice (RFC 9110, 9.2.2), and we still have
+    all of it."""
+    return not client.has_body and client.method in (
+        METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_DELETE
+    )
+
+
+cdef bint may_retry(const client_t *client) noexcept nogil:
+    """Whether the request can go to another socket: the pooled one had died, unheard by us."""
+    if not client.is_pooled or client.is_retried or client.n_interim > 0:
+        return False
+    if not client.was_sent:
+        return True
+    return is_repeatable(client)
+
+
+cdef int dispatch_again(loop_t *loop, client_t *client) noexcept nogil:
+    cdef const backend_t *backend
+    cdef const service_t *service
+    if not may_retry(client):
+        return -REFUSE_UPSTREAM
+    backend = loop.snapshot.backend_of_slot[client.upstream.slot]
+    service = loop.snapshot.service_of_slot[client.service_slot]
+    pool_close(loop, client.upstream)
+    client.is_retried = True
+    client.request.head_start = 0
+    if (backend != NULL and backend.usable and service != NULL
+            and connect_to(loop, client, backend, service.connect_timeout_ms) == FP_OK):
+        return STEP_WAIT
+    return connect_next(loop, client)
