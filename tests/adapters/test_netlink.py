@@ -90,6 +90,32 @@ def test_a_renewed_address_stays(host: netns.Host, vip: str) -> None:
     inside(host, renew)
 
 
+def test_addresses_renewed_in_one_go_stay_and_loopback_ones_are_left_alone(
+    host: netns.Host,
+) -> None:
+    vips = ("10.9.0.9", "10.9.0.10", "fd09::9")
+
+    async def renew(addresses: KernelAddresses) -> None:
+        for vip in vips:
+            await addresses.add(vip, 1200)
+        for _ in range(4):
+            await asyncio.sleep(0.6)
+            await addresses.renew([*vips, "127.0.0.9"], 1200)
+        assert sorted(await addresses.leftovers()) == sorted(vips)
+
+    inside(host, renew)
+
+
+def test_renewal_on_an_interface_that_went_down_is_an_error(host: netns.Host) -> None:
+    async def renew(addresses: KernelAddresses) -> None:
+        await addresses.add("10.9.0.9", 5000)
+        netns._set_up("eth0", up=False)
+        with pytest.raises(AddressError, match="eth0 is down"):
+            await addresses.renew(["10.9.0.9"], 5000)
+
+    inside(host, renew)
+
+
 @pytest.mark.parametrize("vip", ["10.9.0.9", "fd09::9"])
 def test_a_client_on_the_lan_reaches_the_address(network: netns.Network, vip: str) -> None:
     host = network.add_host("a", "10.9.0.1/24", "fd09::1/64")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -212,6 +213,15 @@ def test_start_to_ready_and_notification_of_the_service_manager(setting: Setting
         node.send(signal.SIGTERM)
         assert manager.recv(1000).startswith(b"STOPPING=1")
         assert node.wait() == 0
+
+
+def test_idle_agent_stays_within_its_memory(setting: Setting) -> None:
+    node = setting.node("n1").start()
+    owner_of([node])
+    assert node.process is not None
+    rollup = Path(f"/proc/{node.process.pid}/smaps_rollup").read_text()
+    (resident_kib,) = re.findall(r"(?m)^Rss: +(\d+) kB$", rollup)
+    assert int(resident_kib) <= 45 * 1024
 
 
 def test_unreachable_broker_is_said_once_and_shown(setting: Setting) -> None:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.lab.lab import ECHO_PORT, VIP, Lab
+from tests.lab.lab import ECHO_PORT, SUBNET, VIP, Lab
 from tests.lab.traffic import Traffic, tcp_name, wait_until
 
 
@@ -60,6 +60,23 @@ def test_vip_moves_when_its_owners_cable_is_pulled(lab: Lab) -> None:
         traffic.wait_for_good(50)
         assert lab.owners() == [successor]
     print(f"gap after the cable: {traffic.longest_gap_s():.3f} s")
+
+
+def test_ipv6_vip_moves_too(lab: Lab) -> None:
+    vip = "fd00:77::200"
+    lab.client.add_address("fd00:77::100/64")
+    for number, node in enumerate(lab.nodes.values(), 1):
+        node.host.add_address(f"fd00:77::1{number}/64")
+        text = node.config.read_text()
+        text = text.replace(f'"{SUBNET}.200-', f'"fd00:77::200/124", "{SUBNET}.200-')
+        node.config.write_text(text.replace(f'address = "{VIP}"', f'address = "{vip}"'))
+    lab.start("node1", "node2")
+    owner = lab.wait_for_owner(vip)
+    with Traffic(lambda: tcp_name(lab.client, vip, ECHO_PORT, 0.3)) as traffic:
+        traffic.wait_for_good(20)
+        lab.nodes[owner].kill()
+        traffic.wait_for_good(20)
+    assert lab.wait_for_owner(vip, other_than=owner)
 
 
 def test_vip_moves_at_once_when_its_owner_is_stopped(lab: Lab) -> None:
