@@ -63,11 +63,19 @@ class Bus(Protocol):
         ...
 
 
+class AddressError(Exception):
+    """An address could not be configured; the text names the interface and the cure."""
+
+
 class Addresses(Protocol):
     """VIPs on this host's interface."""
 
     async def add(self, address: str, valid_ms: int) -> None:
-        """Configure the address, or renew it; the kernel removes it in `valid_ms` or earlier."""
+        """Configure the address, or renew it; the kernel removes it in `valid_ms` or earlier.
+
+        Raises AddressError: no such interface, interface down, not allowed, or the address was
+        configured by somebody else.
+        """
         ...
 
     async def renew(self, addresses: Collection[str], valid_ms: int) -> None:
@@ -79,7 +87,10 @@ class Addresses(Protocol):
         ...
 
     async def announce(self, address: str) -> None:
-        """Tell the LAN: gratuitous ARP (request, reply) or unsolicited neighbour advertisements."""
+        """Tell the LAN: gratuitous ARP (request, reply) or unsolicited neighbour advertisements.
+
+        Raises AddressError: the address is not there, or sending is not allowed.
+        """
         ...
 
 

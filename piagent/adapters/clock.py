@@ -1,4 +1,4 @@
-"""The lease clock: time that counts suspend and that nobody sets."""
+"""The lease clock, which counts suspend and which nobody sets; and the wall clock, for people."""
 
 from __future__ import annotations
 
@@ -11,3 +11,8 @@ class BootClock:
     def now_ns(self) -> int:
         """Nanoseconds since the boot of this host."""
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def wall_ms() -> int:
+    """Milliseconds since 1970 (UTC); may jump, so nothing but what people read depends on it."""
+    return time.time_ns() // 1_000_000

@@ -25,6 +25,7 @@ from piagent.adapters.rtnetlink import (
     encoded,
     ifaddrmsg,
 )
+from piagent.ports import AddressError
 
 IFA_PROTO_PIAGENT = 0x70
 """Written on every address of ours (kernel 5.18 and newer), so that leftovers can be told apart."""
@@ -34,10 +35,6 @@ _GONE = {errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENXIO}
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-
-
-class AddressError(Exception):
-    """An address could not be configured; the text names the interface and the cure."""
 
 
 class KernelAddresses:
@@ -65,9 +62,6 @@ class KernelAddresses:
         The kernel counts whole seconds, so this rounds down: the address is gone up to a second
         before `valid_ms` (but never less than about a second from now), so that it does not
         outlive the lease it stands for. The kernel's timer may add a quarter of a second.
-
-        Raises AddressError: no such interface, interface down, not allowed, or the address was
-        configured by somebody else.
         """
         if not ip_address(address).is_loopback:
             await self._in_thread(lambda: self._add(address, valid_ms))

@@ -29,14 +29,6 @@ class Notifier:
         """The end begins."""
         self._send("STOPPING=1")
 
-    def status(self, text: str) -> None:
-        """One line for people, shown by `systemctl status`."""
-        self._send(f"STATUS={_one_line(text)}")
-
-    def watchdog(self) -> None:
-        """Still alive."""
-        self._send("WATCHDOG=1")
-
     def _send(self, *lines: str) -> None:
         if not self._address:
             return
@@ -45,16 +37,6 @@ class Notifier:
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as channel,
         ):
             channel.sendto("\n".join(lines).encode(), self._address)
-
-
-def watchdog_interval_s() -> float | None:
-    """Half of the time that systemd allows between two `watchdog` calls; None: it does not ask."""
-    try:
-        allowed_us = int(os.environ["WATCHDOG_USEC"])
-        meant = int(os.environ.get("WATCHDOG_PID", os.getpid()))
-    except (KeyError, ValueError):
-        return None
-    return allowed_us / 2_000_000 if allowed_us > 0 and meant == os.getpid() else None
 
 
 def _one_line(text: str) -> str:

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from piagent import ports
-from piagent.adapters.netlink import AddressError
 from piagent.admin.server import AdminServer
 from piagent.agent.brokers import BrokerBook
 from piagent.agent.election import Election
@@ -27,6 +26,7 @@ from piagent.core.lease_types import MAX_KEYS, SetKeys
 from piagent.core.model import Config
 from piagent.core.placement import rank
 from piagent.core.plan import is_loopback
+from piagent.ports import AddressError
 
 log = logging.getLogger(__name__)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-
+from piagent.adapters.clock import wall_ms
 from piagent.admin.status import BrokerStatus
 from piagent.core.model import Broker
 from piagent.core.plan import host_port
@@ -14,7 +13,7 @@ class BrokerBook:
 
     def __init__(self, brokers: tuple[Broker, ...]) -> None:
         """All of them are down before the first connection."""
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = wall_ms()
         self._known = {
             broker.label: BrokerStatus(
                 name=broker.label,
@@ -59,7 +58,7 @@ class BrokerBook:
 
     def _note(self, broker: str, *, up: bool, reason: str) -> None:
         before = self._known[broker]
-        since = before.since if before.up == up else time.time_ns() // 1_000_000
+        since = before.since if before.up == up else wall_ms()
         self._known[broker] = BrokerStatus(
             name=broker, address=before.address, up=up, since=since, reason=reason
         )

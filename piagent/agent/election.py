@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import assert_never
@@ -12,7 +11,7 @@ from typing import assert_never
 from msgspec import Struct
 
 from piagent import ports
-from piagent.adapters.netlink import AddressError
+from piagent.adapters.clock import wall_ms
 from piagent.admin.exposition import Histogram
 from piagent.agent.brokers import BrokerBook
 from piagent.agent.letters import Letters, Peer
@@ -20,6 +19,7 @@ from piagent.agent.peers import Peers
 from piagent.agent.vips import Vips
 from piagent.core import lease_types as lease
 from piagent.core.lease import LeaseGroup
+from piagent.ports import AddressError
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class Election:
             await self._sleep()
             # After a pause (SIGSTOP, suspend) any step looks at the deadlines before its event.
             if not self._own and not self._heard:
-                await self._step(lease.Tick(_now_ms()))
+                await self._step(lease.Tick(wall_ms()))
             while self._own:
                 await self._step_own(self._own.popleft())
             while self._heard:
@@ -234,7 +234,7 @@ class Election:
             return (self._failed(key, error),)
         self._failures.pop(key, None)
         self._acquired[key] = effect
-        self._acquired_ms[key] = time.time_ns() // 1_000_000
+        self._acquired_ms[key] = wall_ms()
         self.transitions[key, effect.reason] += 1
         gap_s = self._gap_s(key)
         log.info(
@@ -271,7 +271,7 @@ class Election:
             self.transitions[key, effect.reason] += 1
             log.warning("vip %s: released, epoch %d, reason=%s", key, effect.epoch, effect.reason)
             payload = self._letters.vip(
-                key, owner=None, epoch=effect.epoch, since_ms=_now_ms(), reason=effect.reason
+                key, owner=None, epoch=effect.epoch, since_ms=wall_ms(), reason=effect.reason
             )
             for broker in self._brokers.connected():
                 self._bus.publish(broker, *payload, retain=True)
@@ -332,7 +332,3 @@ def _extended(effects: deque[lease.Effect]) -> Iterator[lease.Extended]:
             return
         effects.popleft()
         yield first
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Callable
 
+from piagent.adapters.clock import wall_ms
 from piagent.core.health import BackendHealth, step
 from piagent.core.model import Backend, Config, HealthCheck
 from piagent.ports import Prober
@@ -38,7 +39,7 @@ class Target:
         self.check = check
         self.port = port
         self.health = BackendHealth()
-        self.since_ms = time.time_ns() // 1_000_000
+        self.since_ms = wall_ms()
         self.due = 0.0
         self.running = False
 
@@ -118,7 +119,7 @@ class HealthLoop:
             self._tell(key, target, first=first)
 
     def _tell(self, key: Key, target: Target, *, first: bool) -> None:
-        target.since_ms = time.time_ns() // 1_000_000
+        target.since_ms = wall_ms()
         health = target.health
         level = logging.INFO if health.usable else logging.WARNING
         log.log(

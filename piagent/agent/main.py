@@ -9,15 +9,14 @@ import re
 import secrets
 import signal
 import sys
-import time
 from contextlib import AsyncExitStack
 
 from piagent.adapters import systemd
 from piagent.adapters.arp import Announcer
-from piagent.adapters.clock import BootClock
+from piagent.adapters.clock import BootClock, wall_ms
 from piagent.adapters.embedded_broker import BrokerError, EmbeddedBroker
 from piagent.adapters.mqtt import MqttBus, Presence
-from piagent.adapters.netlink import AddressError, KernelAddresses
+from piagent.adapters.netlink import KernelAddresses
 from piagent.adapters.probe import NetworkProber
 from piagent.admin.server import AdminError
 from piagent.agent.agent import Agent, Edge, ranks
@@ -27,6 +26,7 @@ from piagent.core.lease import LeaseGroup
 from piagent.core.model import Config
 from piagent.core.wire import config_hash
 from piagent.dataplane import EngineDataPlane
+from piagent.ports import AddressError
 
 log = logging.getLogger("piagent")
 
@@ -89,7 +89,7 @@ async def _build(config: Config) -> Agent:
         config_hash=config_hash(config.mqtt.brokers, timing, config.election.candidates),
         seed=secrets.randbits(64),
         now_ns=clock.now_ns(),
-        wall_ms=time.time_ns() // 1_000_000,
+        wall_ms=wall_ms(),
     )
     edge = Edge(
         clock=clock,

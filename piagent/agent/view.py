@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable
 
 from piagent import __version__
+from piagent.adapters.clock import wall_ms
 from piagent.admin.exposition import Family
 from piagent.admin.status import BackendStatus, RouteStatus, ServiceStatus, Status, VipStatus
 from piagent.agent import metrics
@@ -41,7 +41,7 @@ class View:
         self._health = health
         self._serving = serving
         self._reloads = reloads
-        self._started_ms = _now_ms()
+        self._started_ms = wall_ms()
 
     def status(self) -> Status:
         """The node as a whole."""
@@ -99,7 +99,7 @@ class View:
             state=view.state,
             owner=owner,
             epoch=epoch,
-            since=_now_ms() - ago_ms,
+            since=wall_ms() - ago_ms,
             reason=view.reason,
         )
 
@@ -130,7 +130,3 @@ class View:
             since=target.since_ms,
             reason=f"{health.reason}: {health.detail}" if health.detail else health.reason,
         )
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

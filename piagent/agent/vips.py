@@ -10,11 +10,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_address
 from typing import Protocol
 
-from piagent.adapters.netlink import AddressError
 from piagent.agent.serving import Serving
 from piagent.core.model import Announce, Config
 from piagent.core.plan import is_loopback
-from piagent.ports import Addresses, Clock
+from piagent.ports import AddressError, Addresses, Clock
 
 AnnounceOnce = Callable[[str], Awaitable[None]]
 

@@ -141,10 +141,6 @@ class LeaseGroup:
         """The brokers whose connection is in use."""
         return tuple(self._links)
 
-    def has_quorum(self) -> bool:
-        """A majority of the brokers is connected."""
-        return len(self._links) > len(self._brokers) // 2
-
     def yields_pending(self) -> bool:
         """A yield waits for its turn: do not disconnect yet."""
         return any(link.yields for link in self._links.values())

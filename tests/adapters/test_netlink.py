@@ -15,8 +15,9 @@ from typing import TypeVar
 import pytest
 
 from piagent.adapters import netns
-from piagent.adapters.netlink import AddressError, KernelAddresses, _configured
+from piagent.adapters.netlink import KernelAddresses, _configured
 from piagent.adapters.rtnetlink import Rtnetlink
+from piagent.ports import AddressError
 
 REASON = netns.why_not()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
@@ -170,7 +171,8 @@ def test_an_interface_that_is_down_is_an_error_with_the_cure(host: netns.Host) -
 def test_without_the_capability_the_error_says_so(host: netns.Host) -> None:
     script = (
         "import asyncio\n"
-        "from piagent.adapters.netlink import AddressError, KernelAddresses\n"
+        "from piagent.adapters.netlink import KernelAddresses\n"
+        "from piagent.ports import AddressError\n"
         "try:\n"
         "    asyncio.run(KernelAddresses('eth0').add('10.9.0.9', 1000))\n"
         "except AddressError as error:\n"

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from piagent.adapters.netlink import AddressError
 from piagent.admin.server import AdminError
 from piagent.core.lease_types import Reason
 from piagent.core.model import Node
+from piagent.ports import AddressError
 from tests.agent.nodes import OTHER_VIP, VIP, Bench, config, service, until
 from tests.fakes import FakeBroker
 

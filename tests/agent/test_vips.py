@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from piagent.adapters.netlink import AddressError
 from piagent.agent.serving import Serving
 from piagent.agent.vips import Vips, announced
 from piagent.core.model import AddressRange, Announce, Pool
+from piagent.ports import AddressError
 from tests.agent.nodes import VIP, FakeAnnouncer, config, service
 from tests.fakes import FakeAddresses, FakeClock, FakeDataPlane
 
