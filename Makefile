@@ -1,5 +1,5 @@
 # make demo, make test: each sets itself up first (see .ci/setup.sh) and says what it does.
-.PHONY: build demo test lint sim bench clean
+.PHONY: build demo test lint sim bench wheelhouse clean
 .DEFAULT_GOAL := build
 
 PY := .venv/bin/python
@@ -41,6 +41,9 @@ sim: build .venv/dev.stamp  ## longer simulations: make sim ARGS='--seeds 5000 -
 
 bench: build .venv/dev.stamp  ## beside nginx and HAProxy, alternating runs
 	@$(PY) -m benchmarks $(ARGS)
+
+wheelhouse: .venv/run.stamp  ## the wheels that the Ansible role installs
+	@$(PY) -m pip wheel --wheel-dir ansible/wheelhouse .
 
 clean:  ## everything that was built or installed here
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

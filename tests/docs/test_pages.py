@@ -22,6 +22,15 @@ def test_every_relative_link_has_a_target(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+def test_every_make_target_that_a_page_names_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    command = re.compile(r"^ {0,4}make ([a-z]+)(?: |$)|`make ([a-z]+)", re.MULTILINE)
+    found = (match.groups() for page in PAGES for match in command.finditer(page.read_text()))
+    named = {target for groups in found for target in groups if target}
+    assert {"demo", "test", "wheelhouse"} <= named
+    assert [t for t in sorted(named) if not re.search(rf"^{t}:", makefile, re.MULTILINE)] == []
+
+
 def test_the_rules_of_the_election_are_where_its_page_says() -> None:
     text = (ROOT / "docs/explanation/election.md").read_text()
     rules = re.findall(r"^\| (R\d) .*\| (.+?) \|$", text, flags=re.MULTILINE)
