@@ -176,11 +176,13 @@ class FakeProber:
         self.bad: dict[str, str] = {}
         """Backend address -> reason."""
         self.count = 0
+        self.hold: asyncio.Event | None = None
+        """Nothing is answered before it is set."""
 
     async def probe(self, backend: Backend, port: int, check: HealthCheck) -> ProbeResult:
         self.count += 1
-        await asyncio.sleep(0)
         reason = self.bad.get(backend.address)
+        await (self.hold.wait() if self.hold is not None else asyncio.sleep(0))
         return ProbeResult(good=reason is None, reason=reason or "connected")
 
 

@@ -64,6 +64,17 @@ def test_a_neighbour_advertisement_is_byte_exact() -> None:
     )
 
 
+def test_an_ipv4_address_is_announced_by_a_request_and_a_reply() -> None:
+    address = IPv4Address("192.168.1.240")
+    request, reply = (arp_frame(MAC, address, reply=kind) for kind in (False, True))
+    assert frames(MAC, str(address)) == (request, reply)
+
+
+def test_an_ipv6_address_is_announced_by_one_advertisement() -> None:
+    address = IPv6Address("fd00::f1")
+    assert frames(MAC, str(address)) == (neighbour_advertisement_frame(MAC, address),)
+
+
 def test_the_checksum_is_that_of_rfc_1071() -> None:
     assert internet_checksum(bytes.fromhex("0001f203f4f5f6f7")) == 0xDDF2 ^ 0xFFFF
     assert internet_checksum(b"") == 0xFFFF

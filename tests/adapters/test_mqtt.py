@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
+from piagent.adapters import mqtt_connection
 from piagent.adapters.mqtt import MqttBus, Presence
 from piagent.adapters.mqtt_connection import MAX_PAYLOAD
 from piagent.core.model import Broker
@@ -139,6 +140,21 @@ def test_nothing_published_before_a_break_is_sent_after_it(broker: Mosquitto) ->
             assert c.bus.publish("b1", "t/a", b"new")
             await witness.until(lambda: b"new" in witness.payloads)
             assert witness.payloads == [b"new"]
+
+    run(work)
+
+
+@needs_mosquitto
+def test_a_broker_that_is_silent_on_an_idle_connection_is_given_up(
+    broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mqtt_connection, "KEEPALIVE_S", 1)
+
+    async def work() -> None:
+        async with client(broker.port) as c:
+            await c.until_subscribed()
+            broker.send_signal(signal.SIGSTOP)
+            assert "keep alive" in (await c.until_disconnected()).lower()
 
     run(work)
 

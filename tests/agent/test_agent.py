@@ -11,10 +11,11 @@ import pytest
 from msgspec.structs import replace
 
 from piagent.admin.server import AdminError
+from piagent.agent.agent import wants
 from piagent.core.lease_types import Reason
-from piagent.core.model import Node
+from piagent.core.model import Election, Node
 from piagent.ports import AddressError
-from tests.agent.nodes import OTHER_VIP, VIP, Bench, config, service, until
+from tests.agent.nodes import OTHER_VIP, TIMING, VIP, Bench, config, service, until
 from tests.fakes import FakeBroker
 
 
@@ -166,6 +167,16 @@ async def test_wrong_secret_blocks_claims_and_names_the_sender_once(
     await stranger.stop()
 
 
+@pytest.mark.parametrize(
+    ("candidates", "wanted"), [((), True), (("n2", "n1"), True), (("n2",), False)]
+)
+def test_only_candidates_want_vips(
+    candidates: tuple[str, ...], wanted: bool, tmp_path: Path
+) -> None:
+    election = Election(profile="fast", timing=TIMING, candidates=candidates)
+    assert wants(config(tmp_path, election=election)) == {VIP: wanted}
+
+
 async def test_node_of_weight_zero_never_owns(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path)
     idle = Node(name="n1", interface="eth0", vip_weight=0)
@@ -202,6 +213,17 @@ async def test_reload_adds_and_removes_vips_and_backends(tmp_path: Path) -> None
     await one.stop()
 
 
+async def test_backend_that_a_reload_brings_is_checked(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    one = cluster.add("n1").start()
+    await until(one.owns, "n1 owns the VIP")
+    one.prober.bad["10.0.0.3"] = "refused"
+    changed = replace(one.config, services=(service("web", VIP, "10.0.0.3"),))
+    assert one.agent.reload(lambda: changed)
+    await until(lambda: not one.plane.plans[-1].services[0].backends[0].up, "it is down")
+    await one.stop()
+
+
 async def test_reload_that_needs_a_restart_changes_nothing_and_says_what(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -228,7 +250,9 @@ async def test_reload_with_a_port_in_use_changes_nothing(
     changed = replace(one.config, services=(service("web", OTHER_VIP, "10.0.0.3"),))
     assert not one.agent.reload(lambda: changed)
     assert "cannot listen on 10.0.0.10:80" in caplog.text
-    assert [v.address for v in one.agent.view.status().vips] == [VIP]
+    status = one.agent.view.status()
+    assert [v.address for v in status.vips] == [VIP]
+    assert [s.address for s in status.services] == [VIP]
     assert one.owns()
     await one.stop()
 

@@ -8,7 +8,7 @@ from typing import Self
 
 from msgspec.structs import replace
 
-from piagent.agent.health import HealthLoop
+from piagent.agent.health import MAX_RUNNING, HealthLoop
 from piagent.core.model import Config
 from tests.agent.nodes import config, service, until
 from tests.fakes import FakeProber
@@ -66,6 +66,39 @@ async def test_reload_keeps_what_is_known_and_forgets_what_is_gone(tmp_path: Pat
         assert run.loop.target("web", "10.0.0.1") is kept
         assert run.loop.target("web", "10.0.0.2") is None
         assert run.loop.down() == {("web", "10.0.0.1")}
+
+
+async def test_answer_to_a_question_that_a_reload_withdrew_counts_for_nothing(
+    tmp_path: Path,
+) -> None:
+    made = config(tmp_path, services=(service("web", None, "10.0.0.1"),))
+    run = Run(made)
+    run.prober.hold = asyncio.Event()
+    run.prober.bad["10.0.0.1"] = "refused"
+    async with run:
+        await until(lambda: run.prober.count == 1, "the first check is under way")
+        del run.prober.bad["10.0.0.1"]
+        web = made.services[0]
+        assert web.health is not None
+        asks_elsewhere = replace(web, health=replace(web.health, port=9000))
+        run.loop.configure(replace(made, services=(asks_elsewhere,)))
+        await until(lambda: run.prober.count == 2, "the new question is under way")
+        run.prober.hold.set()
+        await until(lambda: run.prober.count >= 3, "a later check")
+    assert run.said == []
+
+
+async def test_only_so_many_checks_are_under_way_at_a_time(tmp_path: Path) -> None:
+    backends = [f"10.0.1.{n}" for n in range(MAX_RUNNING + 36)]
+    run = Run(config(tmp_path, services=(service("web", None, *backends),)))
+    run.prober.hold = asyncio.Event()
+    async with run:
+        await until(lambda: run.prober.count >= MAX_RUNNING, "the first checks")
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert run.prober.count == MAX_RUNNING
+        run.prober.hold.set()
+        await until(lambda: run.prober.count >= len(backends), "all of them")
 
 
 async def test_service_without_a_check_is_never_asked(tmp_path: Path) -> None:
