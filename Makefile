@@ -1,9 +1,14 @@
 # make demo, make test: each sets itself up first (see .ci/setup.sh) and says what it does.
-.PHONY: build demo test lint sim bench wheelhouse clean
+.PHONY: build demo test lint sim bench wheelhouse clean help
 .DEFAULT_GOAL := build
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 
 PY := .venv/bin/python
+BUILD := $(PY) setup.py build_ext --inplace --parallel $(shell nproc)
 ENGINE := setup.py pyproject.toml $(shell find fastpath -name '*.pyx' -o -name '*.pxd')
+# One line a module; what the compilers complain about comes by standard error, whole.
+PROGRESS := '/^\[\|^building/p'
 ARGS ?=
 
 # The stamps hold what is installed and built; a second run finds them fresh and starts at once.
@@ -17,12 +22,12 @@ ARGS ?=
 
 .venv/engine.stamp: .venv/run.stamp $(ENGINE)
 	@echo "==> building the engine (Cython, C)"
-	@$(PY) setup.py build_ext --inplace
+	@$(BUILD) | sed -un $(PROGRESS)
 	@touch $@
 
 .venv/probes.stamp: .venv/engine.stamp
 	@echo "==> building the probes that tests look into the engine with"
-	@PIAGENT_PROBE=1 $(PY) setup.py build_ext --inplace
+	@PIAGENT_PROBE=1 $(BUILD) | sed -un $(PROGRESS)
 	@touch $@
 
 build: .venv/engine.stamp  ## set up .venv and build the engine in place
@@ -43,9 +48,12 @@ bench: build .venv/dev.stamp  ## beside nginx and HAProxy, alternating runs
 	@$(PY) -m benchmarks $(ARGS)
 
 wheelhouse: .venv/run.stamp  ## the wheels that the Ansible role installs
-	@$(PY) -m pip wheel --wheel-dir ansible/wheelhouse .
+	@$(PY) -m pip --disable-pip-version-check wheel --wheel-dir ansible/wheelhouse .
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## */\1\t/p' Makefile | expand -t 12
 
 clean:  ## everything that was built or installed here
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist *.egg-info ansible/wheelhouse .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find fastpath -name '*.so' -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -11,6 +11,12 @@ say() { printf '==> %s\n' "$*"; }
 have() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ]; }
 python_can() { "$python" -c "$1" >/dev/null 2>&1; }
 
+apt_install() {
+  # shellcheck disable=SC2086 # a list of words
+  "${root[@]}" apt-get update -q && "${root[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -q --no-install-recommends $missing
+}
+
 need=()   # nothing works without these
 want=()   # without these something else takes their place, or tests are skipped
 if ! have "$python"; then
@@ -27,12 +33,16 @@ else
 fi
 have cc || need+=(build-essential)
 have mosquitto || want+=(mosquitto)
+have curl || want+=(curl)
 if [ "$mode" = dev ]; then
-  have curl || want+=(curl)
+  have ip || want+=(iproute2)
 fi
-missing="${need[*]-} ${want[*]-}"
+missing="${need[*]} ${want[*]}"
+missing=${missing# }
+missing=${missing% }
 
-if [ "$missing" != " " ]; then
+if [ -n "$missing" ]; then
+  cure="apt install $missing"
   if have apt-get && [ "$(id -u)" = 0 ]; then
     root=(env)
   elif have apt-get && have sudo && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
@@ -40,27 +50,24 @@ if [ "$missing" != " " ]; then
   else
     root=()
   fi
-  if [ ${#root[@]} -gt 0 ]; then
-    say "installing system packages: $missing"
-    "${root[@]}" apt-get update -q
-    # shellcheck disable=SC2086 # a list of words
-    "${root[@]}" env DEBIAN_FRONTEND=noninteractive \
-      apt-get install -y -q --no-install-recommends $missing
+  have sudo && cure="sudo $cure"
+  if [ ${#root[@]} -gt 0 ] && say "installing system packages: $missing" && apt_install; then
     case "$missing" in *mosquitto*)
       say "Debian's package also runs a broker on localhost:1883; piagent does not use it" \
         "(systemctl disable --now mosquitto)" ;;
     esac
   elif [ ${#need[@]} -gt 0 ]; then
-    echo "piagent needs system packages that only root can install: sudo apt install $missing" >&2
+    echo "piagent needs system packages that only root can install: $cure" >&2
     exit 1
   else
-    say "not installed, going on without: $missing (sudo apt install $missing)"
+    say "going on without what only root can install: $cure"
   fi
 fi
 
-if ! [ -x .venv/bin/python ]; then
+# Without pip it was interrupted, or is of a Python that has been replaced.
+if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
   say "creating .venv"
-  "$python" -m venv .venv
+  "$python" -m venv --clear .venv
 fi
 extras=""
 [ "$mode" = dev ] && extras="dev demo"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
+import shlex
 import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
     from piagent.cli.demo.site import Site
 
 HELP = "run agents, a broker and backends on this machine, and show what they do"
+FOLDER = "piagent-demo-"
+"""How the names of the demo's temporary folders begin; the process id follows."""
+INTERRUPTED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run it; 0 when the tour went well or the user pressed Ctrl-C."""
+    """Run it; 0 when the tour went well, or when the user ended the demo that has no end."""
     if not 2 <= args.nodes <= 9:
         print("piagent demo: --nodes must be 2 to 9", file=sys.stderr)
         return 2
@@ -42,59 +48,85 @@ def _say(text: str) -> None:
 
 
 async def _demo(nodes: int, *, once: bool, loopback: bool) -> int:
-    from piagent.cli.demo.cluster import DemoError
+    """Make the site, run the cluster on it, and take both down whatever happens.
 
-    folder = Path(tempfile.mkdtemp(prefix="piagent-demo-"))
-    work = asyncio.create_task(_work(nodes, folder, once=once, loopback=loopback))
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(signum, work.cancel)
+    A signal ends the demo in order; another one while it stops spares the goodbyes.
+    """
+    from piagent.cli.demo.cluster import Cluster, DemoError
+    from piagent.cli.demo.site import make_site
+
+    asked = asyncio.Event()
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(signum, asked.set)
+    folder = _fresh_folder()
     try:
-        await work
-    except asyncio.CancelledError:
-        pass  # Ctrl-C is how the demo ends
+        with contextlib.closing(make_site(nodes, loopback=loopback, say=_say)) as site:
+            cluster = Cluster(site, folder, _say)
+            try:
+                await _until(asked, _show(site, cluster, once=once))
+            finally:
+                interrupted = asked.is_set()
+                asked.clear()
+                with contextlib.suppress(OSError):  # nobody may be reading any more
+                    _say("stopping")
+                await _until(asked, cluster.stop())
+                await cluster.kill_all()
     except (DemoError, OSError) as error:
         print(f"piagent demo: {error}", file=sys.stderr)
         return 1
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return 0
+    return INTERRUPTED if once and interrupted else 0
 
 
-async def _work(nodes: int, folder: Path, *, once: bool, loopback: bool) -> None:
-    """Make the site, run the cluster on it, and take both down whatever happens."""
-    from piagent.cli.demo.cluster import Cluster
-    from piagent.cli.demo.site import LoopbackSite, NamespaceSite
+async def _until(asked: asyncio.Event, work: Coroutine[None, None, None]) -> None:
+    """Do `work`, or as much of it as is done when a signal comes."""
+    task, signalled = asyncio.create_task(work), asyncio.create_task(asked.wait())
+    await asyncio.wait({task, signalled}, return_when=asyncio.FIRST_COMPLETED)
+    for each in (task, signalled):
+        each.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _fresh_folder() -> Path:
+    """Make a folder for files, logs and sockets; remove those that killed demos left."""
+    for old in Path(tempfile.gettempdir()).glob(f"{FOLDER}*-*"):
+        owner = old.name.removeprefix(FOLDER).split("-")[0]
+        if owner.isdigit() and not Path("/proc", owner).exists():
+            shutil.rmtree(old, ignore_errors=True)  # refuses what is not ours, and symbolic links
+    return Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))
+
+
+async def _show(site: Site, cluster: Cluster, *, once: bool) -> None:
     from piagent.cli.demo.tour import tour
 
-    site: Site
-    if os.geteuid() == 0 and not loopback:
-        _say("network namespaces on a bridge, with a real VIP that moves")
-        site = NamespaceSite(nodes)
+    await cluster.start()
+    if once:
+        await tour(site, cluster, _say)
     else:
-        _say("loopback addresses (as root: network namespaces and a real VIP)")
-        site = LoopbackSite(nodes)
-    cluster = Cluster(site, folder, _say)
-    try:
-        await cluster.start()
-        if once:
-            await tour(site, cluster, _say)
-        else:
-            _explain(site, cluster, await cluster.owner())
-            await asyncio.Event().wait()
-    finally:
-        _say("stopping")
-        await cluster.stop()
-        site.close()
+        _explain(site, cluster, await cluster.owner())
+        await cluster.watch()
 
 
 def _explain(site: Site, cluster: Cluster, owner: str) -> None:
     """What to try, each line to be pasted into another terminal."""
-    prefix, web = site.client_prefix(), f"http://{site.vip}:{site.http_port}"
+    sudo = "sudo " if "SUDO_UID" in os.environ else ""  # that terminal will be the user's own
+    prefix, web = sudo + site.client_prefix(), f"http://{site.vip}:{site.http_port}"
     _say(f"""
 {owner} owns the VIP {site.vip}. In another terminal:
   HTTP by host and path   {prefix}curl -H 'Host: api.demo' {web}/v1/x
                           {prefix}curl -H 'Host: www.demo' {web}/
-  TCP over all backends   {prefix}nc {site.vip} {site.tcp_port}
-  the cluster             {sys.executable} -m piagent.cli status --socket {cluster.socket("pi-1")}
-  a failover              kill -9 {cluster.pid(owner)}
+  TCP over all backends   {prefix}curl -sm1 telnet://{site.vip}:{site.tcp_port}
+  the cluster             {sudo}{_piagent()} status --socket {cluster.socket("pi-1")}
+  a failover              {sudo}kill -9 {cluster.pid(owner)}
 Ctrl-C ends everything.""")
+
+
+def _piagent() -> str:
+    """How to call piagent from any folder: by its script, or as a clone that is not installed."""
+    script = Path(sys.executable).with_name("piagent")
+    if script.exists():
+        return shlex.quote(str(script))
+    clone = f"PYTHONPATH={Path(__file__).parents[3]}"
+    return shlex.join(["env", clone, sys.executable, "-m", "piagent.cli"])

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from piagent.admin.client import AskError, ask
 from piagent.admin.status import Status
-from piagent.cli.demo.files import BACKEND_HTTP_PORT, BACKEND_TCP_PORT, BROKER_PORT, node_file
+from piagent.cli.demo.files import node_file
 from piagent.cli.demo.site import Place, Site
 
 PATIENCE_S = 20.0
 ASK_EVERY_S = 0.02
+WATCH_EVERY_S = 0.1
 STOP_TIMEOUT_S = 15.0
 LOG_TAIL = 2000
 _LEASH = ("setpriv", "--pdeathsig=KILL", "--")
@@ -39,10 +40,10 @@ class Cluster:
         site = self._site
         self._say(f"starting a broker and {len(site.backends)} backends")
         await self._spawn(
-            site.broker, "-m", "piagent.cli.demo.broker", site.broker.address, str(BROKER_PORT)
+            site.broker, "-m", "piagent.cli.demo.broker", site.broker.address, str(site.broker_port)
         )
         await self._broker_ready()
-        ports = (str(BACKEND_HTTP_PORT), str(BACKEND_TCP_PORT))
+        ports = (str(site.backend_http_port), str(site.backend_tcp_port))
         for place in site.backends:
             await self._spawn(
                 place, "-m", "piagent.cli.demo.backend", place.name, place.address, *ports
@@ -67,7 +68,8 @@ class Cluster:
     async def kill(self, name: str) -> None:
         """SIGKILL: no goodbye."""
         process = self._running.pop(name)
-        process.kill()
+        if process.returncode is None:
+            process.kill()
         await process.wait()
 
     async def end(self, name: str) -> None:
@@ -101,17 +103,41 @@ class Cluster:
         """The admin socket of a node."""
         return self._folder / f"{name}.sock"
 
+    async def watch(self) -> None:
+        """Say which agents end and who owns the VIP then, for ever."""
+        names = [place.name for place in self._site.nodes]
+        owner = await self.owner()
+        while True:
+            for name in names:
+                process = self._running.get(name)
+                if process is not None and process.returncode is not None:
+                    del self._running[name]
+                    self._say(f"{name} has ended")
+                    owner = "" if name == owner else owner
+            if not owner:
+                owner = await self.owner()
+                self._say(f"{owner} owns the VIP now")
+            await asyncio.sleep(WATCH_EVERY_S)
+
     async def stop(self) -> None:
         """End everything: agents first, so that they can say goodbye, the broker last."""
         for name in reversed(list(self._running)):
-            process = self._running.pop(name)
+            process = self._running[name]
             if process.returncode is None:
                 process.terminate()
             try:
-                await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
+                async with asyncio.timeout(STOP_TIMEOUT_S):
+                    await process.wait()
             except TimeoutError:
+                self._say(f"{name} does not end by itself")
                 process.kill()
                 await process.wait()
+            del self._running[name]
+
+    async def kill_all(self) -> None:
+        """SIGKILL for whatever still runs."""
+        for name in list(self._running):
+            await self.kill(name)
 
     # ---- inside -------------------------------------------------------------------------------
 
@@ -132,9 +158,11 @@ class Cluster:
 
     async def _broker_ready(self) -> None:
         async with asyncio.timeout(PATIENCE_S):
-            while "ready" not in self._log(self._site.broker.name).read_text():
+            while "ready" not in (said := self._log(self._site.broker.name).read_text()):
                 self._check_alive()
                 await asyncio.sleep(ASK_EVERY_S)
+        for warning in said.splitlines()[:-1]:
+            self._say(warning)
 
     def _living(self) -> str:
         names = [place.name for place in self._site.nodes if place.name in self._running]

@@ -6,10 +6,6 @@ from pathlib import Path
 
 from piagent.cli.demo.site import Place, Site
 
-BACKEND_HTTP_PORT = 8080
-BACKEND_TCP_PORT = 7000
-BROKER_PORT = 1883
-
 
 def node_file(site: Site, node: Place, secret: Path, socket: Path) -> str:
     """One node's file. All nodes' files are alike but for [node] and the admin socket."""
@@ -18,12 +14,12 @@ def node_file(site: Site, node: Place, secret: Path, socket: Path) -> str:
         f'[node]\nname = "{node.name}"\nworkers = 1',
         f'interface = "{node.interface}"' if node.interface else "",
         f'\n[cluster]\nname = "demo"\nsecret_file = "{secret}"',
-        f'\n[mqtt]\nbrokers = ["mqtt://{site.broker.address}:{BROKER_PORT}"]',
+        f'\n[mqtt]\nbrokers = ["mqtt://{site.broker.address}:{site.broker_port}"]',
         f'\n[admin]\nsocket = "{socket}"',
         f'\n[[pool]]\nname = "lan"\naddresses = ["{site.pool}"]' if site.pool else "",
-        _service("echo", site.backends, BACKEND_TCP_PORT, site.vip, site.tcp_port),
-        _service("api", api, BACKEND_HTTP_PORT),
-        _service("www", www, BACKEND_HTTP_PORT),
+        _service("echo", site.backends, site.backend_tcp_port, site.vip, site.tcp_port),
+        _service("api", api, site.backend_http_port),
+        _service("www", www, site.backend_http_port),
         f'\n[[gateway]]\nname = "web"\naddress = "{site.vip}"',
         f"listen = [{{ port = {site.http_port} }}]",
         _route("api", "api.demo", "/v1", "api"),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import shlex
 import socket
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from msgspec import Struct
 
-from piagent.adapters.netns import INTERFACE, Network
+from piagent.adapters.netns import INTERFACE, Network, why_not
+
+PORTS_TRIED = 100
 
 
 class Place(Struct, frozen=True):
@@ -27,6 +32,9 @@ class Site(Protocol):
     vip: str
     http_port: int
     tcp_port: int
+    backend_http_port: int
+    backend_tcp_port: int
+    broker_port: int
     nodes: tuple[Place, ...]
     backends: tuple[Place, ...]
     broker: Place
@@ -50,18 +58,38 @@ class Site(Protocol):
         ...
 
 
+def make_site(nodes: int, *, loopback: bool, say: Callable[[str], None]) -> Site:
+    """Network namespaces where they work, else loopback addresses; says which, and why."""
+    reason = "as asked for" if loopback else why_not()
+    if reason is None:
+        try:
+            site = NamespaceSite(nodes)
+        except OSError as error:  # a container may forbid some of it, a kernel may lack bridges
+            reason = f"network namespaces do not work here: {error}"
+        else:
+            say("network namespaces on a bridge, with a real VIP that moves")
+            return site
+    say(f"loopback addresses ({reason})")
+    return LoopbackSite(nodes)
+
+
 class LoopbackSite:
     """Everything on this host's 127.0.0.0/8: needs no rights. Owning the VIP is listening on it."""
 
     pool: str | None = None
 
     def __init__(self, nodes: int) -> None:
-        net = f"127.{64 + os.getpid() % 128}"
-        self.vip = f"{net}.0.100"
-        self.http_port, self.tcp_port = 8080, 7000
-        self.broker = Place("broker", f"{net}.0.2", None)
-        self.nodes = tuple(Place(f"pi-{i}", f"{net}.1.{i}", None) for i in range(1, nodes + 1))
-        self.backends = tuple(Place(f"backend-{i}", f"{net}.2.{i}", None) for i in (1, 2, 3))
+        net = f"127.{64 + os.getpid() % 128}.{os.getpid() // 128 % 256}"
+        self.vip = f"{net}.100"
+        self.broker = Place("broker", f"{net}.2", None)
+        self.nodes = tuple(Place(f"pi-{i}", f"{net}.{10 + i}", None) for i in range(1, nodes + 1))
+        self.backends = tuple(Place(f"backend-{i}", f"{net}.{200 + i}", None) for i in (1, 2, 3))
+        behind = [place.address for place in self.backends]
+        self.http_port = _free_port(8080, [self.vip])
+        self.tcp_port = _free_port(7000, [self.vip])
+        self.backend_http_port = _free_port(8080, behind)
+        self.backend_tcp_port = _free_port(7000, behind)
+        self.broker_port = _free_port(1883, [self.broker.address])
 
     def command(self, _place: Place, /, *argv: str) -> list[str]:
         """Just `argv`: there is one host."""
@@ -84,6 +112,8 @@ class NamespaceSite:
 
     def __init__(self, nodes: int) -> None:
         self.http_port, self.tcp_port = 80, 7000
+        self.backend_http_port, self.backend_tcp_port = 8080, 7000
+        self.broker_port = 1883
         net = "10.77.0"
         self.vip = f"{net}.100"
         self.pool: str | None = f"{net}.100-{net}.110"
@@ -120,3 +150,13 @@ class NamespaceSite:
     def close(self) -> None:
         """Remove the namespaces, and with them every device and address in them."""
         self._network.close()
+
+
+def _free_port(preferred: int, addresses: Sequence[str]) -> int:
+    """The first port from `preferred` on that nobody uses on any of the addresses."""
+    for port in range(preferred, preferred + PORTS_TRIED):
+        with contextlib.suppress(OSError):
+            for address in addresses:
+                socket.create_server((address, port)).close()
+            return port
+    raise OSError(errno.EADDRINUSE, f"no free port from {preferred} on", addresses[0])
