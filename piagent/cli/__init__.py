@@ -48,7 +48,13 @@ class Command(Protocol):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that `argv` (default: `sys.argv[1:]`) names; returns the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _main(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _main(words: list[str]) -> int:
     chosen = next((word for word in words if not word.startswith("-")), None)
     command = _load(chosen) if chosen in COMMANDS else None
     parser = _parser(chosen, command)
@@ -72,8 +78,6 @@ def _run(command: Command, args: argparse.Namespace) -> int:
         # The reader (`| head`) has gone; Python must not complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except KeyboardInterrupt:
-        return 130
     return code
 
 

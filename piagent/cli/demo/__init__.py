@@ -105,20 +105,22 @@ async def _show(site: Site, cluster: Cluster, *, once: bool) -> None:
     if once:
         await tour(site, cluster, _say)
     else:
-        _explain(site, cluster, await cluster.owner())
-        await cluster.watch()
+        owner = await cluster.owner()
+        _explain(site, cluster, owner)
+        await cluster.watch(owner)
 
 
 def _explain(site: Site, cluster: Cluster, owner: str) -> None:
     """What to try, each line to be pasted into another terminal."""
     sudo = "sudo " if "SUDO_UID" in os.environ else ""  # that terminal will be the user's own
+    other = next(place.name for place in site.nodes if place.name != owner)
     prefix, web = sudo + site.client_prefix(), f"http://{site.vip}:{site.http_port}"
     _say(f"""
 {owner} owns the VIP {site.vip}. In another terminal:
   HTTP by host and path   {prefix}curl -H 'Host: api.demo' {web}/v1/x
                           {prefix}curl -H 'Host: www.demo' {web}/
   TCP over all backends   {prefix}curl -sm1 telnet://{site.vip}:{site.tcp_port}
-  the cluster             {sudo}{_piagent()} status --socket {cluster.socket("pi-1")}
+  the cluster             {sudo}{_piagent()} status --socket {cluster.socket(other)}
   a failover              {sudo}kill -9 {cluster.pid(owner)}
 Ctrl-C ends everything.""")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import sys
@@ -96,27 +97,24 @@ class Cluster:
 
     def agents(self) -> list[int]:
         """The processes of the living agents."""
-        names = [place.name for place in self._site.nodes]
-        return [self._running[name].pid for name in names if name in self._running]
+        return [self.pid(name) for name in self._agents()]
 
     def socket(self, name: str) -> Path:
         """The admin socket of a node."""
         return self._folder / f"{name}.sock"
 
-    async def watch(self) -> None:
-        """Say which agents end and who owns the VIP then, for ever."""
-        names = [place.name for place in self._site.nodes]
-        owner = await self.owner()
+    async def watch(self, owner: str) -> None:
+        """Say what ends and who owns the VIP then; DemoError when no agent is left."""
         while True:
-            for name in names:
-                process = self._running.get(name)
-                if process is not None and process.returncode is not None:
-                    del self._running[name]
-                    self._say(f"{name} has ended")
-                    owner = "" if name == owner else owner
-            if not owner:
-                owner = await self.owner()
-                self._say(f"{owner} owns the VIP now")
+            for name in [n for n, it in self._running.items() if it.returncode is not None]:
+                del self._running[name]
+                self._say(f"{name} has ended")
+            if owner not in self._running:
+                with contextlib.suppress(AskError):
+                    status = await asyncio.to_thread(self._ask, self._living())
+                    owner = status.vips[0].owner or ""
+                if owner in self._running:
+                    self._say(f"{owner} owns the VIP (process {self.pid(owner)})")
             await asyncio.sleep(WATCH_EVERY_S)
 
     async def stop(self) -> None:
@@ -164,8 +162,11 @@ class Cluster:
         for warning in said.splitlines()[:-1]:
             self._say(warning)
 
+    def _agents(self) -> list[str]:
+        return [place.name for place in self._site.nodes if place.name in self._running]
+
     def _living(self) -> str:
-        names = [place.name for place in self._site.nodes if place.name in self._running]
+        names = self._agents()
         if not names:
             raise DemoError("no agent is running")
         return names[0]
