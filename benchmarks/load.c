@@ -202,7 +202,8 @@ static int ask(char **arg) {
         }
     }
     printf("%llu %llu %.6f %.1f %.1f\n", (unsigned long long)requests, (unsigned long long)errors,
-           (double)(now - start) / 1e9, percentile_us(requests, 0.5), percentile_us(requests, 0.99));
+           (double)(now - start) / 1e9, percentile_us(requests, 0.5),
+           percentile_us(requests, 0.99));
     return 0;
 }
 
