@@ -52,7 +52,7 @@ class Mosquitto:
                 [
                     f"listener {self.port} {self.address}",
                     "set_tcp_nodelay true",
-                    "max_queued_messages 100000",
+                    "max_queued_messages 10000",
                     f"log_dest file {log}",
                     "user root",
                     *self._lines,

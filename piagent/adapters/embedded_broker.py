@@ -239,7 +239,7 @@ def _config(listen: Listen, passwords: str | None) -> list[str]:
         "persistence false",
         "set_tcp_nodelay true",
         # The defaults drop messages to a slow subscriber without a word (election.md 7).
-        "max_queued_messages 100000",
+        "max_queued_messages 10000",
         "max_queued_bytes 0",
         f"message_size_limit {MAX_PAYLOAD}",
         "log_dest stderr",

@@ -15,6 +15,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from msgspec import Struct
 
@@ -25,7 +26,7 @@ from piagent.ports import BusEvent, Disconnected
 CONNECT_TIMEOUT_S = 1.0
 RESOLVE_TIMEOUT_S = 5.0
 HANDSHAKE_TIMEOUT_S = 2.0
-"""From the TCP connection to the last SUBACK."""
+"""From the TCP connection to the last SUBACK, and then from one retained message to the next."""
 BACKOFF_FIRST_S = (0.1, 0.3)
 """The first pause is drawn from this range; later ones double, up to `BACKOFF_MAX_S`."""
 BACKOFF_MAX_S = 2.0
@@ -61,7 +62,14 @@ class MqttBus:
         subscriptions: Sequence[str],
         presence: Presence,
         password: str | None = None,
+        barrier: Callable[[str], tuple[str, bytes]] | None = None,
     ) -> None:
+        """`barrier`: connection -> a message to itself, topic and payload.
+
+        A connection counts as subscribed when it has come back: all that the broker retains, which
+        may be much and takes its time, has come before it.
+        """
+        self._barrier = barrier
         self._node = node
         self._incarnation = incarnation
         self._subscriptions = tuple(subscriptions)
@@ -129,6 +137,7 @@ class MqttBus:
                 presence_topic=presence.topic,
                 online=presence.payload(True, name),
                 offline=presence.payload(False, name),
+                barrier=None if self._barrier is None else self._barrier(name),
             ),
             self._subscriptions,
             deliver,
@@ -136,10 +145,7 @@ class MqttBus:
         link.connection = connection
         try:
             connection.start()
-            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-                await asyncio.wait(
-                    (connection.subscribed, connection.ended), return_when=asyncio.FIRST_COMPLETED
-                )
+            await _until_up(connection)
             if connection.subscribed.done():
                 link.log_connected()
             # Not `await ended`: our own cancellation would cancel it.
@@ -188,6 +194,19 @@ class _Link:
             after = f" after {time.monotonic() - self._lost_at_s:.1f} s"
             self._lost_at_s = None
         _log.info("broker %s: connected and subscribed%s", self._where, after)
+
+
+async def _until_up(connection: Connection) -> None:
+    """Until it is subscribed or has ended; TimeoutError when nothing comes any more."""
+    either = (connection.subscribed, connection.ended)
+    done: set[asyncio.Future[Any]] = set()
+    while not done:
+        before = connection.progress
+        done, _ = await asyncio.wait(
+            either, timeout=HANDSHAKE_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
+        )
+        if not done and connection.progress == before:
+            raise TimeoutError
 
 
 async def _connect(host: str, port: int) -> socket.socket:

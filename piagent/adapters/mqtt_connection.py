@@ -23,9 +23,12 @@ MAX_PAYLOAD = 64 * 1024
 """Bytes; a longer message is delivered without its payload, as something unreadable."""
 MAX_UNACKNOWLEDGED = 1000
 """Messages; `publish` takes no more then. At most 20 of them are on the wire (paho's default)."""
-MAX_BEFORE_SUBACK = 10_000
-"""Messages that may arrive before the subscriptions are confirmed."""
+MAX_RETAINED = 1000
+"""Retained messages that count, of those that a new connection brings; anybody can invent them."""
 FAREWELL_TIMEOUT_S = 0.5
+
+_KEPT = 2 * MAX_PAYLOAD + 4
+"""Bytes of a packet: the longest topic that can be, and a payload seen to be too long."""
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +44,8 @@ class Identity(Struct, frozen=True):
     presence_topic: str
     online: bytes
     offline: bytes
+    barrier: tuple[str, bytes] | None = None
+    """Topic and payload of a message to itself, behind all that the broker retains."""
 
 
 class _Client(Client):
@@ -58,6 +63,17 @@ class _Client(Client):
 
     def _create_socket_connection(self) -> socket.socket:
         return self._connected
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        """Of a packet that is too long, MQTT allows 256 MiB, all but the beginning is dropped.
+
+        The rest leaves a byte for each piece that is read: that is what paho sees of it.
+        """
+        data: bytes = super()._sock_recv(min(bufsize, _KEPT))
+        if len(data) > 1 and len(self._in_packet["packet"]) >= _KEPT:
+            self._in_packet["to_process"] -= len(data) - 1
+            return data[:1]
+        return data
 
 
 class Connection:
@@ -84,6 +100,11 @@ class Connection:
         self._deliver = deliver
         self._inbox: deque[Received] = deque()
         self._granted = False
+        self._clear = identity.barrier is None
+        """All that the broker retains has come."""
+        self._retained = 0
+        self.progress = 0
+        """Messages received."""
         self._failure: str | None = None
         self._last_acknowledged = 0
         self._leaving = False
@@ -118,6 +139,8 @@ class Connection:
     def keep_alive(self) -> None:
         """To be called each second or so: sends PINGREQ, misses PINGRESP."""
         self._take_turn(self._client.loop_misc)
+        if self._granted and not self._clear:  # a broker drops what its queue does not hold
+            self._send_barrier()
 
     def abort(self, reason: str) -> None:
         """End it now; neither paho's queue nor the kernel's send buffer outlives this."""
@@ -199,7 +222,7 @@ class Connection:
             self._flush()
         except Exception as error:  # noqa: BLE001 - paho raises many things for a rogue broker's bytes
             self._failure = f"protocol error: {error!r}"
-        if self._granted and not self.subscribed.done():
+        if self._granted and self._clear and not self.subscribed.done():
             who = self._identity
             self._publish(who.presence_topic, who.online, retain=True)
             self.subscribed.set_result(None)
@@ -208,8 +231,6 @@ class Connection:
             # abort() may be called by what is delivered, and empties the inbox.
             while self._inbox:
                 self._deliver(self._inbox.popleft())
-        elif len(self._inbox) > MAX_BEFORE_SUBACK:
-            self._failure = "a flood of messages before the subscriptions were confirmed"
         if self._failure is not None:
             self.abort(self._failure)
 
@@ -239,6 +260,7 @@ class Connection:
         granted = [reason.value for reason in reasons]
         if granted == [QOS] * len(self._subscriptions):
             self._granted = True
+            self._send_barrier()
             return
         for topic, code in zip(self._subscriptions, granted, strict=False):
             if code != QOS:
@@ -247,21 +269,37 @@ class Connection:
                 return
         self._failure = "the broker's SUBACK does not fit the subscriptions"
 
+    def _send_barrier(self) -> None:
+        if self._identity.barrier is not None:
+            self._publish(*self._identity.barrier, retain=False)
+
+    def _counts(self, topic: str, payload: bytes, *, retain: bool) -> bool:
+        """Whether a message is to be delivered: from the barrier on, and what was retained."""
+        if self._identity.barrier == (topic, payload):
+            self._clear = True
+            return False
+        if self._clear:
+            return True
+        self._retained += retain
+        return retain and self._retained <= MAX_RETAINED
+
     def _on_message(self, _client: Any, _userdata: Any, message: Any) -> None:
+        self.progress += 1
         try:
             topic = message.topic
         except UnicodeDecodeError:
             return  # no topic of ours
         payload = bytes(message.payload)
+        if not self._counts(topic, payload, retain=message.retain):
+            return
         if len(payload) > MAX_PAYLOAD:
             if not self._said_oversized:
                 self._said_oversized = True
                 _log.warning(
-                    "broker %s: a message of %d bytes on %r counts as unreadable (limit %d)",
+                    "broker %s: a message of more than %d bytes on %r counts as unreadable",
                     self._identity.broker,
-                    len(payload),
-                    topic,
                     MAX_PAYLOAD,
+                    topic,
                 )
             payload = b""
         who = self._identity

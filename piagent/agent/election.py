@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING = 10_000
 """Broker events not yet looked at; more of them is a flood."""
+BATCH = 100
+"""Broker events looked at in one turn of the event loop."""
 RETRY_REMOVAL_S = 1.0
 RETRY_TAKE_S = (2.0, 5.0, 15.0, 60.0)
 """How long a VIP is left to others after this host failed to take it: first, second, … time."""
@@ -112,12 +114,16 @@ class Election:
         while True:
             await self._sleep()
             # After a pause (SIGSTOP, suspend) any step looks at the deadlines before its event.
-            if not self._own and not self._heard:
+            idle = not self._own and not self._heard
+            if idle or self._clock.now_ns() >= self._group.next_wakeup_ns():
                 await self._step(lease.Tick(wall_ms()))
             while self._own:
                 await self._step_own(self._own.popleft())
-            while self._heard:
+            for _ in range(min(len(self._heard), BATCH)):
                 await self._hear(self._heard.popleft())
+            if self._heard:  # the rest in the next turn: others want to work, too
+                self._wake.set()
+                await asyncio.sleep(0)
 
     async def resign(self, keys: Iterable[str], timeout_s: float) -> bool:
         """Give up every VIP for good; True when all of them are certain to be gone in time."""

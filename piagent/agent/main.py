@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
 import secrets
 import signal
 import sys
@@ -24,12 +23,15 @@ from piagent.agent.letters import Letters
 from piagent.config import ConfigError, load
 from piagent.core.lease import LeaseGroup
 from piagent.core.model import Config
+from piagent.core.text import printable
 from piagent.core.wire import config_hash
 from piagent.dataplane import EngineDataPlane
 from piagent.ports import AddressError
 
 log = logging.getLogger("piagent")
 
+BARRIER = "subscribed"
+"""What a new connection says to itself; no nonce of a self-echo is like it."""
 FAILED = 1
 WRONG_INPUT = 2
 
@@ -79,6 +81,7 @@ async def _build(config: Config) -> Agent:
         subscriptions=letters.subscriptions,
         presence=Presence(letters.presence_topic, letters.presence),
         password=config.mqtt.password,
+        barrier=lambda connection: letters.echo(connection, BARRIER),
     )
     group = LeaseGroup(
         timing,
@@ -144,10 +147,8 @@ def _log_to_stderr(level: str) -> None:
 
 
 class _OneLine(logging.Formatter):
-    """Names from the network stay inside their line: control characters are escaped."""
-
-    _control = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+    """Names from the network stay inside their line: what does not print is escaped."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 -- logging's name
         """The line, without the traceback that may follow it."""
-        return self._control.sub(lambda m: rf"\x{ord(m[0]):02x}", super().formatMessage(record))
+        return printable(super().formatMessage(record))

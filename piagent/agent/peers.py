@@ -18,15 +18,19 @@ class Peers:
 
     def note(self, peer: Peer) -> bool:
         """Take note of a presence; whether the list of nodes is another now."""
-        before = self.online()
-        at = self._seen.setdefault(peer.node, set())
+        at = self._seen.get(peer.node)
         if peer.online:
-            at.add(peer.broker)
-        else:
+            if at is not None:
+                at.add(peer.broker)
+            elif len(self._seen) < MAX_PEERS:
+                self._seen[peer.node] = {peer.broker}
+                return peer.node != self._node
+        elif at is not None:
             at.discard(peer.broker)
-        if not at or len(self._seen) > MAX_PEERS:
-            del self._seen[peer.node]
-        return self.online() != before
+            if not at:
+                del self._seen[peer.node]
+                return peer.node != self._node
+        return False
 
     def forget(self, broker: str) -> None:
         """A new connection to the broker will say anew what it retains."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from piagent.core.text import printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -28,8 +30,8 @@ def print_json(value: Any) -> None:
 
 
 def columns(rows: Iterable[Sequence[str]], indent: str = "") -> str:
-    """Align rows of text in columns two spaces apart, one line a row."""
-    table = [list(row) for row in rows]
+    """Align rows of text in columns two spaces apart, one line a row, whatever the text."""
+    table = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)
     return "\n".join(indent + line for line in lines)

@@ -7,6 +7,8 @@ import logging
 import signal
 import socket
 import subprocess
+import sys
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
@@ -14,7 +16,7 @@ import pytest
 
 from piagent.adapters import mqtt_connection
 from piagent.adapters.mqtt import MqttBus, Presence
-from piagent.adapters.mqtt_connection import MAX_PAYLOAD
+from piagent.adapters.mqtt_connection import MAX_PAYLOAD, MAX_RETAINED
 from piagent.core.model import Broker
 from piagent.ports import BusEvent, Disconnected, Received, Subscribed
 from tests import mosquitto
@@ -77,6 +79,7 @@ async def client(
     topics: Sequence[str] = ("t/+",),
     username: str | None = None,
     password: str | None = None,
+    barrier: Callable[[str], tuple[str, bytes]] | None = None,
 ) -> AsyncIterator[Client]:
     bus = MqttBus(
         [Broker(label="b1", host=host, port=port, username=username)],
@@ -85,6 +88,7 @@ async def client(
         subscriptions=topics,
         presence=Presence(f"s/{node}", lambda there, name: f"{int(there)} {name}".encode()),
         password=password,
+        barrier=barrier,
     )
     made = Client(bus)
     task = asyncio.create_task(bus.run(made.take))
@@ -259,6 +263,60 @@ def test_a_message_beyond_the_limit_arrives_without_its_payload(
 
     run(work)
     assert "counts as unreadable" in caplog.text
+
+
+@needs_mosquitto
+def test_a_message_far_beyond_the_limit_takes_no_memory(broker: Mosquitto) -> None:
+    async def work() -> None:
+        async with client(broker.port) as c:
+            await c.until_subscribed()
+            publisher = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", PUBLISH_64_MIB, str(broker.port)
+            )
+            tracemalloc.start()
+            try:
+                await c.until(lambda: c.payloads, "the message")
+                assert tracemalloc.get_traced_memory()[1] < 4 << 20
+            finally:
+                tracemalloc.stop()
+                await publisher.wait()
+            c.bus.publish("b1", "t/a", b"and on it goes")
+            await c.until(lambda: len(c.payloads) == 2)
+            assert c.payloads == [b"", b"and on it goes"]
+            assert c.of(Disconnected) == []
+
+    run(work)
+
+
+PUBLISH_64_MIB = """\
+import sys
+import paho.mqtt.publish
+payload = b"x" * (64 << 20)
+paho.mqtt.publish.single("t/b", payload, qos=1, hostname="127.0.0.1", port=int(sys.argv[1]))
+"""
+
+
+@needs_mosquitto
+def test_what_a_broker_retains_comes_first_and_only_some_of_it_counts(broker: Mosquitto) -> None:
+    def barrier(connection: str) -> tuple[str, bytes]:
+        return f"e/{connection}", b"that is all"
+
+    async def work() -> None:
+        async with client(broker.port) as first:
+            await first.until_subscribed()
+            for number in range(3 * MAX_RETAINED):
+                first.bus.publish("b1", f"t/{number}", b"kept", retain=True)
+                if number % 100 == 0:
+                    await first.until(lambda n=number: len(first.payloads) > n)
+            await first.until(lambda: len(first.payloads) == 3 * MAX_RETAINED)
+            async with client(broker.port, topics=("t/+", "e/+"), barrier=barrier) as late:
+                await late.until_subscribed()
+                first.bus.publish("b1", "t/0", b"new", retain=False)
+                await late.until(lambda: late.payloads[-1:] == [b"new"], "what is new")
+                assert late.payloads == [b"kept"] * MAX_RETAINED + [b"new"]
+                assert isinstance(late.events[0], Subscribed)
+
+    run(work)
 
 
 def test_a_refused_subscription_is_a_disconnection_that_names_the_topic() -> None:

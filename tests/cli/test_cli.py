@@ -119,5 +119,9 @@ def test_importing_the_command_line_imports_nothing_heavy() -> None:
     assert not heavy & set(done.stdout.split())
 
 
+def test_columns_hold_no_command_to_the_terminal() -> None:
+    assert columns([("pi\x1b[2J", "b\nc")]) == r"pi\x1b[2J  b\nc"
+
+
 def test_columns_are_aligned() -> None:
     assert columns([("a", "bbb", "c"), ("aaaa", "b", "")]) == "a     bbb  c\naaaa  b"

@@ -24,9 +24,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def lab() -> Iterator[Lab]:
-    """Three agents (not started yet), three backends, a broker and a client."""
-    with Lab() as built:
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """Three agents (not started yet), three backends, a broker and a client.
+
+    The profile is `fast` unless the test is parametrized (indirectly) with another.
+    """
+    with Lab(profile=getattr(request, "param", "fast")) as built:
         yield built
 
 
