@@ -69,8 +69,20 @@ class AdminServer:
         except Exception:
             log.exception("admin: a request failed")
         finally:
+            # Not before all has been written: a client that reads nothing would keep its place
+            # in the process without one in the count.
+            await _close(writer)
             self._open.discard(writer)
-            writer.close()
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    """Close when the client has taken everything, or after a while without that."""
+    try:
+        writer.close()
+        async with asyncio.timeout(WRITE_S):
+            await writer.wait_closed()
+    except (OSError, TimeoutError):
+        writer.transport.abort()
 
 
 def _inode(path: str) -> int | None:

@@ -7,7 +7,7 @@ import json
 import os
 import stat
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -153,6 +153,41 @@ def test_silent_client_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
                 writer.close()
 
     assert asyncio.run(scenario()) == b""
+
+
+class Verbose(Known):
+    """More metrics than any socket's buffer takes."""
+
+    def metrics(self) -> Iterable[Family]:
+        return (Family("piagent_up", Kind.GAUGE, "Up." * 1_000_000, (Sample({}, 1),)),)
+
+
+def test_client_that_reads_nothing_is_dropped_with_what_was_meant_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "WRITE_S", 0.05)
+
+    async def scenario() -> tuple[int, int, bytes]:
+        path = tmp_path / "admin.sock"
+        async with serving(path, Verbose()) as server:
+            reader, writer = await asyncio.open_unix_connection(str(path), limit=1000)
+            writer.write(get("/metrics"))
+            await reader.readuntil(b"\r\n\r\n")
+            before = len(server._open)
+            async with asyncio.timeout(10):
+                while server._open:  # noqa: ASYNC110 - nothing tells of it
+                    await asyncio.sleep(0.01)
+            received = 0
+            with suppress(ConnectionError):
+                while more := await reader.read(65536):
+                    received += len(more)
+            writer.close()
+            return before, received, await exchange(path, get("/healthz"))
+
+    before, received, later = asyncio.run(scenario())
+    assert before == 1
+    assert 0 < received < 3_000_000
+    assert later.endswith(b"ok\n")
 
 
 def test_too_many_connections_are_closed_at_once(
