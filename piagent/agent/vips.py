@@ -55,7 +55,8 @@ class Vips:
             self._serving.own(vip)
             return
         self._until_ns[vip] = until_ns
-        await self._addresses.add(vip, self._left_ms(until_ns))
+        if not self._is_over(until_ns):
+            await self._addresses.add(vip, self._left_ms(until_ns))
         if self._announced(vip):
             self._announcer.start(vip)
 
@@ -63,6 +64,7 @@ class Vips:
         """Own these VIPs longer, each until its time; those that cannot be owned, and why."""
         real = {vip: at_ns for vip, at_ns in until_ns.items() if not is_loopback(vip)}
         self._until_ns.update(real)
+        real = {vip: at_ns for vip, at_ns in real.items() if not self._is_over(at_ns)}
         if not real:
             return {}
         try:
@@ -93,6 +95,10 @@ class Vips:
         """Not after the lease, as when this process was stopped for a while: others own it then."""
         if self._clock.now_ns() < self._until_ns.get(vip, 0):
             await self._addresses.announce(vip)
+
+    def _is_over(self, until_ns: int) -> bool:
+        """Too late: the kernel keeps what it is told to configure for a second at least."""
+        return until_ns <= self._clock.now_ns()
 
     def _left_ms(self, until_ns: int) -> int:
         return max(0, until_ns - self._clock.now_ns()) // 1_000_000

@@ -82,6 +82,15 @@ async def test_kernel_lets_go_with_the_lease_unless_it_is_renewed(tmp_path: Path
     assert host.addresses.present == set()
 
 
+async def test_lease_that_has_run_out_meanwhile_configures_nothing(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    until_ns = host.in_ms(800)
+    host.clock.advance_ms(800)  # stopped between the decision and its effect
+    await host.vips.take(VIP, until_ns)
+    assert await host.vips.keep({VIP: until_ns}) == {}
+    assert host.addresses.events == []
+
+
 async def test_left_vip_is_silent_and_gone(tmp_path: Path) -> None:
     host = Host(tmp_path)
     await host.vips.take(VIP, host.in_ms(800))
