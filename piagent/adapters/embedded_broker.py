@@ -41,7 +41,7 @@ class BrokerError(Exception):
 class EmbeddedBroker:
     """A child process that is started again when it ends, and that never outlives us.
 
-    It keeps nothing: every start is empty (election.md, verdict 3).
+    It keeps nothing: every start is empty, which the election takes for a reconnect.
     """
 
     def __init__(self, listen: Listen, users: Mapping[str, str] | None = None) -> None:
@@ -238,7 +238,7 @@ def _config(listen: Listen, passwords: str | None) -> list[str]:
         *access,
         "persistence false",
         "set_tcp_nodelay true",
-        # The defaults drop messages to a slow subscriber without a word (election.md 7).
+        # The defaults drop messages to a slow subscriber without a word.
         "max_queued_messages 10000",
         "max_queued_bytes 0",
         f"message_size_limit {MAX_PAYLOAD}",

@@ -1,4 +1,7 @@
-"""Election profiles and what their values must satisfy (election.md 3.2)."""
+"""Election profiles and what their values must satisfy.
+
+docs/reference/toml.md says what each is, docs/explanation/failover-budget.md how they add up.
+"""
 
 from __future__ import annotations
 

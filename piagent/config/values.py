@@ -267,7 +267,7 @@ Wildcard = Annotated[ModelWildcard, _one_of(ModelWildcard)]
 
 
 class ProfileName(StrEnum):
-    """The columns of election.md 3.2."""
+    """The rows of docs/reference/toml.md, [election]."""
 
     FAST = "fast"
     NORMAL = "normal"

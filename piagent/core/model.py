@@ -28,7 +28,7 @@ class Broker(Struct, frozen=True, kw_only=True):
     """One MQTT broker: a sequencer of the lease protocol."""
 
     label: str
-    """"b1", "b2", … by position in the file; the `b` of election.md 3.4."""
+    """"b1", "b2", … by position in the file; the `b` of a lease message."""
     host: str
     port: int
     username: str | None = None
@@ -50,7 +50,7 @@ class Mqtt(Struct, frozen=True, kw_only=True):
 
 
 class Timing(Struct, frozen=True, kw_only=True):
-    """The parameters of election.md 3.2, in milliseconds."""
+    """How long what takes in an election, in milliseconds (docs/reference/toml.md)."""
 
     lease_ms: int
     renew_ms: int
@@ -193,7 +193,7 @@ class Route(Struct, frozen=True, kw_only=True):
     """Lower case, exact or `*.suffix`; empty: any host."""
     path_kind: PathKind
     path: str
-    """Canonical (http.md, "Our decisions" 1)."""
+    """Canonical (docs/reference/http.md)."""
     service: str | None
     """None: the route has no backend and answers 500."""
     service_port: int | None = None

@@ -1,4 +1,4 @@
-"""Profiles and the checks of election.md 3.2."""
+"""Profiles, and the checks of their values."""
 
 from __future__ import annotations
 

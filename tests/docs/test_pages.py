@@ -22,6 +22,24 @@ def test_every_relative_link_has_a_target(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+def test_the_index_leads_to_every_page() -> None:
+    index = ROOT / "docs/README.md"
+    linked = {
+        (index.parent / link).resolve() for link in re.findall(r"\]\(([^)#]+)", index.read_text())
+    }
+    pages = set((ROOT / "docs").rglob("*.md")) - {index}
+    assert sorted(str(page) for page in pages - linked) == []
+
+
+def test_decisions_are_numbered_without_a_gap_and_short() -> None:
+    found = sorted((ROOT / "docs/decisions").glob("*.md"))
+    for number, page in enumerate(found, 1):
+        lines = page.read_text().splitlines()
+        assert page.name.startswith(f"{number:03}-")
+        assert lines[0].startswith(f"# {number:03} ")
+        assert len(lines) <= 10, page.name
+
+
 def test_every_make_target_that_a_page_names_exists() -> None:
     makefile = (ROOT / "Makefile").read_text()
     command = re.compile(r"^ {0,4}make ([a-z]+)(?: |$)|`make ([a-z]+)", re.MULTILINE)
