@@ -30,7 +30,7 @@ HANDSHAKE_TIMEOUT_S = 2.0
 BACKOFF_FIRST_S = (0.1, 0.3)
 """The first pause is drawn from this range; later ones double, up to `BACKOFF_MAX_S`."""
 BACKOFF_MAX_S = 2.0
-HOUSEKEEPING_S = 1.0
+HOUSEKEEPING_S = 2.0
 USER_TIMEOUT_MS = 2000
 """TCP gives a connection up when sent data is not acknowledged for so long."""
 

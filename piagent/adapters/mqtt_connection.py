@@ -25,7 +25,10 @@ MAX_UNACKNOWLEDGED = 1000
 """Messages; `publish` takes no more then. At most 20 of them are on the wire (paho's default)."""
 MAX_RETAINED = 1000
 """Retained messages that count, of those that a new connection brings; anybody can invent them."""
+MAX_READS = 20
+"""Calls of paho's read in one turn; the event loop is not one connection's alone."""
 FAREWELL_TIMEOUT_S = 0.5
+_READ_SIZE = 64 * 1024
 
 _KEPT = 2 * MAX_PAYLOAD + 4
 """Bytes of a packet: the longest topic that can be, and a payload seen to be too long."""
@@ -48,10 +51,29 @@ class Identity(Struct, frozen=True):
     """Topic and payload of a message to itself, behind all that the broker retains."""
 
 
+class _Stream(socket.socket):
+    """Reads ahead: paho asks for the four parts of a packet one by one, a system call each."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        super().__init__(fileno=connected.detach())
+        self._ahead = memoryview(b"")
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        """Up to `size` bytes, of which most are here already."""
+        if not self._ahead:
+            self._ahead = memoryview(super().recv(_READ_SIZE, flags))
+        part, self._ahead = self._ahead[:size], self._ahead[size:]
+        return bytes(part)
+
+    def more(self) -> bool:
+        """Whether something is here that was not asked for yet."""
+        return bool(self._ahead)
+
+
 class _Client(Client):
     """paho's client on a socket that is connected already: its own way to connect blocks."""
 
-    def __init__(self, connected: socket.socket, client_id: str) -> None:
+    def __init__(self, connected: _Stream, client_id: str) -> None:
         super().__init__(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
@@ -61,7 +83,7 @@ class _Client(Client):
         )
         self._connected = connected
 
-    def _create_socket_connection(self) -> socket.socket:
+    def _create_socket_connection(self) -> _Stream:
         return self._connected
 
     def _sock_recv(self, bufsize: int) -> bytes:
@@ -94,7 +116,7 @@ class Connection:
         self.subscribed: asyncio.Future[None] = self._loop.create_future()
         self.ended: asyncio.Future[str] = self._loop.create_future()
         """Why it ended."""
-        self._socket = connected
+        self._socket = _Stream(connected)
         self._identity = identity
         self._subscriptions = subscriptions
         self._deliver = deliver
@@ -124,7 +146,6 @@ class Connection:
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
-        client.on_publish = self._on_publish
         client.on_disconnect = self._on_disconnect
         return client
 
@@ -156,6 +177,7 @@ class Connection:
         """Leave in good order: retained presence off, all of it acknowledged, DISCONNECT."""
         self._leaving = True
         who = self._identity
+        self._client.on_publish = self._on_publish
         number = self._publish(who.presence_topic, who.offline, retain=True)
         if number is not None:
             deadline = self._loop.time() + FAREWELL_TIMEOUT_S
@@ -164,7 +186,6 @@ class Connection:
                     return
                 await asyncio.sleep(0.005)
             self._take_turn(self._client.disconnect)
-            self._take_turn(self._client.loop_write)
             self._unwatch()
             self._end("we left")
 
@@ -190,13 +211,11 @@ class Connection:
         if not self._granted or self.ended.done():
             return None
         info = self._client.publish(topic, payload, qos=QOS, retain=retain)
-        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            return None
         self._flush()
         if self._failure is not None:
             self.abort(self._failure)
             return None
-        return info.mid
+        return info.mid if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
 
     def _flush(self) -> None:
         """Write what paho has queued now; only what the socket does not take waits for the loop."""
@@ -235,7 +254,16 @@ class Connection:
             self.abort(self._failure)
 
     def _readable(self) -> None:
-        self._take_turn(self._client.loop_read)
+        self._take_turn(self._read)
+        if self._socket.more() and not self.ended.done():
+            self._loop.call_soon(self._readable)
+
+    def _read(self) -> None:
+        for _ in range(MAX_READS):
+            if self._client.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                break
+            if not self._socket.more():
+                break
 
     def _writable(self) -> None:
         self._take_turn(self._client.loop_write)
