@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import functools
 import logging
 import socket
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection
 from ipaddress import ip_address
-from typing import Any, TypeVar
+from typing import Any
 
 from piagent.adapters import arp
 from piagent.adapters.rtnetlink import (
@@ -34,7 +32,6 @@ _IFA_F_NODAD, _IFA_F_NOPREFIXROUTE = 0x02, 0x200
 _GONE = {errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENXIO}
 
 _log = logging.getLogger(__name__)
-_T = TypeVar("_T")
 
 
 class KernelAddresses:
@@ -45,6 +42,10 @@ class KernelAddresses:
     and are deprecated from the start, so that the host never picks one as its own source address.
 
     Loopback addresses are left alone: every host has them; owning one means listening on it.
+
+    Everything happens in the calling thread, the event loop's: a few short system calls. Somebody
+    else may hold the kernel's routing lock for a while, but then the election has to wait for its
+    address anyhow, and a thread would make every renewal cost several times as much.
     """
 
     def __init__(self, interface: str | None) -> None:
@@ -53,8 +54,6 @@ class KernelAddresses:
         # Opened once: removing an address must not fail because descriptors have run out.
         self._rtnetlink: Rtnetlink | None = None
         self._frames: socket.socket | None = None
-        # One thread: changes reach the kernel in the order in which they were asked for.
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rtnetlink")
 
     async def add(self, address: str, valid_ms: int) -> None:
         """Configure or renew; the kernel removes it when `valid_ms` are over, or earlier.
@@ -64,7 +63,7 @@ class KernelAddresses:
         outlive the lease it stands for. The kernel's timer may add a quarter of a second.
         """
         if not ip_address(address).is_loopback:
-            await self._in_thread(lambda: self._add(address, valid_ms))
+            self._add(address, valid_ms)
 
     async def renew(self, addresses: Collection[str], valid_ms: int) -> None:
         """`add` for addresses that are configured already, all of them in one go.
@@ -73,32 +72,29 @@ class KernelAddresses:
         """
         real = [address for address in addresses if not ip_address(address).is_loopback]
         if real:
-            await self._in_thread(lambda: self._renew(real, valid_ms))
+            link = self._link()
+            for address in real:
+                self._configure(link.index, address, max(1, valid_ms // 1000))
 
     async def remove(self, address: str) -> bool:
         """Remove the address; True when the kernel's own list confirms that it is not there."""
-        if ip_address(address).is_loopback:
-            return True
-        return await self._in_thread(lambda: self._remove(address))
+        return ip_address(address).is_loopback or self._remove(address)
 
     async def announce(self, address: str) -> None:
         """Send one gratuitous ARP request and reply, or one unsolicited neighbour advertisement."""
         if not ip_address(address).is_loopback:
-            await self._in_thread(lambda: self._announce(address))
+            self._announce(address)
 
     async def leftovers(self) -> tuple[str, ...]:
         """Addresses on the interface that carry our mark, from this life or a former one."""
-        return await self._in_thread(self._leftovers)
+        link = self._link()
+        return tuple(a for a, _, ours in _configured(self._kernel(), link.index) if ours)
 
     def close(self) -> None:
-        """End the thread, after what it is doing; nothing is removed."""
-        self._thread.shutdown(wait=True)
+        """Nothing can be asked afterwards; nothing is removed."""
         for opened in (self._rtnetlink, self._frames):
             if opened is not None:
                 opened.close()
-
-    async def _in_thread(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _add(self, address: str, valid_ms: int) -> None:
         link = self._link()
@@ -106,11 +102,6 @@ class KernelAddresses:
             self._refuse_foreign(link, address)
         self._configure(link.index, address, max(1, valid_ms // 1000))
         self._known.add(address)
-
-    def _renew(self, addresses: Sequence[str], valid_ms: int) -> None:
-        link = self._link()
-        for address in addresses:
-            self._configure(link.index, address, max(1, valid_ms // 1000))
 
     def _configure(self, index: int, address: str, valid_s: int) -> None:
         try:
@@ -159,10 +150,6 @@ class KernelAddresses:
             cure = ": run piagent as root or with CAP_NET_RAW" if error.errno == errno.EPERM else ""
             msg = f"{address} not announced on {link.name}: {error.strerror}{cure}"
             raise AddressError(msg) from error
-
-    def _leftovers(self) -> tuple[str, ...]:
-        link = self._link()
-        return tuple(a for a, _, ours in _configured(self._kernel(), link.index) if ours)
 
     def _kernel(self) -> Rtnetlink:
         if self._rtnetlink is None:

@@ -39,7 +39,7 @@ def host(network: netns.Network) -> netns.Host:
 def inside(
     host: netns.Host, work: Callable[[KernelAddresses], Awaitable[T]], interface: str = "eth0"
 ) -> T:
-    """Run `work` in an event loop whose threads are inside the host."""
+    """Run `work` in an event loop inside the host."""
 
     async def main() -> T:
         addresses = KernelAddresses(interface)
