@@ -7,15 +7,17 @@ import errno
 import os
 import re
 import socket
-from ipaddress import ip_address
 
 from piagent.core.model import Backend, HealthCheck, HealthKind
 from piagent.ports import ProbeResult
 
 MAX_HEAD = 16 * 1024
 """Bytes of an answer's status line and header fields; the body is not read."""
+LOOK_AFTER_S = 0.02
+"""When to look for an answer: longer than a LAN and most backends take."""
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: [^\r\n]*)?\r?\n")
+_UNDER_WAY = {errno.EINPROGRESS, errno.EALREADY}
 _OUR_OWN_TROUBLE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
 _WORDS = {
     errno.ECONNREFUSED: "refused",
@@ -55,12 +57,31 @@ class NetworkProber:
 
 
 async def _probe(address: str, port: int, check: HealthCheck) -> ProbeResult:
-    family = socket.AF_INET6 if ip_address(address).version == 6 else socket.AF_INET
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as connection:
-        await asyncio.get_running_loop().sock_connect(connection, (address, port))
+        await _connect(connection, address, port)
         if check.kind is HealthKind.TCP:
             return ProbeResult(good=True, reason="connected")
         return await _get(connection, address, port, check)
+
+
+async def _connect(connection: socket.socket, address: str, port: int) -> None:
+    """Look at once and a little later, by when a LAN has answered; wait for what takes longer.
+
+    So all checks that began together look together: one wake-up, and no socket is registered with
+    the event loop.
+    """
+    for pause_s in (0, LOOK_AFTER_S):
+        # Asked again, connect() says what has become of the first one.
+        code = connection.connect_ex((address, port))
+        if code not in _UNDER_WAY:
+            break
+        await asyncio.sleep(pause_s)
+    else:
+        await asyncio.get_running_loop().sock_connect(connection, (address, port))
+        return
+    if code:
+        raise OSError(code, os.strerror(code))
 
 
 async def _get(
@@ -74,6 +95,7 @@ async def _get(
         f"GET {check.path} HTTP/1.1\r\nHost: {host}:{port}\r\nUser-Agent: piagent-health\r\n"
         "Accept: */*\r\nConnection: close\r\n\r\n".encode(),
     )
+    await asyncio.sleep(LOOK_AFTER_S)
     head = b""
     while b"\r\n\r\n" not in head and b"\n\n" not in head:
         if len(head) >= MAX_HEAD:
