@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import secrets
@@ -51,6 +52,7 @@ async def _serve(path: str, config: Config) -> int:
             await _start_embedded_broker(config, stack)
             agent = await _build(config)
             _handle_signals(agent, path)
+            gc.freeze()  # what is here now stays: nothing to look through again and again
             return 0 if await agent.run() else FAILED
         except (AdminError, BrokerError, OSError, ValueError) as error:
             log.critical("cannot start: %s", error)

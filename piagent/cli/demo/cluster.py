@@ -32,8 +32,15 @@ class DemoError(Exception):
 class Cluster:
     """Everything that runs on a site; files and logs are in one folder."""
 
-    def __init__(self, site: Site, folder: Path, say: Callable[[str], None]) -> None:
-        self._site, self._folder, self._say = site, folder, say
+    def __init__(
+        self,
+        site: Site,
+        folder: Path,
+        say: Callable[[str], None],
+        file_of: Callable[[Site, Place, Path, Path], str] = node_file,
+    ) -> None:
+        """`file_of`: site, node, its secret's file, its admin socket -> the node's TOML."""
+        self._site, self._folder, self._say, self._file_of = site, folder, say, file_of
         self._running: dict[str, asyncio.subprocess.Process] = {}
 
     async def start(self) -> None:
@@ -54,7 +61,7 @@ class Cluster:
         secret.touch(mode=0o600)
         secret.write_text(secrets.token_hex(32))
         for place in site.nodes:
-            text = node_file(site, place, secret, self.socket(place.name))
+            text = self._file_of(site, place, secret, self.socket(place.name))
             self._file(place.name).write_text(text)
             await self._start_agent(place)
         await self.wait_for(

@@ -1,0 +1,133 @@
+"""What an agent costs that has nothing to do: memory, CPU and wake-ups, thread by thread.
+
+Three agents with 20 services, 40 backends that are checked every 2 s (the default) and five VIPs,
+all default values. A wake-up is a voluntary context switch: the thread had slept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.processes import rss_kib
+from piagent.cli.demo.cluster import Cluster
+from piagent.cli.demo.files import BACKEND_TCP_PORT, BROKER_PORT
+from piagent.cli.demo.site import LoopbackSite, NamespaceSite, Place, Site
+
+SERVICES = 20
+VIPS = 5
+SETTLE_S = 4.0
+"""The first checks and announcements are over then."""
+
+
+class Thread(NamedTuple):
+    """What one thread, or all of them, did in a second."""
+
+    cpu_percent: float
+    wakeups: float
+
+
+class Idle(NamedTuple):
+    """One agent, idle."""
+
+    node: str
+    owner: bool
+    rss_mib: float
+    total: Thread
+    threads: dict[str, Thread]
+
+
+class _Count(NamedTuple):
+    name: str
+    cpu_ns: int
+    wakeups: int
+
+
+def _counts(pid: int) -> dict[str, _Count]:
+    """Thread -> nanoseconds on a CPU and voluntary context switches so far."""
+    found = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        lines = (task / "status").read_text().splitlines()
+        status = dict(line.split(":\t", 1) for line in lines)
+        cpu_ns = int((task / "schedstat").read_text().split()[0])
+        wakeups = int(status["voluntary_ctxt_switches"])
+        found[task.name] = _Count(status["Name"], cpu_ns, wakeups)
+    return found
+
+
+def node_file(site: Site, node: Place, secret: Path, socket: Path) -> str:
+    """The file of a node that has 20 services."""
+    interface = f'interface = "{node.interface}"' if node.interface else ""
+    parts = [
+        f'[node]\nname = "{node.name}"\n{interface}',
+        f'[cluster]\nname = "bench"\nsecret_file = "{secret}"',
+        f'[mqtt]\nbrokers = ["mqtt://{site.broker.address}:{BROKER_PORT}"]',
+        f'[admin]\nsocket = "{socket}"',
+        f'[[pool]]\nname = "lan"\naddresses = ["{site.pool}"]' if site.pool else "",
+    ]
+    net, _, host = site.vip.rpartition(".")
+    for i in range(SERVICES):
+        vip = f'type = "load-balancer"\naddress = "{net}.{int(host) + i}"' if i < VIPS else ""
+        backends = [site.backends[i % 3].address, site.backends[(i + 1) % 3].address]
+        parts.append(
+            f'[[service]]\nname = "service-{i}"\n{vip}\nbackends = {backends}\nhealth = {{}}\n'
+            f"ports = [{{ port = {8000 + i}, target_port = {BACKEND_TCP_PORT} }}]"
+        )
+    return "\n".join(parts) + "\n"
+
+
+async def measure(seconds: float, say: Callable[[str], None]) -> list[Idle]:
+    """Look at three agents for some seconds."""
+    with tempfile.TemporaryDirectory(prefix="piagent-bench-") as folder:
+        site: Site = NamespaceSite(3) if os.geteuid() == 0 else LoopbackSite(3)
+        cluster = Cluster(site, Path(folder), lambda _: None, node_file)
+        try:
+            await cluster.start()
+            await asyncio.sleep(SETTLE_S)
+            owner = await cluster.owner()
+            pids = {place.name: cluster.pid(place.name) for place in site.nodes}
+            before, since = {n: _counts(p) for n, p in pids.items()}, time.monotonic()
+            await asyncio.sleep(seconds)
+            passed_s = time.monotonic() - since
+            found = [
+                _difference(name, before[name], pid, passed_s)._replace(owner=name == owner)
+                for name, pid in pids.items()
+            ]
+        finally:
+            await cluster.stop()
+            site.close()
+    say(table(found))
+    return found
+
+
+def _difference(name: str, before: dict[str, _Count], pid: int, passed_s: float) -> Idle:
+    threads: dict[str, Thread] = {}
+    for task, now in _counts(pid).items():
+        was = before.get(task, _Count(now.name, 0, 0))
+        threads[f"{now.name}/{task}"] = Thread(
+            (now.cpu_ns - was.cpu_ns) / passed_s / 1e7, (now.wakeups - was.wakeups) / passed_s
+        )
+    total = Thread(
+        sum(t.cpu_percent for t in threads.values()), sum(t.wakeups for t in threads.values())
+    )
+    return Idle(name, False, rss_kib(pid) / 1024, total, threads)
+
+
+def table(found: list[Idle]) -> str:
+    """One line an agent, and one for each of its threads that did anything."""
+    lines = [f"{'idle agent':<28}{'RSS MiB':>8}{'CPU %':>8}{'wake-ups/s':>12}"]
+    for idle in found:
+        title = f"{idle.node} (owner of the VIPs)" if idle.owner else idle.node
+        cpu, wakeups = idle.total
+        lines.append(f"{title:<28}{idle.rss_mib:>8.1f}{cpu:>8.2f}{wakeups:>12.1f}")
+        lines += [
+            f"  {name:<34}{thread.cpu_percent:>8.2f}{thread.wakeups:>12.1f}"
+            for name, thread in idle.threads.items()
+            if thread.wakeups >= 0.05
+        ]
+    return "\n".join(lines)
