@@ -67,7 +67,7 @@ class _Stream(socket.socket):
 
     def more(self) -> bool:
         """Whether something is here that was not asked for yet."""
-        return bool(self._ahead)
+        return bool(self._ahead) and self.fileno() >= 0
 
 
 class _Client(Client):
