@@ -225,6 +225,18 @@ def test_a_client_is_sent_away_when_every_backend_refuses(engine: Engine, port: 
     assert engine.active() == 0
 
 
+def test_the_next_choice_is_never_a_backend_that_is_down_or_weighs_nothing(
+    engine: Engine, port: int
+) -> None:
+    down, weightless = Server(), Server()
+    backends = (down.backend("down", up=False), weightless.backend("none", weight=0))
+    engine.publish(tcp_tables(port, Refusing().backend("bad"), *backends))
+    for _ in range(8):
+        with connect(port) as client:
+            assert client.recv(10) == b""
+    assert down.n_accepted == weightless.n_accepted == 0
+
+
 def test_a_client_is_sent_away_when_no_backend_is_usable(engine: Engine, port: int) -> None:
     server = Server()
     down, weightless = server.backend("down", up=False), server.backend("weightless", weight=0)
