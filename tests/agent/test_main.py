@@ -41,4 +41,4 @@ def test_addresses_that_a_killed_life_left_are_gone_before_the_next_one_runs(
 
 def test_names_from_the_network_stay_inside_their_line() -> None:
     record = logging.makeLogRecord({"msg": "node %s", "args": ("a\nERROR forged \x1b[2J",)})
-    assert _OneLine("%(message)s").format(record) == r"node a\x0aERROR forged \x1b[2J"
+    assert _OneLine("%(message)s").format(record) == r"node a\nERROR forged \x1b[2J"
