@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -33,7 +34,7 @@ def _cluster(runs: int) -> dict[str, Any]:
 
 def _traffic(plan: traffic.Plan) -> dict[str, Any]:
     if absent := peers.missing():
-        _say(f"traffic: not compared, not installed: {', '.join(absent)}")
+        _say(f"traffic: not compared, not installed: {', '.join(absent)} ({peers.CURE})")
         return {}
     _say(
         f"traffic: {plan.runs} alternating runs, {plan.seconds:g} s, {plan.connections} connections"
@@ -55,6 +56,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=3.0, help="length of one traffic run")
     parser.add_argument("--connections", type=int, default=32)
     args = parser.parse_args()
+    os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"  # servers live there; not all users look
     results: dict[str, Any] = {}
     if args.what in ("all", "cluster"):
         results["cluster"] = _cluster(args.runs)

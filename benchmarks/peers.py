@@ -13,6 +13,7 @@ from typing import NamedTuple
 from benchmarks.processes import free_port, running, wait_for_port
 
 PROXY_CPU, LOAD_CPU = 0, 1
+CURE = "apt install nginx libnginx-mod-stream haproxy mosquitto gcc"
 
 
 class Target(NamedTuple):
