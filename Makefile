@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 
 PY := .venv/bin/python
-BUILD := $(PY) setup.py build_ext --inplace --parallel $(shell nproc)
+BUILD := $(PY) setup.py build_ext --inplace
 ENGINE := setup.py pyproject.toml $(shell find fastpath -name '*.pyx' -o -name '*.pxd')
 # One line a module; what the compilers complain about comes by standard error, whole.
 PROGRESS := '/^\[\|^building/p'

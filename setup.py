@@ -9,6 +9,10 @@ from setuptools import Extension, setup
 DEBUG = os.environ.get("PIAGENT_DEBUG") == "1"
 PROBE = os.environ.get("PIAGENT_PROBE") == "1"
 
+# A compiler takes up to 200 MiB; a Pi Zero 2 W has four cores and 512 MiB.
+MEMORY_MIB = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+JOBS = max(1, min(os.cpu_count() or 1, MEMORY_MIB // 300))
+
 DIRECTIVES = {
     "language_level": 3,
     "boundscheck": False,
@@ -56,6 +60,7 @@ setup(
         compiler_directives=DIRECTIVES,
         build_dir="build/cython",
         annotate=bool(os.environ.get("PIAGENT_ANNOTATE")),
-        nthreads=os.cpu_count() or 1,
-    )
+        nthreads=JOBS,
+    ),
+    options={"build_ext": {"parallel": JOBS}},
 )

@@ -56,7 +56,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=3.0, help="length of one traffic run")
     parser.add_argument("--connections", type=int, default=32)
     args = parser.parse_args()
-    os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"  # servers live there; not all users look
+    os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"  # where servers are
     results: dict[str, Any] = {}
     if args.what in ("all", "cluster"):
         results["cluster"] = _cluster(args.runs)
