@@ -1,22 +1,23 @@
-"""The agent itself: start to ready, idle memory and CPU, failover gaps in the demo's cluster."""
+"""The agent itself: start to ready, memory, failover gaps in the demo's cluster."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.processes import cpu_ns, rss_kib
+from benchmarks.processes import rss_kib
+from benchmarks.tables import table
 from piagent.cli.demo.client import Client, Probe
 from piagent.cli.demo.cluster import Cluster
 from piagent.cli.demo.site import LoopbackSite, NamespaceSite, Site
 
 SETTLE_S = 0.5
-IDLE_S = 5.0
 
 
 class Round(NamedTuple):
@@ -24,8 +25,8 @@ class Round(NamedTuple):
 
     ready_ms: float
     """A restarted agent: from exec to the first 200 of /readyz."""
-    rss_kib: int
-    idle_cpu_percent: float
+    start_rss_kib: int
+    """The largest agent, just started."""
     sigkill_gap_ms: float
     sigterm_gap_ms: float
 
@@ -47,11 +48,7 @@ async def one_round(say: Callable[[str], None]) -> Round:
         try:
             await cluster.start()
             client = Client(site.client_socket, site.vip)
-            pids = cluster.agents()
-            before, since = {p: cpu_ns(p) for p in pids}, time.monotonic()
-            await asyncio.sleep(IDLE_S)
-            idle = max(cpu_ns(p) - before[p] for p in pids) / (time.monotonic() - since) / 1e7
-            rss = max(rss_kib(p) for p in pids)
+            rss = max(rss_kib(pid) for pid in cluster.agents())
             owner = await cluster.owner()
             soft = await _gap(site, client, lambda: asyncio.ensure_future(cluster.end(owner)))
             ready = await cluster.time_to_ready(owner)
@@ -60,9 +57,19 @@ async def one_round(say: Callable[[str], None]) -> Round:
         finally:
             await cluster.stop()
             site.close()
-    result = Round(ready * 1000, rss, idle, hard, soft)
+    result = Round(ready * 1000, rss, hard, soft)
     say(
-        f"  ready {result.ready_ms:.0f} ms, RSS {rss / 1024:.1f} MiB, idle {idle:.2f} % CPU,"
+        f"  ready {result.ready_ms:.0f} ms, RSS {rss / 1024:.1f} MiB,"
         f" gap SIGKILL {hard:.0f} ms, SIGTERM {soft:.0f} ms"
     )
     return result
+
+
+def report(rounds: list[Round]) -> str:
+    """Medians, and the range that they come from."""
+    columns = zip(Round._fields, zip(*rounds, strict=True), strict=True)
+    rows = [
+        [name, *(f"{pick(values):.0f}" for pick in (statistics.median, min, max))]
+        for name, values in columns
+    ]
+    return table(["agent", "median", "least", "most"], rows)

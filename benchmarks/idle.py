@@ -10,13 +10,12 @@ import asyncio
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.processes import rss_kib
+from benchmarks.tables import table
 from piagent.cli.demo.cluster import Cluster
-from piagent.cli.demo.files import BACKEND_TCP_PORT, BROKER_PORT
 from piagent.cli.demo.site import LoopbackSite, NamespaceSite, Place, Site
 
 SERVICES = 20
@@ -48,7 +47,7 @@ class _Count(NamedTuple):
     wakeups: int
 
 
-def _counts(pid: int) -> dict[str, _Count]:
+def counts(pid: int) -> dict[str, _Count]:
     """Thread -> nanoseconds on a CPU and voluntary context switches so far."""
     found = {}
     for task in Path(f"/proc/{pid}/task").iterdir():
@@ -66,7 +65,7 @@ def node_file(site: Site, node: Place, secret: Path, socket: Path) -> str:
     parts = [
         f'[node]\nname = "{node.name}"\n{interface}',
         f'[cluster]\nname = "bench"\nsecret_file = "{secret}"',
-        f'[mqtt]\nbrokers = ["mqtt://{site.broker.address}:{BROKER_PORT}"]',
+        f'[mqtt]\nbrokers = ["mqtt://{site.broker.address}:{site.broker_port}"]',
         f'[admin]\nsocket = "{socket}"',
         f'[[pool]]\nname = "lan"\naddresses = ["{site.pool}"]' if site.pool else "",
     ]
@@ -76,12 +75,12 @@ def node_file(site: Site, node: Place, secret: Path, socket: Path) -> str:
         backends = [site.backends[i % 3].address, site.backends[(i + 1) % 3].address]
         parts.append(
             f'[[service]]\nname = "service-{i}"\n{vip}\nbackends = {backends}\nhealth = {{}}\n'
-            f"ports = [{{ port = {8000 + i}, target_port = {BACKEND_TCP_PORT} }}]"
+            f"ports = [{{ port = {8000 + i}, target_port = {site.backend_tcp_port} }}]"
         )
     return "\n".join(parts) + "\n"
 
 
-async def measure(seconds: float, say: Callable[[str], None]) -> list[Idle]:
+async def measure(seconds: float) -> list[Idle]:
     """Look at three agents for some seconds."""
     with tempfile.TemporaryDirectory(prefix="piagent-bench-") as folder:
         site: Site = NamespaceSite(3) if os.geteuid() == 0 else LoopbackSite(3)
@@ -91,7 +90,7 @@ async def measure(seconds: float, say: Callable[[str], None]) -> list[Idle]:
             await asyncio.sleep(SETTLE_S)
             owner = await cluster.owner()
             pids = {place.name: cluster.pid(place.name) for place in site.nodes}
-            before, since = {n: _counts(p) for n, p in pids.items()}, time.monotonic()
+            before, since = {n: counts(p) for n, p in pids.items()}, time.monotonic()
             await asyncio.sleep(seconds)
             passed_s = time.monotonic() - since
             found = [
@@ -101,13 +100,12 @@ async def measure(seconds: float, say: Callable[[str], None]) -> list[Idle]:
         finally:
             await cluster.stop()
             site.close()
-    say(table(found))
     return found
 
 
 def _difference(name: str, before: dict[str, _Count], pid: int, passed_s: float) -> Idle:
     threads: dict[str, Thread] = {}
-    for task, now in _counts(pid).items():
+    for task, now in counts(pid).items():
         was = before.get(task, _Count(now.name, 0, 0))
         threads[f"{now.name}/{task}"] = Thread(
             (now.cpu_ns - was.cpu_ns) / passed_s / 1e7, (now.wakeups - was.wakeups) / passed_s
@@ -118,16 +116,17 @@ def _difference(name: str, before: dict[str, _Count], pid: int, passed_s: float)
     return Idle(name, False, rss_kib(pid) / 1024, total, threads)
 
 
-def table(found: list[Idle]) -> str:
+def report(found: list[Idle]) -> str:
     """One line an agent, and one for each of its threads that did anything."""
-    lines = [f"{'idle agent':<28}{'RSS MiB':>8}{'CPU %':>8}{'wake-ups/s':>12}"]
+    rows = []
     for idle in found:
-        title = f"{idle.node} (owner of the VIPs)" if idle.owner else idle.node
-        cpu, wakeups = idle.total
-        lines.append(f"{title:<28}{idle.rss_mib:>8.1f}{cpu:>8.2f}{wakeups:>12.1f}")
-        lines += [
-            f"  {name:<34}{thread.cpu_percent:>8.2f}{thread.wakeups:>12.1f}"
-            for name, thread in idle.threads.items()
-            if thread.wakeups >= 0.05
-        ]
-    return "\n".join(lines)
+        title = f"{idle.node}, owner of the first VIP" if idle.owner else idle.node
+        rows.append([title, f"{idle.rss_mib:.1f}", *_cells(idle.total)])
+        busy = {name: thread for name, thread in idle.threads.items() if thread.wakeups >= 0.05}
+        if len(busy) > 1:
+            rows += [[f"- {name}", "", *_cells(thread)] for name, thread in busy.items()]
+    return table(["idle agent", "RSS MiB", "CPU %", "wake-ups/s"], rows)
+
+
+def _cells(thread: Thread) -> list[str]:
+    return [f"{thread.cpu_percent:.2f}", f"{thread.wakeups:.1f}"]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from benchmarks.peers import LOAD_CPU, PEERS, Ports, Target
 from benchmarks.processes import cpu_ns, free_port, pinned, running, wait_for_port
+from benchmarks.tables import table
 
 REPLY = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 100\r\n\r\n" + b"x" * 100
 REQUEST = (
@@ -118,12 +119,20 @@ def compare(
     return results
 
 
-def table(results: dict[str, dict[str, list[Sample]]]) -> str:
-    """Medians, and piagent's ratio to the better peer."""
-    lines = [f"{'CPU us per':<42}" + "".join(f"{name:>10}" for name in PEERS) + "   ratio"]
+def medians(samples: dict[str, list[Sample]]) -> dict[str, Sample]:
+    """Proxy -> the median of each figure; they may come from different runs."""
+    return {
+        name: Sample(*(statistics.median(figures) for figures in zip(*runs, strict=True)))
+        for name, runs in samples.items()
+    }
+
+
+def report(results: dict[str, dict[str, list[Sample]]]) -> str:
+    """Medians of the CPU time, and piagent's ratio to the better peer."""
+    rows = []
     for title, samples in results.items():
-        medians = {n: statistics.median(s.cpu_us for s in all_) for n, all_ in samples.items()}
-        best = min(value for name, value in medians.items() if name != "piagent")
-        cells = "".join(f"{medians[name]:>10.1f}" for name in PEERS)
-        lines.append(f"{title:<42}{cells}{medians['piagent'] / best:>8.2f}")
-    return "\n".join(lines)
+        cpu_us = {name: median.cpu_us for name, median in medians(samples).items()}
+        best = min(value for name, value in cpu_us.items() if name != "piagent")
+        cells = [f"{cpu_us[name]:.1f}" for name in PEERS]
+        rows.append([title, *cells, f"{cpu_us['piagent'] / best:.2f}"])
+    return table(["CPU us per", *PEERS, "piagent / better peer"], rows)
