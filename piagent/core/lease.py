@@ -64,6 +64,8 @@ class _Link:
         self.yields: dict[str, str | None] = {}
         self.heard: dict[Sender, int] = {}
         """Sender -> its last sequence number; who was heard last is last."""
+        self.forgetful = False
+        """Some sender is not in `heard` any more: what comes as its first message may be old."""
 
 
 class LeaseGroup:
@@ -266,7 +268,9 @@ class LeaseGroup:
                 lease.registers[broker].hear_own(message.seq, self._now)
 
     def _hear_other(self, broker: str, message: LeaseMessage) -> None:
-        if not self._is_new(self._links[broker], message):
+        link = self._links[broker]
+        may_be_old = link.forgetful and message.sender not in link.heard
+        if not self._is_new(link, message):
             return
         if message.node == self._me[0] and self._now > self._born + 2 * self._spans.wait:
             self._alarm(Reason.TWIN, message.node, f"{message.node} lives twice")
@@ -275,6 +279,8 @@ class LeaseGroup:
             if lease is not None:
                 lease.hear_assertion(broker, message.sender, said, self._now, message.lease_ms)
                 self._check_rival(lease, message.sender, said)
+        if may_be_old:  # replays of many former lives must not make a live owner's old yield count
+            return
         for key, successor in message.yields.items():
             lease = self._leases.get(key)
             if lease is not None:
@@ -286,6 +292,7 @@ class LeaseGroup:
         last = link.heard.pop(message.sender, -1)
         if last < 0 and len(link.heard) >= _HEARD_MAX:
             del link.heard[next(iter(link.heard))]  # the one heard least lately
+            link.forgetful = True
         link.heard[message.sender] = max(last, message.seq)
         return message.seq > last
 

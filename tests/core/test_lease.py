@@ -322,6 +322,18 @@ def test_an_old_yield_cancels_nothing(bench: Bench) -> None:
     assert bench.taken(Send) == []
 
 
+def test_an_old_yield_cancels_nothing_after_replays_of_many_former_lives(bench: Bench) -> None:
+    bench.connect()
+    old = bench.foreign(yields={KEY: None})
+    bench.run(WAIT - MS)
+    bench.hear("b1", bench.foreign({KEY: (5, Role.OWNER)}))
+    for life in range(300):
+        bench.hear("b1", bench.foreign(node="pi3", incarnation=f"{life:016x}"))
+    bench.hear("b1", old)
+    bench.run(WAIT - 1)
+    assert bench.taken(Send) == []
+
+
 # ---- several keys, reload ----
 
 
