@@ -20,6 +20,8 @@ OK = b"HTTP/1.1 200 OK\r\n"
 ENOUGH = 4 << 20
 """Bytes that a client reads at most; backends that never end have 8 times as many."""
 REFUSED = (b"HTTP/1.1 502 ", b"HTTP/1.1 504 ")
+CUT: tuple[bytes, ...] = ()
+"""What has begun cannot be taken back: the connection ends in the middle, or before it."""
 CASES: dict[str, tuple[Iterable[bytes], tuple[bytes, ...]]] = {
     "nothing": ((), REFUSED),
     "garbage": ((bytes(range(256)) * 100,), REFUSED),
@@ -30,15 +32,15 @@ CASES: dict[str, tuple[Iterable[bytes], tuple[bytes, ...]]] = {
     "two lengths": ((OK, b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab"), REFUSED),
     "a field that splits": ((OK, b"A: b\rSet-Cookie: c\r\n\r\n"), REFUSED),
     "an upgrade nobody asked for": ((b"HTTP/1.1 101 Go\r\n\r\n",), REFUSED),
-    "endless interim answers": ([b"HTTP/1.1 103 Hi\r\n\r\n" * 3000] * 512, ()),
-    "a body cut short": ((OK, b"Content-Length: 10\r\n\r\nabc"), (OK[:9],)),
+    "endless interim answers": ([b"HTTP/1.1 103 Hi\r\n\r\n" * 3000] * 512, CUT),
+    "a body cut short": ((OK, b"Content-Length: 10\r\n\r\nabc"), CUT),
     "an endless chunk extension": (
         (OK, b"Transfer-Encoding: chunked\r\n\r\n1;", *[b"x" * 65536] * 512),
-        (OK[:9],),
+        CUT,
     ),
     "endless trailers": (
         (OK, b"Transfer-Encoding: chunked\r\n\r\n0\r\n", *[b"A: b\r\n" * 10_000] * 512),
-        (OK[:9],),
+        CUT,
     ),
 }
 
@@ -102,8 +104,8 @@ def test_a_hostile_backend_harms_nobody_else(house: Lab, name: str) -> None:
         print(f"{time.monotonic() - started_s:.2f} s, {len(got)} bytes: {got[:60]!r}")
         if expected:
             assert got.startswith(expected)
-            assert b"Set-Cookie" not in got
-            assert len(got) < 1000
+        assert b"Set-Cookie" not in got
+        assert len(got) < 8192
         wait_until(lambda: active(node) == 0, "the exchange is over")
         assert ask_http(house) in house.backends
     assert rss_kib(node.popen.pid) - before < 2048
