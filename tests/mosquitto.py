@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -11,17 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
+from tests.net import free_port
+
 PROGRAM = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/sbin:/usr/local/sbin")
 LEASH = ["setpriv", "--pdeathsig=KILL", "--"] if shutil.which("setpriv") else []
 """It must not outlive a killed test run."""
 WHY_NOT = None if PROGRAM else "mosquitto is not installed (apt install mosquitto)"
-
-
-def free_port(address: str = "127.0.0.1") -> int:
-    """A TCP port that nobody listens on now."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.create_server((address, 0), family=family) as probe:
-        return int(probe.getsockname()[1])
 
 
 class Mosquitto:

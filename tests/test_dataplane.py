@@ -19,6 +19,7 @@ from piagent.core.plan import (
     PlannedRoute,
     PlannedService,
 )
+from tests.net import free_port
 
 dataplane = pytest.importorskip("piagent.dataplane", reason="the engine is not built")
 
@@ -43,11 +44,6 @@ def backend() -> Iterator[int]:
     server.shutdown(socket.SHUT_RDWR)
     server.close()
     thread.join(5)
-
-
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as probe:
-        return int(probe.getsockname()[1])
 
 
 def tcp_plan(port: int, backend_port: int) -> Plan:

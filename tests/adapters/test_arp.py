@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
@@ -20,6 +20,7 @@ from piagent.adapters.arp import (
 )
 from piagent.adapters.netlink import KernelAddresses
 from piagent.adapters.rtnetlink import Rtnetlink
+from tests.waiting import until
 
 REASON = netns.why_not()
 needs_namespaces = pytest.mark.skipif(REASON is not None, reason=str(REASON))
@@ -147,14 +148,6 @@ def test_a_client_that_knew_the_old_owner_learns_the_new_one_at_once(
     assert mac_of(old).hex(":") in neighbour()
     own(new, vip, announce=True)
     assert mac_of(new).hex(":") in neighbour()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(1000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail("it did not come")
 
 
 def test_the_announcer_keeps_the_schedule_until_it_is_stopped(

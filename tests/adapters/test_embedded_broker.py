@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -20,7 +19,8 @@ from piagent.adapters.mqtt import MqttBus, Presence
 from piagent.core.model import Broker, Listen
 from piagent.ports import BusEvent, Disconnected, Received, Subscribed
 from tests import mosquitto
-from tests.mosquitto import free_port
+from tests.net import free_port
+from tests.waiting import until
 
 needs_mosquitto = pytest.mark.skipif(mosquitto.WHY_NOT is not None, reason=str(mosquitto.WHY_NOT))
 
@@ -59,14 +59,6 @@ def without_mosquitto(monkeypatch: pytest.MonkeyPatch) -> None:
         "which",
         lambda name, path=None: None if name == "mosquitto" else real(name, path=path),
     )
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(1500):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail("it did not come")
 
 
 @needs_mosquitto

@@ -20,7 +20,8 @@ from piagent.adapters.mqtt_connection import MAX_PAYLOAD, MAX_RETAINED
 from piagent.core.model import Broker
 from piagent.ports import BusEvent, Disconnected, Received, Subscribed
 from tests import mosquitto
-from tests.mosquitto import Mosquitto, free_port
+from tests.mosquitto import Mosquitto
+from tests.net import free_port
 
 needs_mosquitto = pytest.mark.skipif(mosquitto.WHY_NOT is not None, reason=str(mosquitto.WHY_NOT))
 

@@ -13,7 +13,7 @@ import pytest
 from piagent.adapters.probe import MAX_HEAD, NetworkProber
 from piagent.core.model import Backend, HealthCheck, HealthKind
 from piagent.ports import ProbeResult
-from tests.mosquitto import free_port
+from tests.net import free_port
 
 TCP = HealthCheck(kind=HealthKind.TCP)
 HTTP = HealthCheck(kind=HealthKind.HTTP, path="/healthz?x=1")

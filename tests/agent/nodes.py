@@ -190,11 +190,3 @@ class Bench:
 
     def owns(self, vip: str = VIP) -> bool:
         return any(v.address == vip and v.state == "owner" for v in self.agent.view.status().vips)
-
-
-async def until(condition: Callable[[], bool], what: str, timeout_s: float = 15) -> None:
-    """Wait for a condition; what is waited for is in the failure's text."""
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, f"not within {timeout_s} s: {what}"
-        await asyncio.sleep(0.01)

@@ -15,8 +15,9 @@ from piagent.agent.agent import wants
 from piagent.core.lease_types import Reason
 from piagent.core.model import Election, Node
 from piagent.ports import AddressError
-from tests.agent.nodes import OTHER_VIP, TIMING, VIP, Bench, config, service, until
+from tests.agent.nodes import OTHER_VIP, TIMING, VIP, Bench, config, service
 from tests.fakes import FakeBroker
+from tests.waiting import until
 
 
 class Cluster:

@@ -10,8 +10,9 @@ from msgspec.structs import replace
 
 from piagent.agent.health import MAX_RUNNING, HealthLoop
 from piagent.core.model import Config
-from tests.agent.nodes import config, service, until
+from tests.agent.nodes import config, service
 from tests.fakes import FakeProber
+from tests.waiting import until
 
 Down = frozenset[tuple[str, str]]
 

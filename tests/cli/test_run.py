@@ -11,15 +11,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from piagent.admin.client import AskError, ask
 from piagent.admin.status import Status, VipStatus
-from tests.mosquitto import WHY_NOT, Mosquitto, free_port
+from tests.mosquitto import WHY_NOT, Mosquitto
+from tests.net import free_port
 from tests.prometheus import parse
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,13 +31,6 @@ pytestmark = [
         not list((ROOT / "fastpath").glob("engine.*.so")), reason="the engine is not built"
     ),
 ]
-
-
-def until(condition: Callable[[], bool], what: Callable[[], str], timeout_s: float = 30) -> None:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, f"not within {timeout_s} s: {what()}"
-        time.sleep(0.02)
 
 
 class Node:
@@ -92,7 +87,7 @@ class Node:
         return vip is not None and vip.state == "owner"
 
     def await_output(self, text: str) -> None:
-        until(lambda: text in self.output(), lambda: f"{text!r} in {self.output()}")
+        wait_until(lambda: text in self.output(), lambda: f"{text!r} in {self.output()}")
 
 
 class Setting:
@@ -172,7 +167,7 @@ def setting(tmp_path: Path, backend_port: int) -> Iterator[Setting]:
 
 
 def owner_of(nodes: list[Node]) -> Node:
-    until(
+    wait_until(
         lambda: sum(node.owns() for node in nodes) == 1,
         lambda: "one owner:\n" + "\n".join(node.output() for node in nodes),
     )
@@ -206,7 +201,7 @@ def test_start_to_ready_and_notification_of_the_service_manager(setting: Setting
         manager.settimeout(30)
         node = setting.node("n1").start({"NOTIFY_SOCKET": path})
         assert manager.recv(1000).startswith(b"READY=1")
-        until(lambda: bool((status := node.status()) and status.ready), node.output)
+        wait_until(lambda: bool((status := node.status()) and status.ready), node.output)
         node.send(signal.SIGHUP)
         assert manager.recv(1000).startswith(b"RELOADING=1")
         assert manager.recv(1000).startswith(b"READY=1")
@@ -259,7 +254,7 @@ def test_wrong_file_is_exit_code_2_with_every_problem(setting: Setting) -> None:
 
 def test_second_agent_on_one_socket_is_exit_code_1(setting: Setting) -> None:
     node = setting.node("n1").start()
-    until(lambda: node.status() is not None, node.output)
+    wait_until(lambda: node.status() is not None, node.output)
     second = Node(setting.folder, "second", node.file.read_text()).start()
     setting.nodes.append(second)
     assert second.wait() == 1
@@ -309,7 +304,7 @@ def test_majority_of_brokers_is_enough(setting: Setting) -> None:
         assert status.ready
         assert [broker.up for broker in status.brokers] == [True, False, True]
         third.kill()
-        until(lambda: not owner.owns(), owner.output)
+        wait_until(lambda: not owner.owns(), owner.output)
         assert "reason=lease-ran-out" in owner.output()
         second.start()
         third.start()
@@ -343,7 +338,7 @@ def test_more_connections_than_descriptors_cost_nobody_but_themselves(setting: S
                 stack.enter_context(socket.create_connection((setting.vip, setting.port), 10))
                 for _ in range(400)
             ]
-            until(lambda: sum(map(_is_closed, clients)) >= 200, lambda: "most are turned away")
+            wait_until(lambda: sum(map(_is_closed, clients)) >= 200, lambda: "most are turned away")
             assert not all(map(_is_closed, clients)), "some are served"
             time.sleep(1.5)  # longer than a lease
             assert node.owns()
@@ -361,7 +356,7 @@ def test_more_connections_than_descriptors_cost_nobody_but_themselves(setting: S
                         return False
             return True
 
-        until(served, node.output)
+        wait_until(served, node.output)
     node.send(signal.SIGTERM)
     assert node.wait() == 0
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 from fastpath.engine import Backend, Engine, Listener, Service, Tables
@@ -97,14 +96,6 @@ class Silent:
             each.close()
 
 
-def free_port(address: str = "127.0.0.1") -> int:
-    """A port that was free a moment ago."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.create_server((address, 0), family=family) as probe:
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def tcp_tables(port: int, *backends: Backend, address: str = "127.0.0.1") -> Tables:
     """One TCP listener with one service named "s"."""
     listener = Listener(address, port, "s", http=False)
@@ -139,14 +130,6 @@ def ask(port: int, text: bytes = b"hello") -> bytes:
         client.sendall(text)
         client.shutdown(socket.SHUT_WR)
         return read_all(client)
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    """Return once it holds; fail when that takes too long."""
-    until = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < until, "it never came to hold"
-        time.sleep(0.005)
 
 
 @contextlib.contextmanager

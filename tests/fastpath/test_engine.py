@@ -13,17 +13,9 @@ from pathlib import Path
 import pytest
 
 from fastpath.engine import Backend, Engine, Listener, Service, Tables
-from tests.fastpath.peers import (
-    Server,
-    ask,
-    connect,
-    free_port,
-    read_all,
-    read_exactly,
-    running,
-    tcp_tables,
-    wait_for,
-)
+from tests.fastpath.peers import Server, ask, connect, read_all, read_exactly, running, tcp_tables
+from tests.net import free_port
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,7 +70,7 @@ def test_reloads_under_traffic_lose_no_connection(workers: int) -> None:
         clients = [threading.Thread(target=hammer) for _ in range(4)]
         for client in clients:
             client.start()
-        wait_for(lambda: n_asked > 20 or failures)
+        wait_until(lambda: n_asked > 20 or failures)
         for turn in range(150):
             backends = (servers[0].backend("a", up=turn % 2 == 0), servers[1].backend("b"))
             listeners = (tables.listeners[0], Listener("127.0.0.1", other, "s", http=False))
@@ -90,7 +82,7 @@ def test_reloads_under_traffic_lose_no_connection(workers: int) -> None:
             client.join()
         assert not failures
         kept.close()
-        wait_for(lambda: engine.active() == 0)
+        wait_until(lambda: engine.active() == 0)
         counters = engine.stats()["services"]["s"]
         assert counters["a"]["connections"] + counters["b"]["connections"] == n_asked + 1
         rejected = engine.stats()["rejected"]
@@ -200,7 +192,7 @@ def test_counters_live_through_reloads_and_begin_anew_for_new_hands() -> None:
         ask(port, b"12345")
         engine.publish(tcp_tables(port, server.backend("a"), server.backend("b", up=False)))
         ask(port, b"123")
-        wait_for(lambda: engine.active() == 0)
+        wait_until(lambda: engine.active() == 0)
         counters = engine.stats()["services"]["s"]["a"]
         assert (counters["connections"], counters["bytes_in"], counters["bytes_out"]) == (2, 8, 8)
         assert engine.stats()["listeners"][f"127.0.0.1:{port}"]["accepted"] == 2
@@ -230,7 +222,7 @@ def test_clients_over_the_limit_are_closed_at_once_and_the_others_served() -> No
         assert len(served) == 5
         assert engine.stats()["rejected"]["capacity"] == 7
         served.pop().close()
-        wait_for(lambda: engine.active() == 4)
+        wait_until(lambda: engine.active() == 4)
         assert ask(port) == b"hello"
         for client in clients:
             client.close()
@@ -404,13 +396,13 @@ def test_drain_takes_what_has_connected_and_no_more() -> None:
             client.shutdown(socket.SHUT_WR)
             assert read_all(client) == b"x"
             client.close()
-        wait_for(lambda: engine.active() == 0)
+        wait_until(lambda: engine.active() == 0)
 
 
 def test_turns_of_an_idle_worker_move_from_call_to_call() -> None:
     with running(workers=2) as engine:
         before = engine.turns()
-        wait_for(lambda: all(a < b for a, b in zip(before, engine.turns(), strict=True)))
+        wait_until(lambda: all(a < b for a, b in zip(before, engine.turns(), strict=True)))
 
 
 def test_stop_closes_everything_and_is_final() -> None:

@@ -10,7 +10,7 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.lab.lab import BROKER, BROKER_PORT, Lab
-from tests.lab.traffic import wait_until
+from tests.waiting import wait_until
 
 ROOT = "piagent/lab"
 LEASES = f"{ROOT}/l/vips"

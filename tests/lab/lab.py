@@ -18,8 +18,8 @@ from typing import IO, Any, Self
 from piagent.adapters.netlink import IFA_PROTO_PIAGENT
 from piagent.adapters.netns import INTERFACE, Host, Network
 from piagent.adapters.rtnetlink import RTM_GETADDR, Rtnetlink, ifaddrmsg
-from tests.lab.traffic import wait_until
 from tests.mosquitto import Mosquitto
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 SUBNET = "10.77.0"

@@ -8,7 +8,8 @@ import time
 import pytest
 
 from tests.lab.lab import ECHO_PORT, SUBNET, VIP, Lab
-from tests.lab.traffic import Traffic, tcp_name, wait_until
+from tests.lab.traffic import Traffic, tcp_name
+from tests.waiting import wait_until
 
 
 def echo(lab: Lab) -> Traffic:

@@ -10,7 +10,8 @@ import pytest
 
 from piagent.config import load
 from tests.lab.lab import BROKER, BROKER_PORT, HTTP_PORT, TCP_PORT, VIP, Lab
-from tests.lab.traffic import Traffic, connect, http_get, tcp_name, wait_until
+from tests.lab.traffic import Traffic, connect, http_get, tcp_name
+from tests.waiting import wait_until
 
 
 def test_the_client_reaches_every_backend_and_the_broker(lab: Lab) -> None:

@@ -8,8 +8,9 @@ import time
 from tests.lab.intruder import LEASES, ROOT, Intruder, rss_kib
 from tests.lab.lab import ECHO_PORT, VIP, Lab
 from tests.lab.test_one_owner import watch
-from tests.lab.traffic import tcp_name, wait_until
+from tests.lab.traffic import tcp_name
 from tests.lab.watch import overlaps
+from tests.waiting import wait_until
 
 DEEP = b"x" * 22 + b"." + b'{"a":' * 3000
 

@@ -11,8 +11,8 @@ import pytest
 
 from tests.lab.faults import Faults
 from tests.lab.lab import VIP, Lab
-from tests.lab.traffic import wait_until
 from tests.lab.watch import Overlap, Watch, overlaps, owners
+from tests.waiting import wait_until
 
 SECONDS = float(os.environ.get("PIAGENT_FAULTS_SECONDS", "20"))
 SEED = int(os.environ.get("PIAGENT_FAULTS_SEED", random.randrange(1 << 32)))

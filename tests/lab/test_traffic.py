@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from tests.lab.lab import ECHO_PORT, ENTRY_PORT, VIP, Lab
-from tests.lab.traffic import Traffic, connect, http_get, tcp_name, wait_until
+from tests.lab.traffic import Traffic, connect, http_get, tcp_name
+from tests.waiting import wait_until
 
 FALL_S = 2 * 0.2 + 0.15
 """The lab's checks: two failures, 200 ms apart, each up to 150 ms late."""

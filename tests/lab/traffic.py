@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from piagent.adapters.netns import Host
+from tests.waiting import wait_until
 
 
 def connect(host: Host, address: str, port: int, timeout_s: float = 5.0) -> socket.socket:
@@ -133,13 +134,3 @@ class Traffic:
                 error = repr(failed)
             self.samples.append(Sample(started_s, time.monotonic(), answer, error))
             self._stop.wait(max(0.0, started_s + self._every_s - time.monotonic()))
-
-
-def wait_until(
-    condition: Callable[[], object], what: str, timeout_s: float = 20.0, every_s: float = 0.02
-) -> None:
-    """Wait for a condition, not for a time."""
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s, f"not within {timeout_s:g} s: {what}"
-        time.sleep(every_s)

@@ -10,7 +10,8 @@ from http.client import HTTPResponse
 from typing import Any, Self
 
 from fastpath.engine import Backend, Engine, Gateway, Listener, Route, Service, Tables
-from tests.fastpath.peers import Server, connect, free_port, running
+from tests.fastpath.peers import Server, connect, running
+from tests.net import free_port
 
 WEBSOCKET = b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"

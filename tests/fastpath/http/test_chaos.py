@@ -10,7 +10,7 @@ import time
 from collections import Counter
 
 from tests.fastpath.http.gateways import Client, Peer, scripted, serving, tables, to
-from tests.fastpath.peers import wait_for
+from tests.waiting import wait_until
 
 SECONDS = 2.0
 
@@ -183,9 +183,9 @@ def test_nobody_ever_gets_somebody_elses_response() -> None:
             engine.publish(tables(port, *named[: 2 + n % 2], routes=routes))
         for thread in threads:
             thread.join()
-        wait_for(lambda: engine.active() == 0)
+        wait_until(lambda: engine.active() == 0)
         stats = engine.stats()["services"]["s"]
-        wait_for(lambda: all(engine.stats()["services"]["s"][b]["active"] == 0 for b in stats))
+        wait_until(lambda: all(engine.stats()["services"]["s"][b]["active"] == 0 for b in stats))
     assert not failures
     assert outcomes["200"] > 50
     assert outcomes["502"] > 0

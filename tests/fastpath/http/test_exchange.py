@@ -14,7 +14,9 @@ import time
 import pytest
 
 from tests.fastpath.http.gateways import Client, Peer, Seen, Web, ok, scripted, serving, tables, to
-from tests.fastpath.peers import Refusing, Server, Silent, free_port, running, wait_for
+from tests.fastpath.peers import Refusing, Server, Silent, running
+from tests.net import free_port
+from tests.waiting import wait_until
 
 MANY = 64 * 1024 * 1024
 
@@ -252,10 +254,10 @@ def test_a_chunk_that_goes_wrong_later_leaves_the_backend_without_an_end() -> No
     server = scripted(lambda peer: got.append(peer.file.read()))
     with serving(server.backend("b")) as (_, port), Client(port) as client:
         client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
-        wait_for(lambda: server.n_accepted)
+        wait_until(lambda: server.n_accepted)
         client.send(b"zz\r\n")
         assert client.response()[0] == 400
-        wait_for(lambda: got)
+        wait_until(lambda: got)
         assert got[0].endswith(b"\r\n\r\n3\r\nabc\r\n")
 
 
@@ -341,8 +343,8 @@ def test_a_client_that_vanishes_takes_its_backends_connection_along() -> None:
             assert ended.wait(20)
         with Client(port) as client:
             client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
-        wait_for(lambda: engine.active() == 0)
-        wait_for(lambda: engine.stats()["services"]["s"]["b"]["open"] == 0)
+        wait_until(lambda: engine.active() == 0)
+        wait_until(lambda: engine.stats()["services"]["s"]["b"]["open"] == 0)
 
 
 def test_a_client_that_has_said_all_may_close_its_side() -> None:

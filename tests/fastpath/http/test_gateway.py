@@ -26,8 +26,10 @@ from tests.fastpath.http.gateways import (
     tables,
     to,
 )
-from tests.fastpath.peers import Server, connect, free_port, read_exactly, running, wait_for
+from tests.fastpath.peers import Server, connect, read_exactly, running
+from tests.net import free_port
 from tests.shared_vectors import load_vectors
+from tests.waiting import wait_until
 
 
 @pytest.mark.parametrize(
@@ -57,7 +59,7 @@ def test_what_cannot_be_served_is_refused_and_the_connection_closed(
             assert body.startswith(str(status).encode())
             assert client.is_closed()
         assert web.server.n_accepted == 0
-        wait_for(lambda: engine.active() == 0)
+        wait_until(lambda: engine.active() == 0)
 
 
 def test_a_refusal_that_leaves_the_framing_whole_keeps_the_connection() -> None:
@@ -163,7 +165,7 @@ def test_a_backend_that_takes_too_long_gives_504(change: dict[str, int]) -> None
             assert client.get()[0] == 504
             assert client.get()[0] == 504
         assert engine.stats()["http"]["requests"]["g"]["r"] == {"GET": {504: 2}}
-        wait_for(lambda: engine.stats()["services"]["s"]["b"]["open"] == 0)
+        wait_until(lambda: engine.stats()["services"]["s"]["b"]["open"] == 0)
 
 
 def test_an_exchange_that_outlasts_its_time_is_cut() -> None:
@@ -217,7 +219,7 @@ def test_a_websocket_carries_bytes_both_ways_beginning_with_early_ones() -> None
         sender.join()
         client.socket.shutdown(socket.SHUT_WR)
         assert client.is_closed()
-        wait_for(lambda: engine.active() == 0)
+        wait_until(lambda: engine.active() == 0)
         assert engine.stats()["http"]["requests"]["g"]["r"] == {"GET": {101: 1}}
         assert engine.stats()["services"]["s"]["b"]["open"] == 0
 
@@ -244,7 +246,7 @@ def test_a_silent_tunnel_is_closed() -> None:
         with Client(port) as client:
             switched(client)
             assert client.is_closed()
-        wait_for(lambda: engine.active() == 0)
+        wait_until(lambda: engine.active() == 0)
 
 
 # ---- reloads ----
@@ -282,12 +284,12 @@ def test_a_reload_in_the_middle_of_an_exchange_does_not_touch_it() -> None:
         engine.publish(tables(port, web.backend("old")))
         with Client(port) as client:
             client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-            wait_for(lambda: web.requests)
+            wait_until(lambda: web.requests)
             engine.publish(tables(port, other.backend("new")))
             go.set()
             assert client.response()[2] == b"x" * 100_000
             assert client.get()[2] == b"GET / HTTP/1.1"
-            wait_for(lambda: not any(s.fileno() >= 0 and is_open(s) for s in web.server.open))
+            wait_until(lambda: not any(s.fileno() >= 0 and is_open(s) for s in web.server.open))
 
 
 def is_open(connection: socket.socket) -> bool:
@@ -353,13 +355,13 @@ def test_draining_closes_idle_connections_and_ends_the_others_with_their_exchang
     web = Web(answer)
     with serving(web.backend()) as (engine, port), Client(port) as idle, Client(port) as busy:
         busy.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        wait_for(lambda: web.requests and engine.active() == 2)
+        wait_until(lambda: web.requests and engine.active() == 2)
         engine.drain()
         assert idle.is_closed()
         go.set()
         assert busy.response()[1]["connection"] == "close"
         assert busy.is_closed()
-        wait_for(lambda: engine.active() == 0)
+        wait_until(lambda: engine.active() == 0)
         with pytest.raises(ConnectionRefusedError):
             connect(port)
 
@@ -381,7 +383,7 @@ def test_draining_in_the_middle_of_a_body_closes_after_it() -> None:
         engine.drain()
         go.set()
         assert client.rest().endswith(b"world")
-        wait_for(lambda: engine.active() == 0)
+        wait_until(lambda: engine.active() == 0)
 
 
 def test_a_listener_taken_away_leaves_its_connections_their_exchange() -> None:
@@ -437,7 +439,7 @@ def test_what_reaches_a_backend_of_each_smuggling_payload_is_whole_messages() ->
                 client.send(payload)
                 client.socket.shutdown(socket.SHUT_WR)
                 client.rest()
-        wait_for(lambda: engine.active() == 0)
+        wait_until(lambda: engine.active() == 0)
         rejected = engine.stats()["http"]["rejected"]
     assert not strict.errors
     assert strict.n_requests == 5
@@ -468,7 +470,7 @@ def test_random_pieces_of_requests_never_stop_the_gateway() -> None:
                     client.rest()
         with Client(port) as client:
             assert client.get()[0] == 200
-        wait_for(lambda: engine.active() == 0)
+        wait_until(lambda: engine.active() == 0)
 
 
 def test_an_exchange_comes_out_the_same_however_both_sides_are_cut() -> None:
@@ -514,5 +516,5 @@ def test_ten_thousand_requests_leave_no_memory_taken() -> None:
                 client.send(*[b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"] * 200)
                 for _ in range(200):
                     assert client.response()[0] == 200
-        wait_for(lambda: engine.active() == 0)
+        wait_until(lambda: engine.active() == 0)
         assert engine.stats()["services"]["s"]["b"]["active"] == 0

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from tests.fastpath.http.gateways import Client, Peer, ok, scripted
-from tests.fastpath.peers import free_port
+from tests.net import free_port
 
 ROOT = Path(__file__).parents[3]
 N_BACKENDS = 8

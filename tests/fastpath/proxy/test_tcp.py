@@ -19,13 +19,13 @@ from tests.fastpath.peers import (
     Silent,
     ask,
     connect,
-    free_port,
     read_all,
     read_exactly,
     running,
     tcp_tables,
-    wait_for,
 )
+from tests.net import free_port
+from tests.waiting import wait_until
 
 MIB = 1 << 20
 
@@ -116,7 +116,7 @@ def test_a_client_that_ends_first_still_gets_the_answer(engine: Engine, port: in
 
     engine.publish(tcp_tables(port, Server(answer_at_the_end).backend("a")))
     assert ask(port, b"all of it") == b"got all of it"
-    wait_for(lambda: engine.active() == 0)
+    wait_until(lambda: engine.active() == 0)
 
 
 def test_a_backend_that_ends_first_still_gets_the_rest(engine: Engine, port: int) -> None:
@@ -131,8 +131,8 @@ def test_a_backend_that_ends_first_still_gets_the_rest(engine: Engine, port: int
     with connect(port) as client:
         assert read_all(client) == b"bye"
         client.sendall(b"one more thing")
-    wait_for(lambda: heard == [b"one more thing"])
-    wait_for(lambda: engine.active() == 0)
+    wait_until(lambda: heard == [b"one more thing"])
+    wait_until(lambda: engine.active() == 0)
 
 
 def test_an_answer_arrives_although_the_backend_closed_on_unread_bytes(
@@ -176,8 +176,8 @@ def test_a_reset_by_the_client_reaches_the_backend(engine: Engine, port: int) ->
     client = connect(port)
     assert client.recv(2) == b"hi"
     close_with_reset(client)
-    wait_for(lambda: errors == [ConnectionResetError])
-    wait_for(lambda: engine.active() == 0)
+    wait_until(lambda: errors == [ConnectionResetError])
+    wait_until(lambda: engine.active() == 0)
 
 
 def test_a_reset_by_the_backend_reaches_the_client(engine: Engine, port: int) -> None:
@@ -221,8 +221,8 @@ def test_a_client_is_sent_away_when_every_backend_refuses(engine: Engine, port: 
     engine.publish(tcp_tables(port, *backends))
     with connect(port) as client:
         assert client.recv(10) == b""
-    wait_for(lambda: engine.stats()["rejected"]["connect_failed"] == 1)
-    assert engine.active() == 0
+    wait_until(lambda: engine.stats()["rejected"]["connect_failed"] == 1)
+    wait_until(lambda: engine.active() == 0)
 
 
 def test_the_next_choice_is_never_a_backend_that_is_down_or_weighs_nothing(
@@ -244,7 +244,7 @@ def test_a_client_is_sent_away_when_no_backend_is_usable(engine: Engine, port: i
         engine.publish(tcp_tables(port, *backends))
         with connect(port) as client:
             assert client.recv(10) == b""
-    wait_for(lambda: engine.stats()["rejected"]["no_backend"] == 3)
+    wait_until(lambda: engine.stats()["rejected"]["no_backend"] == 3)
     assert server.n_accepted == 0
 
 
@@ -260,7 +260,7 @@ def test_a_silent_connection_is_closed_after_the_idle_time(engine: Engine, port:
             time.sleep(0.1)
         assert client.recv(1) == b""
         assert time.monotonic() - begin > 0.55, "it counts from the last byte"
-    wait_for(lambda: engine.active() == 0)
+    wait_until(lambda: engine.active() == 0)
 
 
 def test_every_backend_gets_its_share_by_weight(engine: Engine, port: int) -> None:
