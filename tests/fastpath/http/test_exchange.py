@@ -458,7 +458,7 @@ def test_what_happened_is_counted() -> None:
             client.send(b"PUT /two HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
             client.response()
         # A request is counted when it has ended, which is just after its answer was sent.
-        wait_for(lambda: "PUT" in engine.stats()["http"]["requests"]["g"]["two"])
+        wait_until(lambda: "PUT" in engine.stats()["http"]["requests"]["g"]["two"])
         stats = engine.stats()["http"]
     assert stats["requests"] == {
         "g": {"one": {"GET": {200: 2}}, "two": {"GET": {200: 1}, "PUT": {404: 1}}}
