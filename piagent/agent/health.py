@@ -1,8 +1,8 @@
 """Checks every backend again and again, and says when one comes or goes.
 
-Checks start on a common grid of a quarter of a second, so that a node with many backends wakes up
-four times a second and not once a check; each backend has its own place in its interval, so that
-the checks of a service do not come all at once.
+Checks start on a common grid of half a second, so that a node with many backends wakes up twice a
+second and not once a check; each backend has its own place in its interval, so that the checks of a
+service do not come all at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from piagent.ports import Prober
 
 log = logging.getLogger(__name__)
 
-SLOT_S = 0.25
+SLOT_S = 0.5
 JITTER = 0.05
 """Part of the interval by which a check may come early: nodes must not fall into step."""
 MAX_RUNNING = 64
