@@ -103,6 +103,7 @@ class LeaseGroup:
         self._links: dict[str, _Link] = {}
         self._leases: dict[str, KeyLease] = {}
         self._alarmed: set[tuple[Reason, str]] = set()
+        self._alarmed_of_strangers: set[tuple[Reason, str]] = set()
         self._out: list[Effect] = []
         self._loop_guard = LoopGuard(self._spans, now_ns)
         self._set_keys(keys)
@@ -332,19 +333,25 @@ class LeaseGroup:
 
     def _hear_unreadable(self, broker: str, sender: str, reason: Reason, lease_ms: int) -> None:
         """Fail-safe: it counts as a foreign assertion of every key."""
-        self._alarm(reason, sender, f"a lease message of {sender} is not accepted: {reason}")
+        detail = f"a lease message of {sender} is not accepted: {reason}"
+        self._alarm(reason, sender, detail, strange=reason is not Reason.CONFIG_MISMATCH)
         for lease in self._leases.values():
             lease.hear_unreadable(broker, self._now, lease_ms)
 
-    def _alarm(self, reason: Reason, about: str, detail: str) -> None:
-        """Once for each reason and sender; strangers cannot make it more than a few."""
-        if (reason, about) in self._alarmed or len(self._alarmed) > _ALARMS_MAX:
+    def _alarm(self, reason: Reason, about: str, detail: str, *, strange: bool = False) -> None:
+        """Once for each reason and sender.
+
+        `strange`: of somebody who may have any name; a few are enough, and they must not use up
+        what members of the cluster may be named for.
+        """
+        alarmed = self._alarmed_of_strangers if strange else self._alarmed
+        if (reason, about) in alarmed or len(alarmed) > _ALARMS_MAX:
             return
-        self._alarmed.add((reason, about))
-        if len(self._alarmed) > _ALARMS_MAX:
+        alarmed.add((reason, about))
+        if len(alarmed) > _ALARMS_MAX:
             reason, detail = (
                 Reason.ALARMS_SUPPRESSED,
-                "too many alarms; no more are raised",
+                "too many alarms of this kind; no more are raised",
             )
         self._out.append(Alarm(reason, detail))
 

@@ -433,6 +433,8 @@ def test_many_strangers_do_not_make_many_alarms(owner: Bench) -> None:
     alarms = owner.taken(Alarm)
     assert len(alarms) < 100
     assert alarms[-1].reason is Reason.ALARMS_SUPPRESSED
+    owner.hear("b1", owner.foreign({KEY: (WALL_MS * 2, Role.OWNER)}))
+    assert [alarm.reason for alarm in owner.taken(Alarm)] == [Reason.ANOTHER_OWNER]
 
 
 def test_another_configuration_blocks_and_its_yields_count_for_nothing(bench: Bench) -> None:

@@ -16,8 +16,10 @@ import pytest
 
 from tests.lab.intruder import rss_kib
 from tests.lab.lab import ECHO_PORT, ENTRY_PORT, VIP, Lab, Node
+from tests.lab.test_one_owner import watch
 from tests.lab.test_traffic import ask_http, load
 from tests.lab.traffic import connect, http_get, tcp_name, wait_until
+from tests.lab.watch import overlaps
 
 GET = b"GET / HTTP/1.1\r\nHost: www.lab\r\n\r\n"
 SOME_DESCRIPTORS = 40
@@ -82,6 +84,20 @@ def test_interface_that_goes_while_owning_costs_the_vip_and_nothing_else(
     assert "interface spare" in node.output
     assert "Traceback" not in node.output
     assert node.terminate() == 0
+
+
+@pytest.mark.parametrize("lab", ["normal"], indirect=True)
+def test_cloned_node_is_a_stranger_with_an_alarm_and_never_a_second_owner(lab: Lab) -> None:
+    node, clone = owner_alone(lab), lab.nodes["node2"]
+    clone.config.write_text(clone.config.read_text().replace('name = "node2"', 'name = "node1"'))
+    with watch(lab) as seen:
+        lab.start("node2")
+        node.kill()
+        wait_until(lambda: VIP in clone.vips(), "the clone has the VIP")
+        node.start()
+        wait_until(lambda: "node1 lives twice" in clone.output + node.output, "the alarm")
+        assert VIP not in node.vips()
+    assert overlaps(seen.lists) == []
 
 
 def test_ten_thousand_connections_within_eight_thousand_descriptors(lab: Lab) -> None:
