@@ -291,8 +291,9 @@ class Election:
             log.error("vip %s: %s", key, error)
             gone = False
         if not gone:
-            log.error("alarm: vip %s could not be removed; trying again", key)
-            self.alarms["removal-failed"] += 1
+            reason = lease.Reason.REMOVAL_FAILED
+            log.error("alarm: vip %s could not be removed; trying again, reason=%s", key, reason)
+            self.alarms[reason] += 1
             asyncio.get_running_loop().call_later(RETRY_REMOVAL_S, self._post, _Retry(key, epoch))
             return ()
         self._held.pop(key, None)

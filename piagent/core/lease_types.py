@@ -123,6 +123,8 @@ class Reason(StrEnum):
     """A message published to one broker came from another."""
     TWIN = "twin"
     """Another live node has this node's name."""
+    REMOVAL_FAILED = "removal-failed"
+    """The host could not confirm that an address is gone, so others are not told."""
     ALARMS_SUPPRESSED = "alarms-suppressed"
 
 
