@@ -86,6 +86,21 @@ def test_interface_that_goes_while_owning_costs_the_vip_and_nothing_else(
     assert node.terminate() == 0
 
 
+def test_toml_that_is_none_is_named_by_its_line_and_changes_nothing(lab: Lab) -> None:
+    node, other = owner_alone(lab), lab.nodes["node2"]
+    broken = node.config.read_text().replace("[cluster]", "[cluster")
+    line = broken.splitlines().index("[cluster") + 1
+    node.reload(broken)
+    wait_until(lambda: "reason=bad-file" in node.output, "the refusal")
+    other.config.write_text(broken)
+    other.start()
+    assert other.wait() == 2
+    assert f"{node.config}:{line}:" in node.output
+    assert f"{other.config}:{line}:" in other.output
+    assert lab.owners() == ["node1"]
+    assert ask_http(lab) in lab.backends
+
+
 @pytest.mark.parametrize("lab", ["normal"], indirect=True)
 def test_cloned_node_is_a_stranger_with_an_alarm_and_never_a_second_owner(lab: Lab) -> None:
     node, clone = owner_alone(lab), lab.nodes["node2"]
