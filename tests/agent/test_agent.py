@@ -46,6 +46,33 @@ async def test_lone_agent_takes_its_vip_and_tells_everybody(tmp_path: Path) -> N
     assert one.plane.stopped
 
 
+async def test_absence_is_told_before_the_vip_is_given_up(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    one = cluster.add("n1").start()
+    await until(one.owns, "n1 owns the VIP")
+    assert await one.stop()
+    said = [payload for _, payload in cluster.broker.log]
+    absent = next(i for i, payload in enumerate(said) if b'"on":0' in payload)
+    yielded = next(i for i, payload in enumerate(said) if b'"y":{"10.0.0.9"' in payload)
+    assert absent < yielded
+
+
+def place_of(bench: Bench) -> int:
+    """Its node's place among those who may claim the VIP."""
+    return bench.agent._election._group._leases[VIP].rank
+
+
+async def test_nodes_that_come_take_their_places_in_the_order_of_claims(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    benches = [cluster.add(name) for name in ("n1", "n2", "n3")]
+    for bench in benches:
+        bench.start()
+    places = [0, 1, 2]
+    await until(lambda: sorted(place_of(b) for b in benches) == places, "each has its own place")
+    for bench in benches:
+        await bench.stop()
+
+
 async def test_stopped_owner_hands_over_at_once_and_is_never_on_the_lan_with_another(
     tmp_path: Path,
 ) -> None:

@@ -29,6 +29,8 @@ def test_new_connection_starts_from_what_the_broker_retains() -> None:
     peers.note(Peer("b2", "n3", True))
     peers.forget("b1")
     assert peers.online() == ("n1", "n3")
+    assert peers.note(Peer("b2", "n3", False))
+    assert peers.online() == ("n1",)
 
 
 def test_invented_nodes_are_limited() -> None:
