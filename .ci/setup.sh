@@ -64,6 +64,10 @@ if [ -n "$missing" ]; then
   fi
 fi
 
+if [ -e .venv ] && ! [ -w .venv ]; then
+  echo "piagent cannot write to .venv, which somebody else made (with sudo?): sudo make clean" >&2
+  exit 1
+fi
 # Without pip it was interrupted, or is of a Python that has been replaced.
 if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
   say "creating .venv"

@@ -6,6 +6,7 @@ asked of them.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -160,6 +161,16 @@ def test_a_venv_without_pip_is_made_anew_and_a_whole_one_is_kept(machine: Machin
     assert made == ["-m venv --clear .venv"]
     assert "creating .venv" in first.stdout
     assert "creating .venv" not in second.stdout
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_venv_that_somebody_else_made_is_named_with_the_cure(machine: Machine) -> None:
+    machine.has_all()
+    (machine.clone / ".venv").mkdir(mode=0o555)
+    done = machine.set_up()
+    assert done.returncode == 1
+    assert done.stdout.count("\n") == 1
+    assert "sudo make clean" in done.stdout
 
 
 def test_make_help_names_every_target() -> None:

@@ -94,7 +94,7 @@ def _fresh_folder() -> Path:
     for old in Path(tempfile.gettempdir()).glob(f"{FOLDER}*-*"):
         owner = old.name.removeprefix(FOLDER).split("-")[0]
         if owner.isdigit() and not Path("/proc", owner).exists():
-            shutil.rmtree(old, ignore_errors=True)  # refuses what is not ours, and symbolic links
+            shutil.rmtree(old, ignore_errors=True)  # follows no symbolic link
     return Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))
 
 
