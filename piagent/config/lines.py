@@ -91,7 +91,7 @@ class _Scanner:
             self._skip(_BLANK)
             while self._text[self._at] != "}":
                 self._pair(path)
-                self._separator()
+                self._separator("}")
             self._at += 1
         else:
             self._skip(_STRING if first in "\"'" else _SCALAR)
@@ -103,17 +103,17 @@ class _Scanner:
         while self._text[self._at] != "]":
             self.lines[*path, index] = self._line_here()
             self._value((*path, index))
-            self._separator()
+            self._separator("]")
             index += 1
         self._at += 1
 
-    def _separator(self) -> None:
+    def _separator(self, end: str) -> None:
         """Step over a comma, if one is there, and the space around it; never stand still."""
         self._skip(_BLANK)
         if self._text[self._at] == ",":
             self._at += 1
             self._skip(_BLANK)
-        elif self._text[self._at] not in "]}":
+        elif self._text[self._at] != end:
             raise IndexError
 
     def _dotted(self) -> list[str]:
