@@ -21,8 +21,11 @@ ASK_EVERY_S = 0.02
 WATCH_EVERY_S = 0.1
 STOP_TIMEOUT_S = 15.0
 LOG_TAIL = 2000
-_LEASH = ("setpriv", "--pdeathsig=KILL", "--")
-"""A child ends with the demo, even when the demo is killed."""
+_LEASH = ("setpriv", "--pdeathsig=KILL", "--", "sh", "-c", '[ $PPID = "$0" ] && exec "$@"')
+"""A child ends with the demo, even when the demo is killed before it is on the leash.
+
+The demo's process id follows.
+"""
 
 
 class DemoError(Exception):
@@ -150,7 +153,7 @@ class Cluster:
         await self._spawn(place, "-m", "piagent.cli", "run", "-c", str(self._file(place.name)))
 
     async def _spawn(self, place: Place, *argv: str) -> None:
-        command = self._site.command(place, *_LEASH, sys.executable, *argv)
+        command = self._site.command(place, *_LEASH, str(os.getpid()), sys.executable, *argv)
         with self._log(place.name).open("ab") as log:
             self._running[place.name] = await asyncio.create_subprocess_exec(
                 *command,
