@@ -17,8 +17,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def run_setup(folder: Path, **environment: str) -> None:
     """Copy the build files there and let setup.py prepare its modules, without compiling C."""
-    for name in ("setup.py", "pyproject.toml", "README.md"):
-        shutil.copy(ROOT / name, folder)
+    (folder / "piagent").mkdir()
+    for name in ("setup.py", "pyproject.toml", "README.md", "piagent/__init__.py"):
+        shutil.copy(ROOT / name, folder / name)
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PIAGENT_")}
     subprocess.run(
         [sys.executable, "setup.py", "--quiet", "--version"],
