@@ -183,6 +183,8 @@ def test_a_killed_demo_takes_its_processes_along_and_the_next_one_removes_the_re
     with running(site) as following:
         following.until("agents")
         assert killed.names() == []
+        following.end(signal.SIGINT)
+        assert following.names() == []
 
 
 def test_the_demo_says_what_ends_and_who_owns_the_vip_then() -> None:
