@@ -7,7 +7,6 @@ nobody renews it. A VIP that is a loopback address exists on every host; owning 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from ipaddress import ip_address
 from typing import Protocol
 
 from piagent.agent.serving import Serving
@@ -106,11 +105,8 @@ class Vips:
 
 def announced(config: Config, vip: str) -> bool:
     """Whether the LAN is told of a VIP: its pool says."""
-    address = ip_address(vip)
     return not any(
-        pool.announce is Announce.NONE
-        and ip_address(span.first).version == address.version
-        and int(ip_address(span.first)) <= int(address) <= int(ip_address(span.last))
+        pool.announce is Announce.NONE and span.holds(vip)
         for pool in config.pools
         for span in pool.addresses
     )

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from piagent.cli.demo.cluster import Cluster
     from piagent.cli.demo.site import Site
 
-HELP = "run agents, a broker and backends on this machine, and show what they do"
 FOLDER = "piagent-demo-"
 """How the names of the demo's temporary folders begin; the process id follows."""
 INTERRUPTED = 130
