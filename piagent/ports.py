@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -91,6 +91,118 @@ class Addresses(Protocol):
 
         Raises AddressError: the address is not there, or sending is not allowed.
         """
+        ...
+
+
+class Fence(Protocol):
+    """What the kernel lets this host answer and say for VIPs, whether the agent runs or not.
+
+    Every guarded address is silent (no ARP, NDP or IP in or out) unless it is open. All calls are
+    a few short system calls; OSError when the kernel refuses, and then nothing has changed.
+    """
+
+    @property
+    def why_not(self) -> str | None:
+        """Why there is no fence here, cure included; None when it stands."""
+        ...
+
+    def guard(self, interface: str, vips: Collection[str]) -> None:
+        """Guard exactly these addresses on the interface from now on; what is open stays open."""
+        ...
+
+    def open(self, left_ms: Mapping[str, int]) -> None:
+        """Open these for so many milliseconds from now, all in one transaction (grant or renew)."""
+        ...
+
+    def hide(self, vip: str, serve_ms: int) -> None:
+        """Close for ARP, NDP and announcements; IP that still comes is served for `serve_ms`."""
+        ...
+
+    def close(self, vip: str) -> None:
+        """Close for everything; also ends `take_over`."""
+        ...
+
+    def take_over(self, vip: str, mac: bytes, left_ms: int) -> None:
+        """For so long pass packets of TCP flows that did not begin here on to their former owner.
+
+        `mac` is the former owner's hardware address on the same network.
+        """
+        ...
+
+
+class LinkState(Struct, frozen=True):
+    """The interface of the VIPs, as it is now or has become."""
+
+    up: bool
+    """It is there, switched on, and has a carrier."""
+    reason: str
+    """In words for people: "carrier", "no carrier", "switched off", "no such interface"."""
+    wireless: bool = False
+
+
+class AddressGone(Struct, frozen=True):
+    """Somebody (not this process) removed a VIP from the interface."""
+
+    vip: str
+
+
+class AddressConflict(Struct, frozen=True):
+    """Another host says that a watched VIP is its own (RFC 5227 section 2.4, RFC 4861 7.2.5)."""
+
+    vip: str
+    mac: str
+    """The rival's hardware address, `02:00:00:00:00:01`."""
+
+
+class Egress(Struct, frozen=True):
+    """Whether somebody on the LAN lately answered what this host sent."""
+
+    proven: bool
+    reason: str
+    """In words for people: who answered, or who did not."""
+
+
+LanEvent = LinkState | AddressGone | AddressConflict | Egress
+
+
+class Lan(Protocol):
+    """The network that the VIPs are on, as this host's interface sees it."""
+
+    async def run(self, deliver: Callable[[LanEvent], None]) -> None:
+        """Watch until cancelled; the first event is the `LinkState` that is found."""
+        ...
+
+    def watch(self, vips: Collection[str]) -> None:
+        """Report conflicts and removals of exactly these, the VIPs owned; egress only if any."""
+        ...
+
+    async def probe(self, vip: str) -> str | None:
+        """Ask the LAN who has the VIP (RFC 5227 section 2.1.1, RFC 4862 5.4): a MAC or None."""
+        ...
+
+
+class Letter(Struct, frozen=True):
+    """One message that is ready to be published."""
+
+    broker: str
+    """Its label."""
+    topic: str
+    payload: bytes
+
+
+class Will(Struct, frozen=True):
+    """What is to be done when the agent dies: remove the VIPs, verify, then send the letters."""
+
+    interface: str | None
+    vips: tuple[str, ...]
+    letters: tuple[Letter, ...]
+
+
+class Guardian(Protocol):
+    """The parent process."""
+
+    def entrust(self, will: Will) -> None:
+        """Replace the will; it holds from the return of this call on, even if we die then."""
         ...
 
 

@@ -74,7 +74,7 @@ async def _build(config: Config) -> Agent:
     await _remove_leftovers(addresses)
     incarnation = secrets.token_hex(8)
     letters = Letters(
-        cluster=config.cluster, node=node, incarnation=incarnation, secret=config.secret
+        cluster=config.cluster, node=node, incarnation=incarnation, secret=config.secrets[0]
     )
     bus = MqttBus(
         config.mqtt.brokers,
@@ -101,7 +101,7 @@ async def _build(config: Config) -> Agent:
         bus=bus,
         addresses=addresses,
         announcer=Announcer,
-        plane=EngineDataPlane(config.node.workers, config.secret),
+        plane=EngineDataPlane(config.node.workers, config.secrets[0]),
         prober=NetworkProber(),
         notifier=systemd.Notifier(),
     )

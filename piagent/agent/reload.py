@@ -15,7 +15,7 @@ def needs_restart(old: Config, new: Config) -> tuple[str, ...]:
         "node.interface": (old.node.interface, new.node.interface),
         "node.workers": (old.node.workers, new.node.workers),
         "cluster.name": (old.cluster, new.cluster),
-        "cluster.secret_file": (old.secret, new.secret),
+        "cluster.secret_file": (old.secrets, new.secrets),
         "mqtt.brokers": (old.mqtt.brokers, new.mqtt.brokers),
         "mqtt.password_file": (old.mqtt.password, new.mqtt.password),
         "mqtt.embedded": (old.mqtt.embedded, new.mqtt.embedded),

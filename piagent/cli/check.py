@@ -57,7 +57,7 @@ def _plain(value: object) -> Any:
 def resolve(config: Config, made: Plan) -> dict[str, Any]:
     """Return the configuration with all defaults, and the plan; secrets are left out."""
     plain = _plain(config)
-    plain["secret"] = bool(config.secret)
+    plain["secrets"] = sum(map(bool, config.secrets))
     plain["mqtt"]["password"] = config.mqtt.password is not None
     return {"config": plain, "listeners": _plain(made.listeners), "gateways": _plain(made.gateways)}
 

@@ -28,7 +28,7 @@ def build(
             workers=file.node.workers or host.cpus,
         ),
         cluster=file.cluster.name,
-        secret=secret,
+        secrets=(secret,),
         mqtt=model.Mqtt(
             brokers=tuple(
                 replace(broker, label=f"b{i}")

@@ -22,6 +22,11 @@ class Node(Struct, frozen=True, kw_only=True):
     """0: this node never owns a VIP."""
     workers: int = 1
     """Engine threads."""
+    zone: str = ""
+    """Failure domain; empty: one of its own."""
+    labels: dict[str, str] = {}
+    wired_only: bool = False
+    """Own no VIP while the interface is a wireless one."""
 
 
 class Broker(Struct, frozen=True, kw_only=True):
@@ -32,6 +37,7 @@ class Broker(Struct, frozen=True, kw_only=True):
     host: str
     port: int
     username: str | None = None
+    tls: bool = False
 
 
 class Listen(Struct, frozen=True, kw_only=True):
@@ -46,6 +52,11 @@ class Mqtt(Struct, frozen=True, kw_only=True):
 
     brokers: tuple[Broker, ...]
     password: str | None = None
+    ca_file: str | None = None
+    """PEM file of the authorities that brokers' certificates are checked by; None: the host's."""
+    cert_file: str | None = None
+    """PEM file of this node's own certificate, shown to brokers."""
+    key_file: str | None = None
     embedded: Listen | None = None
 
 
@@ -63,6 +74,14 @@ class Timing(Struct, frozen=True, kw_only=True):
     """lambda of R9."""
 
 
+class QuorumLoss(StrEnum):
+    """What an owner does when it reaches no majority of the brokers any more."""
+
+    RELEASE = "release"
+    HOLD = "hold"
+    """Keep what it owns while its link is up and nobody else answers: safe unless L2 splits."""
+
+
 class Election(Struct, frozen=True, kw_only=True):
     """How VIPs find their owner."""
 
@@ -70,6 +89,14 @@ class Election(Struct, frozen=True, kw_only=True):
     timing: Timing
     candidates: tuple[str, ...] = ()
     """Node names in order of preference; empty: every node that names the VIP."""
+    on_quorum_loss: QuorumLoss = QuorumLoss.RELEASE
+    preempt_ms: int | None = None
+    """A preferred node that has been well for so long gets its VIPs back; None: never."""
+    rebalance_ms: int | None = 30_000
+    """An owner of more than its share hands the rest over when membership has been quiet for so
+    long; None: never."""
+    drain_ms: int = 10_000
+    """How long connections through a former owner may live on after a planned move."""
 
 
 class Announce(StrEnum):
@@ -77,6 +104,15 @@ class Announce(StrEnum):
 
     ARP = "arp"
     NONE = "none"
+
+
+class Conflict(StrEnum):
+    """What an owner does when another host uses its VIP (RFC 5227 section 2.4)."""
+
+    YIELD = "yield"
+    """Give the VIP up."""
+    DEFEND = "defend"
+    """Announce it again, at most once in ten seconds."""
 
 
 class AddressRange(Struct, frozen=True, kw_only=True):
@@ -97,6 +133,11 @@ class Pool(Struct, frozen=True, kw_only=True):
     name: str
     addresses: tuple[AddressRange, ...]
     announce: Announce = Announce.ARP
+    nodes: dict[str, str] = {}
+    """Only nodes with all these labels may own its addresses."""
+    interfaces: tuple[str, ...] = ()
+    """Only nodes whose interface is one of these may; empty: any."""
+    conflict: Conflict = Conflict.YIELD
 
 
 class HealthKind(StrEnum):
@@ -129,6 +170,8 @@ class Backend(Struct, frozen=True, kw_only=True):
     address: str
     weight: int = 1
     """0: gets no new connection."""
+    node: str | None = None
+    """The node that it runs on, for `traffic_policy = "local"`."""
 
 
 class ServicePort(Struct, frozen=True, kw_only=True):
@@ -148,6 +191,14 @@ class ServiceType(StrEnum):
     """On a VIP that exactly one node owns."""
 
 
+class TrafficPolicy(StrEnum):
+    """Which backends an owner sends connections to."""
+
+    CLUSTER = "cluster"
+    LOCAL = "local"
+    """Only those on the owning node; only nodes with one that is up may own the VIP."""
+
+
 class Service(Struct, frozen=True, kw_only=True):
     """A named set of backends."""
 
@@ -159,6 +210,7 @@ class Service(Struct, frozen=True, kw_only=True):
     backends: tuple[Backend, ...]
     health: HealthCheck | None = None
     """None: backends count as up."""
+    traffic_policy: TrafficPolicy = TrafficPolicy.CLUSTER
 
 
 class Wildcard(StrEnum):
@@ -209,8 +261,9 @@ class Config(Struct, frozen=True, kw_only=True):
 
     node: Node
     cluster: str
-    secret: bytes
-    """Authenticates every message; empty only with brokers on 127.0.0.0/8."""
+    secrets: tuple[bytes, ...]
+    """Authenticate every message: the first one signs, each of them is accepted (rotation in three
+    steps). A single empty one only with brokers on 127.0.0.0/8."""
     mqtt: Mqtt
     election: Election
     admin_socket: str

@@ -54,7 +54,7 @@ def config(tmp_path: Path, name: str = "n1", **changes: object) -> Config:
     made = Config(
         node=Node(name=name, interface="eth0"),
         cluster="home",
-        secret=b"0123456789abcdef",
+        secrets=(b"0123456789abcdef",),
         mqtt=Mqtt(brokers=(Broker(label="b1", host="127.0.0.1", port=1883),)),
         election=Election(profile="fast", timing=TIMING),
         admin_socket=str(tmp_path / f"{name}.sock"),
@@ -133,7 +133,7 @@ class Bench:
         incarnation = secrets.token_hex(8)
         clock = BootClock()
         letters = Letters(
-            cluster=made.cluster, node=name, incarnation=incarnation, secret=key or made.secret
+            cluster=made.cluster, node=name, incarnation=incarnation, secret=key or made.secrets[0]
         )
         group = LeaseGroup(
             timing,

@@ -259,7 +259,7 @@ async def test_reload_that_needs_a_restart_changes_nothing_and_says_what(
     one = cluster.add("n1").start()
     await until(one.owns, "n1 owns the VIP")
     plans = len(one.plane.plans)
-    changed = replace(one.config, secret=b"another secret 16", services=())
+    changed = replace(one.config, secrets=(b"another secret 16",), services=())
     assert not one.agent.reload(lambda: changed)
     assert "restart needed to change cluster.secret_file" in caplog.text
     assert "another secret" not in caplog.text

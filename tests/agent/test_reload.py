@@ -30,7 +30,7 @@ def test_routes_services_gateways_pools_and_weight_need_none(tmp_path: Path) -> 
         ("node.interface", lambda c: replace(c, node=replace(c.node, interface="eth1"))),
         ("node.workers", lambda c: replace(c, node=replace(c.node, workers=7))),
         ("cluster.name", lambda c: replace(c, cluster="other")),
-        ("cluster.secret_file", lambda c: replace(c, secret=b"x" * 16)),
+        ("cluster.secret_file", lambda c: replace(c, secrets=(b"x" * 16,))),
         ("mqtt.brokers", lambda c: replace(c, mqtt=replace(c.mqtt, brokers=()))),
         ("mqtt.password_file", lambda c: replace(c, mqtt=replace(c.mqtt, password="x"))),
         (

@@ -171,7 +171,7 @@ def test_without_a_secret_only_brokers_on_127_are_allowed_and_a_warning_says_so(
     for i in (1, 2, 3):
         bare = bare.replace(f"mqtt://192.0.2.{i}", f"mqtt://127.0.{i}.1")
     loaded = load(bare)
-    assert loaded.config.secret == b""
+    assert loaded.config.secrets == (b"",)
     assert [warning.key for warning in loaded.warnings] == ["cluster.secret_file"]
     for url in ("mqtt://[::1]", "mqtt://localhost", "mqtt://127.example.com"):
         found = errors(bare.replace("mqtt://127.0.1.1", url))

@@ -142,7 +142,7 @@ def test_a_file_is_read_into_the_model(load: Load, folder: Path) -> None:
     assert load(FULL).config == model.Config(
         node=model.Node(name="pi-1", interface="eth0", vip_weight=7, workers=2),
         cluster="lab",
-        secret=b"0123456789abcdef0123456789abcdef",
+        secrets=(b"0123456789abcdef0123456789abcdef",),
         mqtt=model.Mqtt(
             brokers=(
                 model.Broker(label="b1", host="192.0.2.1", port=1883, username="me"),

@@ -25,7 +25,7 @@ def test_a_secret_is_named_relative_to_the_file_or_from_the_root(load: Load, fol
     (folder / "keys").mkdir()
     write(folder / "keys" / "a", b" \t0123456789abcdef\r\n")
     for name in ("keys/a", "./keys/../keys/a", str(folder / "keys" / "a")):
-        assert load(SECRET.format(name)).config.secret == b"0123456789abcdef"
+        assert load(SECRET.format(name)).config.secrets == (b"0123456789abcdef",)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_file_without_permission_is_an_error(errors: Problems, folder: Path) -
 def test_a_secret_that_everybody_can_read_is_a_warning(load: Load, folder: Path) -> None:
     write(folder / "open", b"0123456789abcdef", 0o644)
     loaded = load(SECRET.format("open"))
-    assert loaded.config.secret == b"0123456789abcdef"
+    assert loaded.config.secrets == (b"0123456789abcdef",)
     warning = next(one for one in loaded.warnings if one.key)
     assert warning.key == "cluster.secret_file"
     assert warning.cure == f"chmod o= {folder / 'open'}"

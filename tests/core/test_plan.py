@@ -70,7 +70,7 @@ def config(*routes: Route, vip: str = VIP, weight: int = 100) -> Config:
     return Config(
         node=Node(name="pi-1", interface="eth0", vip_weight=weight),
         cluster="home",
-        secret=b"",
+        secrets=(b"",),
         mqtt=Mqtt(brokers=(Broker(label="b1", host="127.0.0.1", port=1883),)),
         election=Election(profile="normal", timing=TIMING),
         admin_socket="/run/piagent/admin.sock",
