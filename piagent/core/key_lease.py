@@ -54,6 +54,10 @@ class KeyLease:
         self._vacated = False
         self._withdrawing: int | None = None
         self._withdrawing_ends = NEVER
+        self._probed = False
+        self._occupied_until = NEVER
+        self.held = False
+        """Kept without a quorum, by the operator's wish."""
         self._other: tuple[Sender, int, int] | None = None
 
     # ---- what others say ----
@@ -64,7 +68,7 @@ class KeyLease:
         """A foreign assertion: it blocks claims at that broker."""
         self.registers[broker].hear_assertion(sender, now, lease_ms)
         self._epoch_seen = max(self._epoch_seen, said.epoch)
-        self._invited = self._vacated = False
+        self._invited = self._vacated = self._probed = False
         if said.role is Role.OWNER:
             self._other = (sender, said.epoch, now + self._spans.wait_after(lease_ms))
 
@@ -119,6 +123,19 @@ class KeyLease:
         """A claimer's attempt is over."""
         return now >= self._claim_ends or not self.winnable(now)
 
+    def probe_due(self, now: int) -> bool:
+        """Time to ask the LAN who has the address; once before each claim."""
+        if self._probed or self.state is not State.FOLLOWER or not self.wanted:
+            return False
+        self._probed = now >= self.claim_at(now) - self._spans.probe_lead
+        return self._probed
+
+    def occupied(self, now: int) -> None:
+        """Somebody answers for the address without owning it: keep away from it for a while."""
+        self._probed = False
+        self._occupied_until = now + self._spans.wait
+        self._not_before = max(self._not_before, self._occupied_until)
+
     # ---- transitions ----
 
     def claim(self, now: int, wall_ms: int) -> None:
@@ -135,8 +152,19 @@ class KeyLease:
         self._enter(State.OWNER, self.reason, now)
         self.until = self.acting_until()
         self._fails = 0
-        self._invited = self._vacated = False
+        self._invited = self._vacated = self._probed = False
         self._other = None
+
+    def extend(self, until: int) -> None:
+        """OWNER, for longer, by the quorum."""
+        self.until = until
+        if self.held:
+            self.held, self.reason = False, Reason.SILENCE
+
+    def hold(self, now: int) -> None:
+        """OWNER, for longer, without a quorum."""
+        self.until = now + self._spans.lease
+        self.held, self.reason = True, Reason.QUORUM_LOST_HELD
 
     def lose_claim(self, now: int, backoff: int) -> None:
         """CLAIMING -> FOLLOWER, with a pause before the next attempt."""
@@ -176,7 +204,7 @@ class KeyLease:
     def _follow(self, reason: Reason, now: int) -> None:
         self._enter(State.FOLLOWER, reason, now)
         self.until = NEVER
-        self._invited = False
+        self.held = self._invited = self._probed = False
         for register in self.registers.values():
             register.drop()
 
@@ -210,7 +238,9 @@ class KeyLease:
             return min([self._claim_ends, *(at for at in quiet if at > now)])
         if self.doomed:
             return self._withdrawing_ends
-        return self.claim_at(now) if self.wanted else FOREVER
+        if not self.wanted:
+            return FOREVER
+        return self.claim_at(now) - (0 if self._probed else self._spans.probe_lead)
 
     def view(self, now: int) -> KeyView:
         """For status."""
@@ -236,6 +266,8 @@ class KeyLease:
             return Reason.WITHDRAWING
         if self._other is not None and now < self._other[2]:
             return Reason.OTHER_OWNS
+        if now < self._occupied_until:
+            return Reason.ADDRESS_IN_USE
         if sum(r.quiet_at() != FOREVER for r in self.registers.values()) < self._quorum:
             return Reason.NO_QUORUM
         if any(r.blocked_by(UNREADABLE, now) for r in self.registers.values()):

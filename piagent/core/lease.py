@@ -13,6 +13,8 @@ from piagent.core.chance import Chance
 from piagent.core.key_lease import KeyLease
 from piagent.core.lag_guard import EchoGuard, LoopGuard
 from piagent.core.lease_types import (
+    FOREVER,
+    MAX_COUNT,
     MAX_KEYS,
     NEVER,
     Acquired,
@@ -28,6 +30,8 @@ from piagent.core.lease_types import (
     Heard,
     KeyView,
     LeaseMessage,
+    Occupied,
+    Probe,
     Rank,
     Reason,
     Released,
@@ -83,10 +87,15 @@ class LeaseGroup:
         seed: int,
         now_ns: int,
         wall_ms: int,
+        name: str = "",
+        hold: bool = False,
+        echoes: bool = True,
     ) -> None:
         """Follow `keys` (key -> rank of this node); ValueError when it cannot work.
 
         `incarnation` (16 hex digits) must be new in each life of the process, `seed` secret.
+        `name`: the group's, as in its topics. `hold`: an owner without a quorum keeps its keys.
+        `echoes`: False when another group watches the lag of the same connections.
         """
         if not brokers or len(set(brokers)) != len(brokers):
             raise ValueError("brokers must be named, and different")
@@ -95,6 +104,10 @@ class LeaseGroup:
         self._brokers = brokers
         self._me: Sender = (node, incarnation)
         self._config_hash = config_hash
+        self._name = name
+        self._hold = hold
+        self._echoes = echoes
+        self._quorum_since = FOREVER
         self._chance = Chance(seed)
         self._now = now_ns
         self._born = now_ns
@@ -129,9 +142,12 @@ class LeaseGroup:
         speaking = False
         for lease in self._leases.values():
             at = min(at, lease.wakeup(self._now))
+            if self._hold and lease.state is State.OWNER:
+                at = min(at, lease.until - self._spans.renew)
             speaking = speaking or lease.state is not State.FOLLOWER
         for link in self._links.values():
-            at = min(at, link.guard.wakeup())
+            if self._echoes:
+                at = min(at, link.guard.wakeup())
             if speaking and link.next_renewal > self._now:
                 at = min(at, link.next_renewal)
         return max(at, self._now + _RETRY_NS)
@@ -143,6 +159,22 @@ class LeaseGroup:
     def connected(self) -> tuple[str, ...]:
         """The brokers whose connection is in use."""
         return tuple(self._links)
+
+    def has(self, key: str) -> bool:
+        """Whether the key is, or was until lately, one of this group's."""
+        return key in self._leases
+
+    def last_words(self, keys: Mapping[str, str | None]) -> list[Send]:
+        """Yields of these keys (key -> successor), for somebody else to publish after our death.
+
+        Their sequence number is the last that can be: whatever of ours is still under way counts
+        no more when they are heard. They must not be sent while an address of ours is left (R6).
+        """
+        yields = {key: successor for key, successor in keys.items() if key in self._leases}
+        if not yields:
+            return []
+        said = (self._message(broker, MAX_COUNT, {}, yields) for broker in self._brokers)
+        return [Send(message.broker, message, self._name) for message in said]
 
     def yields_pending(self) -> bool:
         """A yield waits for its turn: do not disconnect yet."""
@@ -165,6 +197,8 @@ class LeaseGroup:
 
     def _unlink(self, broker: str) -> None:
         if self._links.pop(broker, None) is not None:
+            if not self._has_quorum():
+                self._quorum_since = FOREVER
             for lease in self._leases.values():
                 lease.registers[broker].deafen()
 
@@ -191,24 +225,28 @@ class LeaseGroup:
             case SetKeys(keys, config_hash):
                 self._config_hash = config_hash or self._config_hash
                 self._set_keys(keys)
-            case Want() | Rank() | Withdrawn() | HandOver():
+            case Want() | Rank() | Withdrawn() | HandOver() | Occupied():
                 self._take_for_key(event)
 
-    def _take_for_key(self, event: Want | Rank | Withdrawn | HandOver) -> None:
+    def _take_for_key(self, event: Want | Rank | Withdrawn | HandOver | Occupied) -> None:
         lease = self._leases.get(event.key)
         if lease is None or (lease.doomed and not isinstance(event, Withdrawn)):
             return
         match event:
-            case Want(_, wanted, reason):
-                self._want(lease, wanted, reason)
+            case Want(_, wanted, reason, successor):
+                self._want(lease, wanted, reason, successor)
             case Rank(_, rank):
                 lease.rank = rank
             case Withdrawn(key, epoch):
                 if lease.withdrawn(epoch):
                     self._yield(key, lease.successor)
-            case HandOver(_, successor):
+            case HandOver(_, successor, reason):
                 if lease.state is State.OWNER:
-                    self._release(lease, Reason.HANDED_OVER, successor)
+                    self._release(lease, reason, successor)
+            case Occupied():
+                lease.occupied(self._now)
+                if lease.state is State.CLAIMING:
+                    self._lose(lease, self._spans.wait)
 
     def _is_present(self, broker: str, connection: str) -> bool:
         link = self._links.get(broker)
@@ -220,12 +258,17 @@ class LeaseGroup:
         self._links[broker] = _Link(connection, self._spans, self._now)
         for lease in self._leases.values():
             lease.registers[broker].listen(self._now)
+        if self._quorum_since == FOREVER and self._has_quorum():
+            self._quorum_since = self._now
 
-    def _want(self, lease: KeyLease, wanted: bool, reason: Reason) -> None:
+    def _has_quorum(self) -> bool:
+        return 2 * len(self._links) > len(self._brokers)
+
+    def _want(self, lease: KeyLease, wanted: bool, reason: Reason, successor: str | None) -> None:
         lease.wanted = wanted
         if not wanted:
             lease.not_wanted_because = reason
-            self._give_up(lease, reason)
+            self._give_up(lease, reason, successor)
 
     def _set_keys(self, keys: Mapping[str, int]) -> None:
         if len(keys) > MAX_KEYS:
@@ -360,8 +403,18 @@ class LeaseGroup:
     def _expire(self) -> None:
         """An announced deadline is kept, whatever the event would bring."""
         for lease in self._leases.values():
-            if lease.state is State.OWNER and self._now >= lease.until:
+            if lease.state is not State.OWNER:
+                continue
+            if self._now >= lease.until:
                 self._release(lease, Reason.LEASE_RAN_OUT)
+            elif self._now >= lease.until - self._spans.renew and self._may_hold():
+                lease.hold(self._now)
+                self._out.append(Extended(lease.key, lease.until))
+
+    def _may_hold(self) -> bool:
+        """The majority of the brokers is gone, or back for too short a time to be owner by it."""
+        regained_by = self._quorum_since + 2 * self._spans.wait + self._spans.attempt
+        return self._hold and self._now < regained_by
 
     def _advance(self) -> None:
         for key, lease in list(self._leases.items()):
@@ -369,6 +422,8 @@ class LeaseGroup:
                 self._extend(lease)
             elif lease.state is State.CLAIMING:
                 self._settle_claim(lease)
+            if lease.probe_due(self._now):
+                self._out.append(Probe(key))
             if lease.ripe(self._now):
                 lease.claim(self._now, self._wall_ms())
             if lease.gone(self._now):
@@ -377,7 +432,7 @@ class LeaseGroup:
     def _extend(self, lease: KeyLease) -> None:
         until = lease.acting_until()
         if until > lease.until:
-            lease.until = until
+            lease.extend(until)
             self._out.append(Extended(lease.key, until))
 
     def _settle_claim(self, lease: KeyLease) -> None:
@@ -388,9 +443,9 @@ class LeaseGroup:
         elif lease.lost(self._now):
             self._lose(lease, self._chance.below(lease.backoff_span()))
 
-    def _give_up(self, lease: KeyLease, reason: Reason) -> None:
+    def _give_up(self, lease: KeyLease, reason: Reason, successor: str | None = None) -> None:
         if lease.state is State.OWNER:
-            self._release(lease, reason)
+            self._release(lease, reason, successor)
         elif lease.state is State.CLAIMING:
             self._lose(lease, 0)
 
@@ -424,7 +479,7 @@ class LeaseGroup:
         link = self._links.get(broker)
         if link is None:
             return
-        if link.guard.due(self._now):
+        if self._echoes and link.guard.due(self._now):
             nonce = f"{self._chance.word():016x}"
             link.guard.echo_sent(nonce, self._now)
             self._out.append(SendEcho(broker, link.connection, nonce))
@@ -444,21 +499,30 @@ class LeaseGroup:
     def _send(self, broker: str, link: _Link, asserts: dict[str, Assertion]) -> None:
         self._seq += 1
         yields = {k: to for k, to in link.yields.items() if k not in asserts}
-        node, incarnation = self._me
-        message = LeaseMessage(
-            node=node,
-            incarnation=incarnation,
-            seq=self._seq,
-            broker=broker,
-            config_hash=self._config_hash,
-            lease_ms=self._lease_ms,
-            asserts=asserts,
-            yields=yields,
-        )
+        message = self._message(broker, self._seq, asserts, yields)
         for key in asserts:
             self._leases[key].registers[broker].say(self._seq, self._now)
         link.guard.lease_sent(self._seq)
         link.next_renewal = self._now + self._spans.renew if asserts else NEVER
         link.urgent = False
         link.yields.clear()
-        self._out.append(Send(broker, message))
+        self._out.append(Send(broker, message, self._name))
+
+    def _message(
+        self,
+        broker: str,
+        seq: int,
+        asserts: dict[str, Assertion],
+        yields: dict[str, str | None],
+    ) -> LeaseMessage:
+        node, incarnation = self._me
+        return LeaseMessage(
+            node=node,
+            incarnation=incarnation,
+            seq=seq,
+            broker=broker,
+            config_hash=self._config_hash,
+            lease_ms=self._lease_ms,
+            asserts=asserts,
+            yields=yields,
+        )

@@ -29,6 +29,8 @@ MAX_COUNT = 1 << 53
 
 _NS_PER_MS = 1_000_000
 _ECHO_PERIOD_MAX_MS = 1000
+_PROBE_MARGIN_MS = 20
+_PROBE_LEAD_MAX_MS = 100
 
 
 class Spans(Struct, frozen=True):
@@ -43,6 +45,9 @@ class Spans(Struct, frozen=True):
     lag: int
     echo: int
     """Period of the self-echo. Not above `lag`: a stall that no check sees stays below 2 * lag."""
+    probe_lead: int
+    """How long before a claim the LAN is asked who has the address: when the former owner's kernel
+    answers for certain no more, and no earlier."""
 
     @classmethod
     def of(cls, timing: Timing) -> Spans:
@@ -55,7 +60,10 @@ class Spans(Struct, frozen=True):
             raise ValueError("lease - guard must be at least 3 * renew")
         if timing.attempt_ms >= timing.lease_ms - timing.guard_ms:
             raise ValueError("attempt must be shorter than lease - guard")
+        silent_ms = timing.wait_ms - timing.lease_ms + timing.guard_ms
+        lead_ms = max(0, min(silent_ms - _PROBE_MARGIN_MS, _PROBE_LEAD_MAX_MS))
         return cls(
+            probe_lead=lead_ms * _NS_PER_MS,
             lease=timing.lease_ms * _NS_PER_MS,
             renew=timing.renew_ms * _NS_PER_MS,
             wait=timing.wait_ms * _NS_PER_MS,
@@ -237,6 +245,8 @@ class Heard(Struct, frozen=True):
     connection: str
     """The connection that it came over; what an earlier one still brings is ignored."""
     message: LeaseMessage
+    group: str = ""
+    """The group of the topic that it came on."""
 
 
 class Unreadable(Struct, frozen=True):
@@ -252,6 +262,7 @@ class Unreadable(Struct, frozen=True):
     reason: Reason
     lease_ms: int = 0
     """How long its sender's leases may be, when that could be read."""
+    group: str = ""
 
 
 class EchoReturned(Struct, frozen=True):
@@ -276,6 +287,8 @@ class Want(Struct, frozen=True):
     wanted: bool
     reason: Reason = Reason.NOT_WANTED
     """Why not: the reason of the release."""
+    successor: str | None = None
+    """Who is to own it next, when it is owned here."""
 
 
 class Rank(Struct, frozen=True):
@@ -298,6 +311,13 @@ class HandOver(Struct, frozen=True):
 
     key: str
     successor: str
+    reason: Reason = Reason.HANDED_OVER
+
+
+class Occupied(Struct, frozen=True):
+    """A host that is no owner by the protocol answers for the key's address: leave it for now."""
+
+    key: str
 
 
 class SetKeys(Struct, frozen=True):
@@ -306,6 +326,7 @@ class SetKeys(Struct, frozen=True):
     keys: Mapping[str, int]
     config_hash: str | None = None
     """When the reload changed what the hash covers."""
+    group: str = ""
 
 
 Event = (
@@ -319,6 +340,7 @@ Event = (
     | Rank
     | Withdrawn
     | HandOver
+    | Occupied
     | SetKeys
 )
 
@@ -330,6 +352,7 @@ class Send(Struct, frozen=True):
 
     broker: str
     message: LeaseMessage
+    group: str = ""
 
 
 class SendEcho(Struct, frozen=True):
@@ -345,6 +368,12 @@ class CloseConnection(Struct, frozen=True):
 
     broker: str
     reason: Reason
+
+
+class Probe(Struct, frozen=True):
+    """A claim is near: ask the LAN who has the address, and send an `Occupied` if somebody does."""
+
+    key: str
 
 
 class Acquired(Struct, frozen=True):
@@ -380,7 +409,7 @@ class Alarm(Struct, frozen=True):
     detail: str
 
 
-Effect = Send | SendEcho | CloseConnection | Acquired | Extended | Released | Alarm
+Effect = Send | SendEcho | CloseConnection | Probe | Acquired | Extended | Released | Alarm
 
 
 class KeyView(Struct, frozen=True):
