@@ -192,7 +192,7 @@ class SimNode:
         if "/e/" in topic:
             self.step(EchoReturned(label, name, payload.decode()))
             return
-        read = wire.decode(self.setup.secret, topic, payload)
+        read = wire.decode((self.setup.secret,), topic, payload)
         if isinstance(read, LeaseMessage):
             self.step(Heard(label, name, read))
         else:
