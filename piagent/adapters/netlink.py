@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from piagent.adapters import arp
+from piagent.adapters.neighbours import Neighbours
 from piagent.adapters.rtnetlink import (
     NLM_F_ACK,
     NLM_F_CREATE,
@@ -27,6 +28,8 @@ from piagent.ports import AddressError
 
 IFA_PROTO_PIAGENT = 0x70
 """Written on every address of ours (kernel 5.18 and newer), so that leftovers can be told apart."""
+UNICAST_ROUNDS = 2
+"""So many announcements of an address that was just taken also go to each neighbour alone."""
 
 _IFA_F_NODAD, _IFA_F_NOPREFIXROUTE = 0x02, 0x200
 _GONE = {errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENXIO}
@@ -54,6 +57,9 @@ class KernelAddresses:
         # Opened once: removing an address must not fail because descriptors have run out.
         self._rtnetlink: Rtnetlink | None = None
         self._frames: socket.socket | None = None
+        self._neighbours = Neighbours()
+        self._rounds_left: dict[str, int] = {}
+        """Of those announcements, by address."""
 
     async def add(self, address: str, valid_ms: int) -> None:
         """Configure or renew; the kernel removes it when `valid_ms` are over, or earlier.
@@ -81,7 +87,11 @@ class KernelAddresses:
         return ip_address(address).is_loopback or self._remove(address)
 
     async def announce(self, address: str) -> None:
-        """Send one gratuitous ARP request and reply, or one unsolicited neighbour advertisement."""
+        """Send one gratuitous ARP request and reply, or one unsolicited neighbour advertisement.
+
+        After the address was taken it is also sent to each of the latest neighbours, the gateway
+        first: on Wi-Fi a broadcast is sent once and may be lost.
+        """
         if not ip_address(address).is_loopback:
             self._announce(address)
 
@@ -92,7 +102,7 @@ class KernelAddresses:
 
     def close(self) -> None:
         """Nothing can be asked afterwards; nothing is removed."""
-        for opened in (self._rtnetlink, self._frames):
+        for opened in (self._rtnetlink, self._frames, self._neighbours):
             if opened is not None:
                 opened.close()
 
@@ -101,6 +111,8 @@ class KernelAddresses:
         if address not in self._known:
             self._refuse_foreign(link, address)
         self._configure(link.index, address, max(1, valid_ms // 1000))
+        if address not in self._known:
+            self._rounds_left[address] = UNICAST_ROUNDS
         self._known.add(address)
 
     def _configure(self, index: int, address: str, valid_s: int) -> None:
@@ -111,6 +123,7 @@ class KernelAddresses:
 
     def _remove(self, address: str) -> bool:
         self._known.discard(address)
+        self._rounds_left.pop(address, None)
         if self._interface is None:
             return True  # nothing was ever added
         try:
@@ -146,6 +159,9 @@ class KernelAddresses:
             if self._frames is None:
                 self._frames = arp.frame_socket()
             arp.announce(self._frames, link, address)
+            if self._rounds_left.get(address, 0) > 0:
+                self._rounds_left[address] -= 1
+                arp.announce_each(self._frames, link, address, self._neighbours.recent(link.index))
         except OSError as error:
             cure = ": run piagent as root or with CAP_NET_RAW" if error.errno == errno.EPERM else ""
             msg = f"{address} not announced on {link.name}: {error.strerror}{cure}"

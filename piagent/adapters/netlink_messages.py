@@ -1,0 +1,208 @@
+"""rtnetlink(7) read by hand: the few fields that watching a network needs, in microseconds.
+
+Links, addresses, neighbours and routes change at any time and in large numbers (containers, a
+crowd of clients); decoding them in full, as pyroute2 does, would hold up the event loop.
+Integers are in the host's byte order, addresses in the network's.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+from msgspec import Struct
+
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+RTM_GETROUTE, RTM_GETNEIGH, RTM_GETSTATS = 26, 30, 94
+GROUP_LINK, GROUP_IPV4_ADDRESS, GROUP_IPV6_ADDRESS = 0x1, 0x10, 0x100
+
+_NLM_F_REQUEST, _NLM_F_DUMP, _NLM_F_DUMP_INTR = 0x1, 0x300, 0x10
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_HEADER = struct.Struct("=IHHII")
+_ATTRIBUTE = struct.Struct("=HH")
+_ATTRIBUTE_TYPE = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
+_IFINFOMSG = struct.Struct("=BxHiII")
+_IFADDRMSG = struct.Struct("=BBBBI")
+_NDMSG = struct.Struct("=BxxxiHBB")
+_RTMSG = struct.Struct("=BBBBBBBBI")
+_IF_STATS_MSG = struct.Struct("=BxxxII")
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_WIRELESS = 1, 3, 11
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_PROTO = 1, 2, 11
+_NDA_DST, _NDA_LLADDR, _NDA_CACHEINFO = 1, 2, 3
+_RTA_OIF, _RTA_GATEWAY = 4, 5
+_RTN_UNICAST, _RT_TABLE_MAIN = 1, 254
+_STATS_LINK_64 = 1
+_BUFFER_SIZE = 64 * 1024
+_ANSWER_TIMEOUT_S = 5.0
+_DUMP_ATTEMPTS = 5
+
+
+class LinkMessage(Struct, frozen=True):
+    """struct ifinfomsg and what belongs to it."""
+
+    index: int
+    name: str
+    flags: int
+    """IFF_ of netdevice(7)."""
+    mac: bytes
+
+
+class AddressMessage(Struct, frozen=True):
+    """struct ifaddrmsg and what belongs to it."""
+
+    index: int
+    address: str
+    prefix: int
+    proto: int
+    """Who configured it (IFA_PROTO); 0 when not said."""
+
+
+class NeighbourMessage(Struct, frozen=True):
+    """struct ndmsg and what belongs to it."""
+
+    index: int
+    state: int
+    """NUD_ bits."""
+    address: str
+    mac: bytes
+    unused_ticks: int
+    """Since it was last used or confirmed, in USER_HZ."""
+
+
+def open_socket(groups: int = 0) -> socket.socket:
+    """A netlink socket in the calling thread's namespace that hears the groups; OSError."""
+    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+    opened = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+    opened.bind((0, groups))
+    opened.settimeout(_ANSWER_TIMEOUT_S)
+    return opened
+
+
+def receive(channel: socket.socket) -> Iterator[tuple[int, int, bytes]]:
+    """(kind, flags, body) of what one read brings; none unless the kernel sent it."""
+    data, (port, _) = channel.recvfrom(_BUFFER_SIZE)
+    if port != 0:
+        return
+    offset = 0
+    while offset + _HEADER.size <= len(data):
+        size, kind, flags, _, _ = _HEADER.unpack_from(data, offset)
+        if size < _HEADER.size:
+            return
+        yield kind, flags, data[offset + _HEADER.size : offset + size]
+        offset += (size + 3) & ~3
+
+
+def dump(channel: socket.socket, kind: int, family: int = 0) -> list[bytes]:
+    """The body of every object of a kind (RTM_GET…); the channel is in no group.
+
+    Asked again when the kernel's list changed meanwhile; OSError.
+    """
+    for _ in range(_DUMP_ATTEMPTS):
+        _ask(channel, kind, _NLM_F_DUMP, _IFINFOMSG.pack(family, 0, 0, 0, 0))
+        bodies, whole = _answers(channel)
+        if whole:
+            return bodies
+    msg = "the kernel's list kept changing while it was read"
+    raise OSError(msg)
+
+
+def received_packets(channel: socket.socket, index: int) -> int:
+    """How many packets an interface has received so far; OSError."""
+    _ask(channel, RTM_GETSTATS, 0, _IF_STATS_MSG.pack(0, index, 1 << (_STATS_LINK_64 - 1)))
+    for kind, _, body in receive(channel):
+        if kind == _NLMSG_ERROR:
+            _raise(body)
+        statistics = _attributes(body, _IF_STATS_MSG.size).get(_STATS_LINK_64, bytes(8))
+        return int(struct.unpack_from("=Q", statistics)[0])
+    raise OSError(errno.EPROTO, os.strerror(errno.EPROTO))
+
+
+def read_link(body: bytes) -> LinkMessage | None:
+    """None for what speaks of a bridge's port or of a scan for networks, not of the interface."""
+    family, _, index, flags, _ = _IFINFOMSG.unpack_from(body)
+    found = _attributes(body, _IFINFOMSG.size)
+    if family != socket.AF_UNSPEC or _IFLA_WIRELESS in found:
+        return None
+    name = found.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace")
+    return LinkMessage(index, name, flags, found.get(_IFLA_ADDRESS, b""))
+
+
+def read_address(body: bytes) -> AddressMessage | None:
+    """None for what is no IPv4 or IPv6 address."""
+    family, prefix, _, _, index = _IFADDRMSG.unpack_from(body)
+    found = _attributes(body, _IFADDRMSG.size)
+    address = _address(family, found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS))
+    if address is None:
+        return None
+    return AddressMessage(index, address, prefix, found.get(_IFA_PROTO, b"\0")[0])
+
+
+def read_neighbour(body: bytes) -> NeighbourMessage | None:
+    """None for what is no IPv4 or IPv6 neighbour with a hardware address."""
+    family, index, state, _, _ = _NDMSG.unpack_from(body)
+    found = _attributes(body, _NDMSG.size)
+    address, mac = _address(family, found.get(_NDA_DST)), found.get(_NDA_LLADDR)
+    if address is None or mac is None:
+        return None
+    confirmed, used = struct.unpack_from("=II", found.get(_NDA_CACHEINFO, bytes(8)))
+    return NeighbourMessage(index, state, address, mac, min(confirmed, used))
+
+
+def read_gateway(body: bytes) -> tuple[int, str] | None:
+    """(interface, gateway) of a default route of the main table; None for all others."""
+    family, prefix, _, _, table, _, _, kind, _ = _RTMSG.unpack_from(body)
+    if (prefix, table, kind) != (0, _RT_TABLE_MAIN, _RTN_UNICAST):
+        return None
+    found = _attributes(body, _RTMSG.size)
+    gateway, index = _address(family, found.get(_RTA_GATEWAY)), found.get(_RTA_OIF)
+    if gateway is None or index is None:
+        return None
+    return int(struct.unpack("=i", index)[0]), gateway
+
+
+def _ask(channel: socket.socket, kind: int, flags: int, body: bytes) -> None:
+    size = _HEADER.size + len(body)
+    channel.sendto(_HEADER.pack(size, kind, flags | _NLM_F_REQUEST, 0, 0) + body, (0, 0))
+
+
+def _answers(channel: socket.socket) -> tuple[list[bytes], bool]:
+    """All up to the one that says done; False when the list changed meanwhile."""
+    bodies: list[bytes] = []
+    whole = True
+    while True:
+        for kind, flags, body in receive(channel):
+            whole = whole and not flags & _NLM_F_DUMP_INTR
+            if kind == _NLMSG_ERROR:
+                _raise(body)
+            if kind == _NLMSG_DONE:
+                return bodies, whole
+            bodies.append(body)
+
+
+def _raise(body: bytes) -> None:
+    (code,) = struct.unpack_from("=i", body)
+    raise OSError(-code, os.strerror(-code))
+
+
+def _attributes(body: bytes, offset: int) -> dict[int, bytes]:
+    """Read one rtattr after the other; the last of a type counts."""
+    found: dict[int, bytes] = {}
+    while offset + _ATTRIBUTE.size <= len(body):
+        size, kind = _ATTRIBUTE.unpack_from(body, offset)
+        if size < _ATTRIBUTE.size:
+            break
+        found[kind & _ATTRIBUTE_TYPE] = body[offset + _ATTRIBUTE.size : offset + size]
+        offset += (size + 3) & ~3
+    return found
+
+
+def _address(family: int, packed: bytes | None) -> str | None:
+    sizes: dict[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 16}
+    if packed is None or len(packed) != sizes.get(family):
+        return None
+    return str(ip_address(packed))
