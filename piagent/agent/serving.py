@@ -8,6 +8,7 @@ from piagent.ports import DataPlane
 
 Down = frozenset[tuple[str, str]]
 """(service, backend address) of backends that get no new connection."""
+Vips = frozenset[str]
 
 
 class Serving:
@@ -17,7 +18,8 @@ class Serving:
         """Nothing is served before the first `start`."""
         self._plane = plane
         self._config = config
-        self._owned: frozenset[str] = frozenset()
+        self._owned: Vips = frozenset()
+        self._draining: Vips = frozenset()
         self._down: Down = frozenset()
         self._plan: Plan | None = None
 
@@ -33,26 +35,58 @@ class Serving:
 
     def start(self) -> None:
         """Serve the first plan; raises OSError when a port cannot be had."""
-        self._try(self._config, self._owned, self._down)
+        self._try()
 
     def reconfigure(self, config: Config) -> None:
         """Serve another configuration; raises OSError, and then nothing has changed."""
-        self._try(config, self._owned, self._down)
+        self._try(config=config)
 
     def own(self, vip: str) -> None:
         """A VIP has come; raises OSError when its ports cannot be had."""
-        self._try(self._config, self._owned | {vip}, self._down)
+        self._try(owned=self._owned | {vip})
 
     def disown(self, vip: str) -> None:
         """A VIP has gone."""
-        self._try(self._config, self._owned - {vip}, self._down)
+        self._try(owned=self._owned - {vip})
+
+    def drain(self, vip: str) -> None:
+        """Another node owns the VIP: end its connections here one by one, each at a good moment."""
+        self._try(draining=self._draining | {vip})
+
+    def undrain(self, vip: str) -> None:
+        """The VIP is here again, or its drain is over."""
+        self._try(draining=self._draining - {vip})
+
+    def draining(self) -> Vips:
+        """The VIPs that are being drained."""
+        return self._draining
+
+    def connections(self, vip: str) -> int:
+        """How many connections clients have to the VIP here."""
+        return self._plane.connections(vip)
+
+    def cut(self, vip: str) -> int:
+        """End what is left of them; how many there were."""
+        return self._plane.cut(vip)
 
     def mark_down(self, down: Down) -> None:
         """These backends, and no others, are down."""
-        self._try(self._config, self._owned, down)
+        self._try(down=down)
 
-    def _try(self, config: Config, owned: frozenset[str], down: Down) -> None:
-        wanted = plan(config, owned, down)
+    def _try(
+        self,
+        *,
+        config: Config | None = None,
+        owned: Vips | None = None,
+        draining: Vips | None = None,
+        down: Down | None = None,
+    ) -> None:
+        config = self._config if config is None else config
+        owned = self._owned if owned is None else owned
+        draining = self._draining if draining is None else draining
+        down = self._down if down is None else down
+        wanted = plan(config, owned, down, draining)
         if wanted != self._plan:
             self._plane.apply(wanted)
-        self._config, self._owned, self._down, self._plan = config, owned, down, wanted
+        self._config, self._owned, self._draining = config, owned, draining
+        self._down, self._plan = down, wanted

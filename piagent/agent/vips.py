@@ -1,18 +1,24 @@
-"""VIPs on this host: taken, kept and left in the order that keeps the LAN right.
+"""VIPs on this host: taken, kept, hidden and left in the order that keeps the LAN right.
 
 A VIP is an address on the interface, there for no longer than its lease: the kernel removes it when
-nobody renews it. A VIP that is a loopback address exists on every host; owning it means listening.
+nobody renews it, and the fence silences it to the millisecond. A VIP that is a loopback address
+exists on every host; owning it means listening.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Protocol
+
+from msgspec import Struct
 
 from piagent.agent.serving import Serving
 from piagent.core.model import Announce, Config
 from piagent.core.plan import is_loopback
-from piagent.ports import AddressError, Addresses, Clock
+from piagent.ports import AddressError, Addresses, Clock, Fence
+
+log = logging.getLogger(__name__)
 
 AnnounceOnce = Callable[[str], Awaitable[None]]
 
@@ -29,13 +35,23 @@ class Announcer(Protocol):
         ...
 
 
+class Former(Struct, frozen=True):
+    """The owner before us, which goes on serving the connections it has."""
+
+    mac: bytes
+    """Its hardware address on the VIP's network."""
+    drain_ms: int
+
+
 class Vips:
     """What this host has to do to be the owner of a VIP, and to be it no more."""
 
     def __init__(
         self,
+        *,
         clock: Clock,
         addresses: Addresses,
+        fence: Fence,
         announcer: Callable[[AnnounceOnce], Announcer],
         serving: Serving,
         announced: Callable[[str], bool],
@@ -43,18 +59,40 @@ class Vips:
         """`announced`: whether the LAN is told of a VIP (its pool says)."""
         self._clock = clock
         self._addresses = addresses
+        self._fence = fence
         self._announcer = announcer(self._announce)
         self._serving = serving
         self._announced = announced
         self._until_ns: dict[str, int] = {}
 
-    async def take(self, vip: str, until_ns: int) -> None:
-        """Own the VIP until `until_ns`; raises OSError or AddressError when that cannot be."""
+    def guard(self, interface: str | None, vips: Collection[str]) -> None:
+        """From now on the kernel keeps these silent unless they are open; said when it does not."""
+        real = [vip for vip in vips if not is_loopback(vip)]
+        if not real or interface is None:
+            return
+        before = self._fence.why_not
+        try:
+            self._fence.guard(interface, real)
+        except OSError as error:
+            log.debug("fence: %s", error)
+        why_not = self._fence.why_not
+        if why_not is not None and why_not != before:
+            log.error("fence: %s; only the second net holds: the addresses' lifetimes", why_not)
+
+    async def take(self, vip: str, until_ns: int, former: Former | None = None) -> None:
+        """Own the VIP until `until_ns`; raises OSError or AddressError when that cannot be.
+
+        `former`: packets of its connections are passed on to it for a while.
+        """
         if is_loopback(vip):
             self._serving.own(vip)
             return
         self._until_ns[vip] = until_ns
+        self._serving.undrain(vip)
         if not self._is_over(until_ns):
+            if former is not None:
+                self._pass_on(vip, former)
+            self._open({vip: until_ns})
             await self._addresses.add(vip, self._left_ms(until_ns))
         if self._announced(vip):
             self._announcer.start(vip)
@@ -67,6 +105,7 @@ class Vips:
         if not real:
             return {}
         try:
+            self._open(real)
             await self._addresses.renew(real, self._left_ms(min(real.values())))
         except (OSError, AddressError):
             return await self._keep_each(real)
@@ -76,10 +115,27 @@ class Vips:
         failed: dict[str, Exception] = {}
         for vip, at_ns in until_ns.items():
             try:
+                self._open({vip: at_ns})
                 await self._addresses.add(vip, self._left_ms(at_ns))
             except (OSError, AddressError) as error:
                 failed[vip] = error
         return failed
+
+    async def hide(self, vip: str, drain_ms: int) -> bool:
+        """Own the VIP no more, but serve for `drain_ms` what still comes for it here.
+
+        True when it is certain that this host neither answers for it (ARP, NDP) nor announces it.
+        False: it cannot be hidden here, since there is no fence or the VIP is a loopback address;
+        it has to be left. Raises OSError or AddressError, and then nothing is certain.
+        """
+        if is_loopback(vip) or self._fence.why_not is not None:
+            return False
+        self._announcer.stop(vip)
+        self._until_ns.pop(vip, None)
+        self._fence.hide(vip, drain_ms)
+        self._serving.drain(vip)
+        await self._addresses.add(vip, drain_ms)
+        return True
 
     async def leave(self, vip: str) -> bool:
         """Own the VIP no more; True when it is certain that this host does not answer for it."""
@@ -88,7 +144,28 @@ class Vips:
             return True
         self._announcer.stop(vip)
         self._until_ns.pop(vip, None)
-        return await self._addresses.remove(vip)
+        silent = False
+        if self._fence.why_not is None:
+            try:
+                self._fence.close(vip)
+                silent = True
+            except OSError as error:
+                log.error("vip %s: the fence could not be closed: %s", vip, error)
+        self._serving.cut(vip)
+        self._serving.undrain(vip)
+        return await self._addresses.remove(vip) or silent
+
+    def _open(self, until_ns: Mapping[str, int]) -> None:
+        if self._fence.why_not is None:
+            self._fence.open({vip: self._left_ms(at_ns) for vip, at_ns in until_ns.items()})
+
+    def _pass_on(self, vip: str, former: Former) -> None:
+        """Without it connections through the former owner break: no reason not to take the VIP."""
+        if self._fence.why_not is None:
+            try:
+                self._fence.take_over(vip, former.mac, former.drain_ms)
+            except OSError as error:
+                log.warning("vip %s: connections of the former owner are cut: %s", vip, error)
 
     async def _announce(self, vip: str) -> None:
         """Not after the lease, as when this process was stopped for a while: others own it then."""
