@@ -27,6 +27,7 @@ COMMANDS: Final[dict[str, str]] = {
     "vip": "list the VIPs with their owners",
     "check": "validate a configuration file and print what it makes this node do",
     "route": "list the routes in the order they are tried, or explain which one a request takes",
+    "release-addresses": "remove every address that an agent left behind",
 }
 """Each command with its line of help."""
 

@@ -16,7 +16,7 @@ from piagent.cli import COMMANDS, main
 PAGE = Path("docs/reference/cli.md").read_text()
 SECTIONS = {
     found[1]: found[2]
-    for found in re.finditer(r"(?ms)^## `piagent (\w+).*?`\n(.*?)(?=^## |\Z)", PAGE)
+    for found in re.finditer(r"(?ms)^## `piagent ([\w-]+).*?`\n(.*?)(?=^## |\Z)", PAGE)
 }
 
 
@@ -38,7 +38,7 @@ def test_the_page_has_a_section_for_each_command_and_no_other() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_section_names_every_argument(command: str) -> None:
     parser = argparse.ArgumentParser()
-    importlib.import_module(f"piagent.cli.{command}").add_arguments(parser)
+    importlib.import_module(f"piagent.cli.{command.replace('-', '_')}").add_arguments(parser)
     missing = [
         word
         for word in words(parser)

@@ -1,0 +1,94 @@
+"""`piagent release-addresses`: removes every address that an agent left behind."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Final
+
+from piagent.cli import admin
+from piagent.cli.output import WRONG_INPUT, Failure
+
+if TYPE_CHECKING:
+    import argparse
+
+    from piagent.guardian import Address
+
+PATIENCE_S: Final = 1.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--interface", metavar="NAME", help="only this one (default: all)")
+    where.add_argument(
+        "-c", "--config", metavar="FILE", help="only the interface that the node's file names"
+    )
+    parser.add_argument("--force", action="store_true", help="even if an agent is running here")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Remove them; 0 when none is left, 1 when one stays or an agent is running."""
+    interface, admin_socket = _where(args)
+    if not args.force:
+        _refuse_while_running(admin_socket)
+    index = None if interface is None else _index(interface)
+    for address in _removed(index):
+        print(f"{_name(address.index)}: removed {address}")
+    return 0
+
+
+def _where(args: argparse.Namespace) -> tuple[str | None, str]:
+    """The interface, None for all of them, and the agent's socket."""
+    if args.config is None:
+        return args.interface, admin.DEFAULT_SOCKET
+    from piagent.config import ConfigError, load
+
+    try:
+        config = load(args.config).config
+    except ConfigError as error:
+        raise Failure(str(error), WRONG_INPUT) from None
+    return config.node.interface, config.admin_socket
+
+
+def _refuse_while_running(admin_socket: str) -> None:
+    """An agent that hangs does not answer: its addresses may be removed."""
+    from msgspec import Raw
+
+    from piagent.admin.client import AskError, ask
+
+    try:
+        ask(admin_socket, "/api/v1/status", Raw)
+    except AskError:
+        return
+    raise Failure(
+        f"an agent is running here ({admin_socket}) and would lose its VIPs: stop it, which"
+        " releases them in good order, or use --force"
+    )
+
+
+def _index(interface: str) -> int:
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError:
+        there = ", ".join(name for _, name in socket.if_nameindex())
+        raise Failure(f"there is no interface {interface} (there are: {there})") from None
+
+
+def _removed(index: int | None) -> list[Address]:
+    """What was removed from the interface, or from all of them."""
+    from piagent import guardian
+
+    try:
+        return guardian.remove(
+            lambda address: address.marked and index in {None, address.index}, PATIENCE_S
+        )
+    except OSError as error:
+        why = error.strerror or error
+        raise Failure(f"not removed: {why}; try as root or with CAP_NET_ADMIN") from None
+
+
+def _name(index: int) -> str:
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return f"interface {index}"  # gone meanwhile
