@@ -10,7 +10,7 @@ from piagent.cli.output import WRONG_INPUT, columns, print_json
 from piagent.cli.route import route_table
 
 if TYPE_CHECKING:
-    from piagent.core.model import Config, Service
+    from piagent.core.model import Broker, Config, Election, Node, Pool, Service
     from piagent.core.plan import Plan, PlannedListener
 
 
@@ -69,6 +69,9 @@ def describe(config: Config, made: Plan) -> str:
         rows = [(f"{one.address} port {one.port}", "->", _target(one)) for one in made.listeners]
         parts.append("When it owns the address, it listens on\n" + columns(rows, "  "))
     parts += [_service(service) for service in config.services]
+    if any(map(_limits, config.pools)):
+        pools = [(pool.name, _limits(pool)) for pool in config.pools if _limits(pool)]
+        parts.append("Pools with conditions\n" + columns(pools, "  "))
     for gateway in made.gateways:
         title = f"Gateway {gateway.name} ({gateway.wildcard} wildcards) tries in this order"
         parts.append(title + "\n" + route_table(gateway))
@@ -82,21 +85,59 @@ def _target(listener: PlannedListener) -> str:
 def _head(config: Config) -> str:
     node, times = config.node, config.election.timing
     weight = "never owns a VIP" if node.vip_weight == 0 else f"weight {node.vip_weight}"
+    weight += ", wired only" if node.wired_only else ""
     lease = f"lease {times.lease_ms} ms, renewed each {times.renew_ms} ms"
     candidates = ", ".join(config.election.candidates) or "all"
     rows = [
-        ("Node", f"{node.name} in cluster {config.cluster}"),
+        ("Node", f"{node.name} in cluster {config.cluster}{_place(node)}"),
+        ("Secrets", _secrets(config.secrets)),
         ("Interface", node.interface or "unknown: no default route"),
         ("VIPs", f"{', '.join(config.vips()) or 'none'} ({weight})"),
         ("Workers", str(node.workers)),
-        ("Brokers", ", ".join(f"{b.host} port {b.port}" for b in config.mqtt.brokers)),
+        ("Brokers", ", ".join(map(_broker, config.mqtt.brokers))),
         ("Election", f"{config.election.profile}: {lease}; candidates: {candidates}"),
+        ("No quorum", f"{config.election.on_quorum_loss} the VIPs"),
+        ("Moves", _moves(config.election)),
         ("Admin", config.admin_socket),
     ]
     if config.mqtt.embedded is not None:
         own = config.mqtt.embedded
-        rows.insert(5, ("Own broker", f"{own.address} port {own.port}"))
+        rows.insert(6, ("Own broker", f"{own.address} port {own.port}"))
     return columns(rows)
+
+
+def _place(node: Node) -> str:
+    labels = "".join(f", {key} = {value}" for key, value in sorted(node.labels.items()))
+    return (f", zone {node.zone}" if node.zone else "") + labels
+
+
+def _secrets(secrets: tuple[bytes, ...]) -> str:
+    if not any(secrets):
+        return "none: messages are not authenticated"
+    return "one" if len(secrets) == 1 else f"{len(secrets)} are accepted, the first one signs"
+
+
+def _broker(broker: Broker) -> str:
+    return f"{broker.host} port {broker.port}{' by TLS' if broker.tls else ''}"
+
+
+def _moves(election: Election) -> str:
+    def after(span_ms: int | None) -> str:
+        return "never" if span_ms is None else f"after {span_ms} ms"
+
+    return (
+        f"back to a preferred node {after(election.preempt_ms)}, to even the shares "
+        f"{after(election.rebalance_ms)}; connections have {election.drain_ms} ms"
+    )
+
+
+def _limits(pool: Pool) -> str:
+    """What narrows a pool's owners down, or differs from the default; else nothing."""
+    parts = [f"{key} = {value}" for key, value in sorted(pool.nodes.items())]
+    parts += [f"on {' or '.join(pool.interfaces)}"] if pool.interfaces else []
+    parts += ["only configured, not announced"] if pool.announce == "none" else []
+    parts += ["defended against other hosts"] if pool.conflict == "defend" else []
+    return ", ".join(parts)
 
 
 def _service(service: Service) -> str:
@@ -109,6 +150,10 @@ def _service(service: Service) -> str:
         f"checked by {check.kind} every {check.interval_ms} ms, "
         f"up after {check.rise}, down after {check.fall}"
     )  # fmt: skip
-    rows = [(backend.address, f"weight {backend.weight}") for backend in service.backends]
-    title = f"Service {service.name} ({service.type}), port {ports}, backends {health}"
+    rows = [
+        (backend.address, f"weight {backend.weight}{f' on {backend.node}' if backend.node else ''}")
+        for backend in service.backends
+    ]
+    local = ", only those on the owner" if service.traffic_policy == "local" else ""
+    title = f"Service {service.name} ({service.type}), port {ports}, backends {health}{local}"
     return title + "\n" + (columns(rows, "  ") if rows else "  none")

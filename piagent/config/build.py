@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from piagent.config.election import timing
+from piagent.config.values import Eligible
 from piagent.core import model
 
 if TYPE_CHECKING:
@@ -17,30 +16,33 @@ if TYPE_CHECKING:
 
 
 def build(
-    file: schema.File, host: Host, *, socket: Path, secret: bytes, password: str | None
+    file: schema.File, host: Host, *, socket: Path, secrets: tuple[bytes, ...], mqtt: model.Mqtt
 ) -> model.Config:
-    """Put the model together; `file` has no problems."""
+    """Put the model together; `file` has no problems.
+
+    `secrets` and `mqtt` come from the files that it names.
+    """
     return model.Config(
         node=model.Node(
             name=file.node.name or host.name,
             interface=file.node.interface or host.interface,
             vip_weight=file.node.vip_weight,
             workers=file.node.workers or host.cpus,
+            zone=file.node.zone or "",
+            labels=file.node.labels,
+            wired_only=file.node.vip_eligible is Eligible.WIRED_ONLY,
         ),
         cluster=file.cluster.name,
-        secrets=(secret,),
-        mqtt=model.Mqtt(
-            brokers=tuple(
-                replace(broker, label=f"b{i}")
-                for i, broker in enumerate(filter(None, file.mqtt.brokers), 1)
-            ),
-            password=password,
-            embedded=file.mqtt.embedded,
-        ),
+        secrets=secrets,
+        mqtt=mqtt,
         election=model.Election(
             profile=file.election.profile,
             timing=timing(file.election),
             candidates=file.election.candidates,
+            on_quorum_loss=file.election.on_quorum_loss,
+            preempt_ms=file.election.preempt,
+            rebalance_ms=file.election.rebalance,
+            drain_ms=file.election.drain,
         ),
         admin_socket=str(socket),
         pools=tuple(
@@ -48,6 +50,9 @@ def build(
                 name=pool.name,
                 addresses=tuple(filter(None, pool.addresses)),
                 announce=pool.announce,
+                nodes=pool.nodes,
+                interfaces=pool.interfaces,
+                conflict=pool.conflict,
             )
             for pool in file.pool
         ),
@@ -79,10 +84,11 @@ def _service(service: schema.Service) -> model.Service:
             for port in service.ports
         ),
         backends=tuple(
-            model.Backend(address=backend.address, weight=backend.weight)
+            model.Backend(address=backend.address, weight=backend.weight, node=backend.node)
             for backend in service.backends
         ),
         health=_health(service.health) if service.health else None,
+        traffic_policy=service.traffic_policy,
     )
 
 

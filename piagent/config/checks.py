@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from piagent.config.problems import did_you_mean, key_path
-from piagent.core.model import HealthKind, ServiceType
+from piagent.core.model import HealthKind, ServiceType, TrafficPolicy
 from piagent.core.plan import host_port, is_loopback
 
 if TYPE_CHECKING:
@@ -31,9 +31,11 @@ def check(file: File, report: Report) -> None:
     _unique(report, _elements(("election", "candidates"), file.election.candidates))
     _check_brokers(file.mqtt, report)
     _check_secrecy(file, report)
+    _check_tls(file.mqtt, report)
     _check_pools(file, report)
     for i, service in enumerate(file.service):
         _check_service(service, ("service", i), report)
+        _check_policy(service, ("service", i), file.election.candidates, report)
     for path, address in vips(file):
         _check_vip(path, address, file, report)
     _unique(report, _listeners(file), "another port or address")
@@ -74,6 +76,21 @@ def _check_brokers(mqtt: Mqtt, report: Report) -> None:
         report.warn(path, what, "three brokers on three hosts survive the loss of one")
 
 
+def _check_tls(mqtt: Mqtt, report: Report) -> None:
+    brokers = [broker for broker in mqtt.brokers if broker is not None]
+    for key in ("ca_file", "cert_file", "key_file"):
+        if getattr(mqtt, key) is not None and mqtt.brokers and not any(b.tls for b in brokers):
+            what = "no broker is reached by TLS"
+            report.error(("mqtt", key), what, 'write "mqtts://host", or leave it out')
+    for one, other in (("cert_file", "key_file"), ("key_file", "cert_file")):
+        if getattr(mqtt, one) is not None and getattr(mqtt, other) is None:
+            report.error(("mqtt", one), f"needs {other}, too", f'write {other} = "…"')
+    plain = [b.host for b in brokers if b.username and not b.tls and not _is_here(b.host)]
+    if mqtt.password_file is not None and plain:
+        what = f"it goes to {', '.join(plain)} unencrypted: who listens on the network has it"
+        report.warn(("mqtt", "password_file"), what, 'write "mqtts://user@host"')
+
+
 def _check_secrecy(file: File, report: Report) -> None:
     if file.cluster.secret_file is not None:
         return
@@ -97,6 +114,8 @@ def _is_127(host: str) -> bool:
 
 
 def _check_pools(file: File, report: Report) -> None:
+    for i, pool in enumerate(file.pool):
+        _unique(report, _elements(("pool", i, "interfaces"), pool.interfaces), "once is enough")
     ranges = [
         (ip_address(one.first).version, int(ip_address(one.first)), int(ip_address(one.last)), path)
         for i, pool in enumerate(file.pool)
@@ -152,6 +171,32 @@ def _check_service(service: Service, path: KeyPath, report: Report) -> None:
             what = f"port {loops[0]} would send its connections to itself"
             report.error((*path, "backends", i), what, "name the host behind the VIP")
     _check_health(service, path, report)
+
+
+def _check_policy(
+    service: Service, path: KeyPath, candidates: tuple[str, ...], report: Report
+) -> None:
+    """Check what a VIP's owner needs when it serves from its own backends only."""
+    if service.traffic_policy is not TrafficPolicy.LOCAL:
+        return
+    backends = list(enumerate(service.backends))
+    if service.type is ServiceType.CLUSTER:
+        what = '"local" is about who may own a VIP, and a cluster service has none'
+        cure = 'write type = "load-balancer", or leave it out'
+        report.error((*path, "traffic_policy"), what, cure)
+    elif backends and all(backend.node is None for _, backend in backends):
+        what = '"local", and no backend says which node it runs on: nobody could own the VIP'
+        cure = 'write backends = [{ address = "192.168.1.21", node = "pi-1" }]'
+        report.error((*path, "traffic_policy"), what, cure)
+    else:
+        for i, backend in backends:
+            place = (*path, "backends", i)
+            if backend.node is None:
+                what = 'has no node: with traffic_policy = "local" it gets no connection'
+                report.warn(place, what, 'write node = "pi-1"')
+            elif backend.node and candidates and all(candidates) and backend.node not in candidates:
+                what = f'"{backend.node}" is no candidate, so it gets no connection'
+                report.warn((*place, "node"), what, did_you_mean(backend.node, candidates))
 
 
 def _check_health(service: Service, path: KeyPath, report: Report) -> None:

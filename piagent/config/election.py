@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import asdict
 
 from piagent.config.values import ProfileName
-from piagent.core.model import Timing
+from piagent.core.model import QuorumLoss, Timing
 
 if TYPE_CHECKING:
     from piagent.config.problems import Report
@@ -59,9 +59,13 @@ def timing(election: Election) -> Timing:
 
 
 def check_election(election: Election, node: str, report: Report) -> None:
-    """Check the timing and the candidates."""
+    """Check the timing, the candidates, and what is dared without a quorum."""
     if election.profile:
         _check_timing(timing(election), report)
+    if election.on_quorum_loss is QuorumLoss.HOLD:
+        what = '"hold": owners keep their VIPs without the brokers, which is safe unless L2 splits'
+        cure = 'meant for a single broker; with three, "release" survives the loss of one'
+        report.warn(("election", "on_quorum_loss"), what, cure)
     names = election.candidates
     if names and node and node not in names and all(names):
         what = f'"{node}" is not among them, so this node never owns a VIP'

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import tomli
 from msgspec import Struct
+from msgspec.structs import replace
 
-from piagent.config import key_files
+from piagent.config import certificates, key_files
 from piagent.config.build import build
 from piagent.config.checks import check, vips
 from piagent.config.election import check_election
@@ -18,9 +19,10 @@ from piagent.config.host import Host, this_host
 from piagent.config.problems import ConfigError, Problem, Report
 from piagent.config.reader import read_table
 from piagent.config.schema import File
+from piagent.config.schema import Mqtt as MqttTable
 from piagent.config.values import UnfitError
 from piagent.config.values import name as read_name
-from piagent.core.model import Config
+from piagent.core.model import Config, Mqtt
 from piagent.core.plan import is_loopback, plan
 from piagent.core.routing import shadows
 
@@ -61,9 +63,10 @@ def parse(data: bytes, file: str, host: Host) -> Loaded:
     check_election(tables.election, tables.node.name or host.name, report)
     folder = Path(file).absolute().parent
     socket = _socket(tables.admin.socket, folder, report)
-    secret, password = _secrets(tables, folder, report)
+    secrets = _secrets(tables, folder, report)
+    mqtt = _mqtt(tables.mqtt, folder, report)
     report.warnings()  # from here on the tables are whole
-    config = build(tables, host, socket=socket, secret=secret, password=password)
+    config = build(tables, host, socket=socket, secrets=secrets, mqtt=mqtt)
     _check_shadows(config, report)
     return Loaded(config, report.warnings())
 
@@ -120,15 +123,25 @@ def _socket(name: str, folder: Path, report: Report) -> Path:
     return socket
 
 
-def _secrets(tables: File, folder: Path, report: Report) -> tuple[bytes, str | None]:
-    secret, password = b"", None
-    if tables.cluster.secret_file:
-        path = ("cluster", "secret_file")
-        secret = key_files.read_secret(tables.cluster.secret_file, folder, path, report)
-    if tables.mqtt.password_file:
+def _secrets(tables: File, folder: Path, report: Report) -> tuple[bytes, ...]:
+    if not tables.cluster.secret_file:
+        return (b"",)
+    path = ("cluster", "secret_file")
+    return key_files.read_secrets(tables.cluster.secret_file, folder, path, report)
+
+
+def _mqtt(table: MqttTable, folder: Path, report: Report) -> Mqtt:
+    password = None
+    if table.password_file:
         path = ("mqtt", "password_file")
-        password = key_files.read_password(tables.mqtt.password_file, folder, path, report)
-    return secret, password
+        password = key_files.read_password(table.password_file, folder, path, report)
+    brokers = enumerate(filter(None, table.brokers), 1)
+    return Mqtt(
+        brokers=tuple(replace(broker, label=f"b{i}") for i, broker in brokers),
+        password=password,
+        embedded=table.embedded,
+        **certificates.check_files(table, folder, report),
+    )
 
 
 def _check_shadows(config: Config, report: Report) -> None:

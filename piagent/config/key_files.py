@@ -1,4 +1,4 @@
-"""The files that a configuration names and that hold secrets."""
+"""The files that a configuration names: secrets, the brokers' password, keys and certificates."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from piagent.config.problems import Report
 
 SECRET_SIZE_MIN: Final = 16
+SECRETS_MAX: Final = 3
 SIZE_MAX: Final = 4096
 HOW_TO_MAKE_ONE: Final = "openssl rand -hex 32"
 
@@ -21,23 +22,40 @@ def resolve(name: str, folder: Path) -> Path:
     return Path(os.path.normpath(folder / name))
 
 
-def read_secret(name: str, folder: Path, path: KeyPath, report: Report) -> bytes:
-    """Read the cluster's secret; white space around it does not belong to it."""
-    secret = _read(resolve(name, folder), path, report)
-    if secret is not None and len(secret) < SECRET_SIZE_MIN:
-        size = f"has {len(secret)} bytes of secret" if secret else "is empty"
-        what = f"{resolve(name, folder)} {size}: at least {SECRET_SIZE_MIN} are needed"
+def read_secrets(name: str, folder: Path, path: KeyPath, report: Report) -> tuple[bytes, ...]:
+    """Read the cluster's secrets, one a line, the one that signs first.
+
+    White space around them and empty lines do not count. No problem shows any of a secret.
+    """
+    file = resolve(name, folder)
+    data = read(file, path, report)
+    if data is None:
+        return ()
+    lines = [(i, line.strip()) for i, line in enumerate(data.split(b"\n"), 1) if line.strip()]
+    secrets = tuple(secret for _, secret in lines)
+    for i, secret in lines:
+        if len(secret) < SECRET_SIZE_MIN:
+            size = f"has {len(secret)} bytes of secret: at least {SECRET_SIZE_MIN} are needed"
+            cure = f"make one with `{HOW_TO_MAKE_ONE}`, the same for every node"
+            report.error(path, f"{file} line {i} {size}", cure)
+    if len(set(secrets)) < len(secrets):
+        report.error(path, f"{file} has one secret twice", "each of its lines is another one")
+    if not lines:
+        what = f"{file} is empty: at least {SECRET_SIZE_MIN} bytes are needed"
         report.error(path, what, f"make one with `{HOW_TO_MAKE_ONE}`, the same for every node")
-    return secret or b""
+    if len(lines) > SECRETS_MAX:
+        what = f"{file} has {len(lines)} lines, each of them a secret: at most {SECRETS_MAX}"
+        report.error(path, what, "keep the one in use, and the next or the last one")
+    return secrets
 
 
 def read_password(name: str, folder: Path, path: KeyPath, report: Report) -> str | None:
     """Read the brokers' password: one line of UTF-8."""
-    data = _read(resolve(name, folder), path, report)
+    data = read(resolve(name, folder), path, report)
     if data is None:
         return None
     try:
-        password = data.decode()
+        password = data.strip().decode()
     except UnicodeDecodeError:
         password = ""
     if not password.isprintable() or not password:
@@ -47,7 +65,13 @@ def read_password(name: str, folder: Path, path: KeyPath, report: Report) -> str
     return password
 
 
-def _read(file: Path, path: KeyPath, report: Report) -> bytes | None:
+def read(
+    file: Path, path: KeyPath, report: Report, *, size_max: int = SIZE_MAX, private: bool = True
+) -> bytes | None:
+    """Read a small file; None when it cannot be, which has been reported then.
+
+    `private`: that everybody on this host can read it is a warning.
+    """
     try:
         # Not blocking: opening a FIFO would wait for its writer.
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -61,12 +85,12 @@ def _read(file: Path, path: KeyPath, report: Report) -> bytes | None:
         return None
     try:
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > SIZE_MAX:
-            what = f"{file} is not a file of at most {SIZE_MAX} bytes"
-            report.error(path, what, "name the file that holds the secret")
+        if not stat.S_ISREG(status.st_mode) or status.st_size > size_max:
+            what = f"{file} is not a file of at most {size_max} bytes"
+            report.error(path, what, "name another one")
             return None
-        if status.st_mode & stat.S_IROTH:
+        if private and status.st_mode & stat.S_IROTH:
             report.warn(path, f"everybody on this host can read {file}", f"chmod o= {file}")
-        return os.read(descriptor, SIZE_MAX).strip()
+        return os.read(descriptor, size_max)
     finally:
         os.close(descriptor)

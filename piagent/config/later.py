@@ -5,16 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 LATER_KEYS: Final[dict[str, dict[str, str]]] = {
-    "node": {
-        "zone": "",
-        "labels": "",
-    },
-    "mqtt": {
-        "ca_file": "until then brokers are mqtt://",
-        "cert_file": "until then brokers are mqtt://",
-        "key_file": "until then brokers are mqtt://",
-    },
-    "election": {"on_quorum_loss": "until then VIPs are released"},
     "admin": {
         "listen": "until then the admin API is on its socket",
         "token_file": "until then the admin API is on its socket",
@@ -23,8 +13,6 @@ LATER_KEYS: Final[dict[str, dict[str, str]]] = {
         "auto_assign": "until then each VIP has its address written down",
         "avoid_buggy_ips": "",
         "priority": "",
-        "nodes": "",
-        "interfaces": "until then VIPs are on the node's interface",
     },
     "service": {
         "pool": "until then give its address",
@@ -33,12 +21,10 @@ LATER_KEYS: Final[dict[str, dict[str, str]]] = {
         "balance": "until then it is maglev",
         "affinity": "",
         "affinity_timeout": "",
-        "traffic_policy": "",
         "allowed_sources": "",
         "proxy_protocol": "",
     },
     "service.ports": {"protocol": "until then every port is TCP", "node_port": ""},
-    "service.backends": {"node": ""},
     "gateway": {
         "pool": "until then give its address",
         "sharing_key": "until then gateways share an address on different ports",
@@ -67,10 +53,9 @@ LATER_KEYS: Final[dict[str, dict[str, str]]] = {
 """Table -> key -> what holds until then."""
 
 LATER_VALUES: Final[dict[str, frozenset[str]]] = {
-    "mqtt.brokers": frozenset({"mqtts"}),
     "service.type": frozenset({"node-port", "external"}),
     "service.health.kind": frozenset({"exec"}),
 }
-"""Key -> values (for brokers: schemes)."""
+"""Key -> values."""
 
 LATER: Final = "comes in a later version"

@@ -12,8 +12,9 @@ import msgspec
 from piagent.config.later import LATER, LATER_KEYS, LATER_VALUES
 from piagent.config.lines import KeyPath
 from piagent.config.problems import Report, did_you_mean, key_path
-from piagent.config.schema import Kind, List, Table
+from piagent.config.schema import Kind, List, Map, Table
 from piagent.config.values import Leaf, UnfitError
+from piagent.config.values import name as read_name
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -26,10 +27,10 @@ def kinds(struct: type[msgspec.Struct]) -> dict[str, Kind]:
 
 
 def kind_of(annotation: Any) -> Kind:
-    """Find the Leaf, Table or List in an annotation, also in one that allows None."""
+    """Find the Leaf, Table, List or Map in an annotation, also in one that allows None."""
     for part in (annotation, *typing.get_args(annotation)):
         for extra in getattr(part, "__metadata__", ()):
-            if isinstance(extra, Leaf | Table | List):
+            if isinstance(extra, Leaf | Table | List | Map):
                 return extra
     raise TypeError(f"{annotation} says nothing about its values")
 
@@ -61,6 +62,8 @@ def _read(kind: Kind, value: object, path: KeyPath, report: Report) -> Any:
         return _read_leaf(kind, value, path, report)
     if isinstance(kind, List):
         return _read_list(kind, value, path, report)
+    if isinstance(kind, Map):
+        return _read_map(kind, value, path, report)
     if kind.short is not None and not isinstance(value, dict):
         short = kinds(kind.struct)[kind.short]
         return kind.struct(**{kind.short: _read(short, value, path, report)})
@@ -76,6 +79,21 @@ def _read_list(kind: List, value: object, path: KeyPath, report: Report) -> tupl
         report.error(path, "is empty", f"write {_example(kind, path)}")
     element = kind_of(kind.of)
     return tuple(_read(element, one, (*path, i), report) for i, one in enumerate(value))
+
+
+def _read_map(kind: Map, value: object, path: KeyPath, report: Report) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        what = f"expected a table, got {_shown(value)}"
+        report.error(path, what, f"write {_example(kind, path)}")
+        return {}
+    element = kind_of(kind.of)
+    found = {}
+    for key, one in value.items():
+        try:
+            found[read_name(key)] = _read(element, one, (*path, key), report)
+        except UnfitError as unfit:
+            report.error((*path, key), f"the key {unfit}", f"write {_example(kind, path)}")
+    return found
 
 
 def _read_leaf(leaf: Leaf, value: object, path: KeyPath, report: Report) -> Any:
@@ -119,6 +137,8 @@ def _blank(kind: Kind) -> Any:
         return kind.blank
     if isinstance(kind, List):
         return ()
+    if isinstance(kind, Map):
+        return {}
     known = kinds(kind.struct)
     required = (field.name for field in msgspec.structs.fields(kind.struct) if field.required)
     return kind.struct(**{name: _blank(known[name]) for name in required})
@@ -144,6 +164,8 @@ def _example_value(kind: Kind) -> str:
         return kind.example
     if isinstance(kind, List):
         return f"[{_example_value(kind_of(kind.of))}]"
+    if isinstance(kind, Map):
+        return f"{{ rack = {_example_value(kind_of(kind.of))} }}"
     known = kinds(kind.struct)
     keys = [field.name for field in msgspec.structs.fields(kind.struct) if field.required]
     pairs = (f"{key} = {_example_value(known[key])}" for key in keys or list(known)[:1])

@@ -15,11 +15,16 @@ from piagent.config.values import (
     AnnounceBy,
     BrokerUrl,
     CheckKind,
+    Conflict,
     Count,
+    Drain,
     Duration,
+    DurationOrOff,
+    Eligible,
     FileName,
     HealthPath,
     Interface,
+    LabelValue,
     Leaf,
     ListenAt,
     Name,
@@ -27,10 +32,13 @@ from piagent.config.values import (
     PositiveDuration,
     Profile,
     ProfileName,
+    QuorumLoss,
     RouteHost,
     RoutePath,
     ServiceType,
     StatusCode,
+    TrafficPolicy,
+    VipEligible,
     Weight,
     Wildcard,
     Workers,
@@ -54,6 +62,16 @@ class List(Struct, frozen=True):
     at_least: int = 0
 
 
+class Map(Struct, frozen=True):
+    """A value that is a table whose keys are names of the user's own."""
+
+    of: Any
+    """The annotation of its values: a Leaf's."""
+
+
+Labels = Annotated[dict[str, str], Map(LabelValue)]
+
+
 class Node(Struct, frozen=True, kw_only=True):
     """[node]: this host."""
 
@@ -61,6 +79,9 @@ class Node(Struct, frozen=True, kw_only=True):
     interface: Interface | None = None
     vip_weight: Weight = 100
     workers: Workers | None = None
+    zone: Name | None = None
+    labels: Labels = {}
+    vip_eligible: VipEligible = Eligible.ANY
 
 
 class Cluster(Struct, frozen=True, kw_only=True):
@@ -75,6 +96,9 @@ class Mqtt(Struct, frozen=True, kw_only=True):
 
     brokers: Annotated[tuple[BrokerUrl, ...], List(BrokerUrl, at_least=1)]
     password_file: FileName | None = None
+    ca_file: FileName | None = None
+    cert_file: FileName | None = None
+    key_file: FileName | None = None
     embedded: ListenAt | None = None
 
 
@@ -89,6 +113,10 @@ class Election(Struct, frozen=True, kw_only=True):
     stagger: PositiveDuration | None = None
     lag: PositiveDuration | None = None
     candidates: Annotated[tuple[Name, ...], List(Name)] = ()
+    on_quorum_loss: QuorumLoss = model.QuorumLoss.RELEASE
+    preempt: DurationOrOff = None
+    rebalance: DurationOrOff = 30_000
+    drain: Drain = 10_000
 
 
 class Admin(Struct, frozen=True, kw_only=True):
@@ -103,6 +131,9 @@ class Pool(Struct, frozen=True, kw_only=True):
     name: Name
     addresses: Annotated[tuple[Addresses, ...], List(Addresses, at_least=1)]
     announce: AnnounceBy = model.Announce.ARP
+    nodes: Labels = {}
+    interfaces: Annotated[tuple[Interface, ...], List(Interface)] = ()
+    conflict: Conflict = model.Conflict.YIELD
 
 
 class ServicePort(Struct, frozen=True, kw_only=True):
@@ -118,6 +149,7 @@ class Backend(Struct, frozen=True, kw_only=True):
 
     address: Address
     weight: Weight = 1
+    node: Name | None = None
 
 
 class Health(Struct, frozen=True, kw_only=True):
@@ -146,6 +178,7 @@ class Service(Struct, frozen=True, kw_only=True):
         tuple[Backend, ...], List(Annotated[Backend, Table(Backend, short="address")])
     ] = ()
     health: Annotated[Health, Table(Health)] | None = None
+    traffic_policy: TrafficPolicy = model.TrafficPolicy.CLUSTER
 
 
 class Listen(Struct, frozen=True, kw_only=True):
@@ -205,4 +238,4 @@ class File(Struct, frozen=True, kw_only=True):
     route: Annotated[tuple[Route, ...], List(Annotated[Route, Table(Route)])] = ()
 
 
-Kind = Leaf | Table | List
+Kind = Leaf | Table | List | Map

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from msgspec import Meta, Struct
 
-from piagent.config.later import LATER, LATER_VALUES
-from piagent.core.model import AddressRange, Announce, Broker, HealthKind, Listen
-from piagent.core.model import ServiceType as ModelServiceType
-from piagent.core.model import Wildcard as ModelWildcard
+from piagent.core import model
+from piagent.core.model import AddressRange, Broker, Listen
 from piagent.core.routing import PORT_MAX, BadRequestError, canonical_host, canonical_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 NAME_LENGTH_MAX: Final = 63
-MQTT_PORT: Final = 1883
+MQTT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
+DRAIN_MAX_MS: Final = 60_000
+OFF: Final = "off"
 THIS_NETWORK: Final = IPv4Network("0.0.0.0/8")
 """RFC 1122, 3.2.1.3: never a host's address."""
 DAY_MS: Final = 24 * 3600 * 1000
@@ -33,7 +33,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
 _LISTEN: Final = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<v4>[0-9.]+)):(?P<port>[0-9]{1,5})")
 _BROKER: Final = re.compile(
-    r"mqtt://(?:(?P<user>[^:@/?#%\s]+)@)?"
+    r"(?P<scheme>mqtts?)://(?:(?P<user>[^:@/?#%\s]+)@)?"
     r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^:@/?#%\[\]\s]+))(?::(?P<port>[0-9]{1,5}))?/?"
 )
 _UNIT_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
@@ -80,6 +80,19 @@ def positive_duration_ms(text: str) -> int:
     milliseconds = duration_ms(text)
     if not milliseconds:
         raise UnfitError(f'"{text}" is no time at all')
+    return milliseconds
+
+
+def duration_or_off_ms(text: str) -> int | None:
+    """Read a duration that must not be zero, or "off"."""
+    return None if text == OFF else positive_duration_ms(text)
+
+
+def drain_ms(text: str) -> int:
+    """Read how long connections may live on; an agent that stops waits for so long."""
+    milliseconds = duration_ms(text)
+    if milliseconds > DRAIN_MAX_MS:
+        raise UnfitError(f'"{text}" is longer than {DRAIN_MAX_MS // 1000}s')
     return milliseconds
 
 
@@ -145,20 +158,19 @@ def listen(text: str) -> Listen:
 
 
 def broker(text: str) -> Broker:
-    """Read "mqtt://[user@]host[:port]"; its label is its place in the list, given later."""
+    """Read "mqtt[s]://[user@]host[:port]"; its label is its place in the list, given later."""
     if re.match(r"[a-z]*://[^/@]*:[^/]*@", text):
         raise UnfitError(
             "the URL has a password in it", "write it to a file, password_file names it"
         )
-    scheme = text.partition("://")[0]
-    if scheme in LATER_VALUES["mqtt.brokers"]:
-        raise UnfitError(f'"{text}": {scheme} {LATER}', "until then brokers are mqtt://")
     found = _BROKER.fullmatch(text)
     if found is None:
-        raise UnfitError(f'"{text}" is not a broker\'s URL', "write mqtt://[user@]host[:port]")
+        cure = "write mqtt://[user@]host[:port], or mqtts:// for TLS"
+        raise UnfitError(f'"{text}" is not a broker\'s URL', cure)
     host = address(found["v6"]) if found["v6"] else _host(found["host"])
-    port = _port(found["port"]) if found["port"] else MQTT_PORT
-    return Broker(label="", host=host, port=port, username=found["user"])
+    scheme = found["scheme"]
+    port = _port(found["port"]) if found["port"] else MQTT_PORTS[scheme]
+    return Broker(label="", host=host, port=port, username=found["user"], tls=scheme == "mqtts")
 
 
 def _host(text: str) -> str:
@@ -252,6 +264,8 @@ Count = Annotated[int, _number(1, 100, "a number of checks", 2)]
 StatusCode = Annotated[int, _number(100, 599, "a status code", 200)]
 Duration = Annotated[int, _text("a duration", "30s", duration_ms, 0)]
 PositiveDuration = Annotated[int, _text("a duration", "2s", positive_duration_ms, 0)]
+DurationOrOff = Annotated[int | None, _text('a duration or "off"', "30s", duration_or_off_ms, None)]
+Drain = Annotated[int, _text("a duration of at most 60s", "10s", drain_ms, 0)]
 BrokerUrl = Annotated[
     Broker | None, _text("the URL of a broker", "mqtt://192.168.1.11", broker, None)
 ]
@@ -260,10 +274,24 @@ FileName = Annotated[str, _text("the path of a file", "cluster.secret", file_nam
 RouteHost = Annotated[str, _text("a host name or *.name", "www.example.com", route_host)]
 RoutePath = Annotated[str, _text("a path", "/v1", route_path)]
 HealthPath = Annotated[str, _text("a path", "/healthz", health_path)]
-AnnounceBy = Annotated[Announce, _one_of(Announce)]
-ServiceType = Annotated[ModelServiceType, _one_of(ModelServiceType)]
-CheckKind = Annotated[HealthKind, _one_of(HealthKind)]
-Wildcard = Annotated[ModelWildcard, _one_of(ModelWildcard)]
+LabelValue = Annotated[str, _text(f"a label ({_NAME_RULE})", "a", name)]
+AnnounceBy = Annotated[model.Announce, _one_of(model.Announce)]
+Conflict = Annotated[model.Conflict, _one_of(model.Conflict)]
+QuorumLoss = Annotated[model.QuorumLoss, _one_of(model.QuorumLoss)]
+ServiceType = Annotated[model.ServiceType, _one_of(model.ServiceType)]
+TrafficPolicy = Annotated[model.TrafficPolicy, _one_of(model.TrafficPolicy)]
+CheckKind = Annotated[model.HealthKind, _one_of(model.HealthKind)]
+Wildcard = Annotated[model.Wildcard, _one_of(model.Wildcard)]
+
+
+class Eligible(StrEnum):
+    """Through which interfaces a node may own VIPs."""
+
+    ANY = "any"
+    WIRED_ONLY = "wired-only"
+
+
+VipEligible = Annotated[Eligible, _one_of(Eligible)]
 
 
 class ProfileName(StrEnum):

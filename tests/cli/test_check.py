@@ -66,6 +66,56 @@ def test_a_good_file_prints_what_this_node_does(
     assert err.startswith(f"warning: {file}:23: {what}; ")
 
 
+def test_what_is_not_the_default_shows(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (file.parent / "secret").write_text("hush-hush-hush-hush\nhush-hush-hush-hash\n")
+    text = GOOD.replace('node.name = "pi-1"', NODE + 'node.name = "pi-1"')
+    text = text.replace("mqtt://192.0.2.2", "mqtts://me@192.0.2.2")
+    text = text.replace('addresses = ["192.0.2.240/28"]', POOL)
+    text = text.replace('backends = ["192.0.2.21"]', LOCAL)
+    file.write_text(text + ELECTION)
+    assert main(["check", str(file)]) == 0
+    out, err = capsys.readouterr()
+    for part in (
+        "pi-1 in cluster home, zone z, disk = ssd, rack = a",
+        "2 are accepted, the first one signs",
+        "(weight 100, wired only)",
+        "192.0.2.1 port 1883, 192.0.2.2 port 8883 by TLS",
+        "hold the VIPs",
+        "back to a preferred node after 60000 ms, to even the shares never; connections have 0 ms",
+        "lan  rack = a, on eth0 or eth1, only configured, not announced, defended",
+        "192.0.2.21  weight 1 on pi-1",
+        "down after 3, only those on the owner",
+    ):
+        assert part in out
+    assert "safe unless L2 splits" in err
+    assert "hush" not in out + err
+
+
+NODE = """
+node.zone = "z"
+node.labels = { rack = "a", disk = "ssd" }
+node.vip_eligible = "wired-only"
+"""
+POOL = """
+addresses = ["192.0.2.240/28"]
+nodes = { rack = "a" }
+interfaces = ["eth0", "eth1"]
+announce = "none"
+conflict = "defend"
+"""
+LOCAL = """
+backends = [{ address = "192.0.2.21", node = "pi-1" }]
+traffic_policy = "local"
+"""
+ELECTION = """
+[election]
+on_quorum_loss = "hold"
+preempt = "1m"
+rebalance = "off"
+drain = "0s"
+"""
+
+
 def test_loopback_vips_show_as_if_they_were_owned(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,7 +151,7 @@ def test_json_holds_the_plan_and_no_secret(file: Path, capsys: pytest.CaptureFix
     found = json.loads(out)
     assert found["ok"] is True
     assert [warning["key"] for warning in found["warnings"]] == ["route[0]"]
-    assert found["plan"]["config"]["secret"] is True
+    assert found["plan"]["config"]["secrets"] == 1
     assert found["plan"]["config"]["mqtt"]["password"] is False
     assert found["plan"]["config"]["services"][0]["ports"][0]["target_port"] == 5353
     assert {"address": "192.0.2.242", "port": 80, "target": "web", "http": True} in (

@@ -103,6 +103,12 @@ ERRORS = [
     ('backends = [{ service = "web", port = 80 }]',
      'backends = [{ service = "web" }, { service = "dns" }]', "route[0].backends",
      "several in one route come in a later version", "one service"),
+    ('"192.0.2.250"]', '"192.0.2.250"]\ninterfaces = ["a", "b", "a"]', "pool[1].interfaces[2]",
+     "already taken by pool[1].interfaces[0]", "once is enough"),
+    ("ports = [{ port = 53 }", 'traffic_policy = "local"\nports = [{ port = 53 }',
+     "service[0].traffic_policy", "no backend says which node", "node ="),
+    ("ports = [{ port = 80 }]", 'traffic_policy = "local"\nports = [{ port = 80 }]',
+     "service[1].traffic_policy", "a cluster service has none", 'type = "load-balancer"'),
     ("[cluster]", '[election]\ncandidates = ["a", "a", "pi-9"]\n[cluster]',
      "election.candidates[1]", "already taken", ""),
 ]  # fmt: skip
@@ -151,6 +157,26 @@ WARNINGS = [
         "6 candidates",
     ),
     (BROKERS, 'brokers = ["mqtt://127.0.0.1"]', "mqtt.brokers", "the only broker is on this host"),
+    (
+        BROKERS,
+        """brokers = ["mqtt://u@192.0.2.1", "mqtts://u@a", "mqtt://u@127.0.0.1"]
+        password_file = "cluster.secret"
+        """,
+        "mqtt.password_file",
+        "it goes to 192.0.2.1 unencrypted",
+    ),
+    (
+        "[cluster]",
+        '[election]\non_quorum_loss = "hold"\n[cluster]',
+        "election.on_quorum_loss",
+        "safe unless L2 splits",
+    ),
+    (
+        '"192.0.2.21", "192.0.2.22"]',
+        '{ address = "192.0.2.21", node = "pi-1" }, "192.0.2.22"]\ntraffic_policy = "local"',
+        "service[0].backends[1]",
+        "it gets no connection",
+    ),
 ]
 
 
@@ -161,6 +187,23 @@ def test_what_is_hardly_meant_is_a_warning(
     (warning,) = load(GOOD.replace(out, put, 1)).warnings
     assert warning.key == key
     assert what in warning.what
+
+
+def test_a_local_backend_on_a_node_that_is_no_candidate_is_a_warning(load: Load) -> None:
+    text = GOOD.replace("[cluster]", '[election]\ncandidates = ["pi-9", "pi-1"]\n[cluster]')
+    backends = '["192.0.2.21", "192.0.2.22"]'
+    local = '[{ address = "192.0.2.21", node = "pi1" }]\ntraffic_policy = "local"'
+    (warning,) = load(text.replace(backends, local)).warnings
+    assert (warning.key, warning.cure) == ("service[0].backends[0].node", 'did you mean "pi-1"?')
+
+
+def test_certificate_and_key_come_together(errors: Problems) -> None:
+    for one, other in (("cert_file", "key_file"), ("key_file", "cert_file")):
+        text = GOOD.replace(BROKERS, f'brokers = ["mqtts://a"]\n{one} = "none"')
+        found = [problem for problem in errors(text) if "cannot read" not in problem.what]
+        assert [(problem.key, problem.what) for problem in found] == [
+            (f"mqtt.{one}", f"needs {other}, too")
+        ]
 
 
 def test_without_a_secret_only_brokers_on_127_are_allowed_and_a_warning_says_so(

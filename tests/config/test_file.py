@@ -37,6 +37,9 @@ name = "pi-1"
 interface = "eth0"
 vip_weight = 7
 workers = 2
+zone = "shelf-a"
+labels = { rack = "a", disk = "ssd.2" }
+vip_eligible = "wired-only"
 [cluster]
 name = "lab"
 secret_file = "cluster.secret"
@@ -49,12 +52,19 @@ profile = "wifi"
 lease = "4s"
 renew = "750ms"
 candidates = ["pi-1", "pi-2"]
+on_quorum_loss = "hold"
+preempt = "1m"
+rebalance = "off"
+drain = "2s"
 [admin]
 socket = "run/../admin.sock"
 [[pool]]
 name = "lan"
 addresses = ["192.0.2.240-192.0.2.241", "192.0.2.250", "2001:db8::f0/127"]
 announce = "none"
+nodes = { rack = "a" }
+interfaces = ["eth0", "eth1"]
+conflict = "defend"
 [[service]]
 name = "web"
 ports = [{ port = 80, name = "http", target_port = 8080 }, { port = 81 }]
@@ -73,8 +83,9 @@ name = "dns"
 type = "load-balancer"
 address = "2001:db8:0:0::f1"
 ports = [{ port = 53 }]
-backends = ["192.0.2.21"]
+backends = [{ address = "192.0.2.21", node = "pi-1" }]
 health = { kind = "tcp" }
+traffic_policy = "local"
 [[gateway]]
 name = "front"
 address = "192.0.2.241"
@@ -120,8 +131,9 @@ DNS = model.Service(
     type=model.ServiceType.LOAD_BALANCER,
     address="2001:db8::f1",
     ports=(model.ServicePort(name="53", port=53, target_port=53),),
-    backends=(model.Backend(address="192.0.2.21"),),
+    backends=(model.Backend(address="192.0.2.21", node="pi-1"),),
     health=model.HealthCheck(),
+    traffic_policy=model.TrafficPolicy.LOCAL,
 )
 ROUTES = (
     model.Route(
@@ -140,7 +152,10 @@ def test_a_file_is_read_into_the_model(load: Load, folder: Path) -> None:
     (folder / "password").write_text("pass word\n")
     (folder / "password").chmod(0o600)
     assert load(FULL).config == model.Config(
-        node=model.Node(name="pi-1", interface="eth0", vip_weight=7, workers=2),
+        node=model.Node(
+            name="pi-1", interface="eth0", vip_weight=7, workers=2, zone="shelf-a",
+            labels={"rack": "a", "disk": "ssd.2"}, wired_only=True,
+        ),
         cluster="lab",
         secrets=(b"0123456789abcdef0123456789abcdef",),
         mqtt=model.Mqtt(
@@ -152,7 +167,11 @@ def test_a_file_is_read_into_the_model(load: Load, folder: Path) -> None:
             password="pass word",
             embedded=model.Listen(address="::", port=1883),
         ),
-        election=model.Election(profile="wifi", timing=TIMING, candidates=("pi-1", "pi-2")),
+        election=model.Election(
+            profile="wifi", timing=TIMING, candidates=("pi-1", "pi-2"),
+            on_quorum_loss=model.QuorumLoss.HOLD, preempt_ms=60_000, rebalance_ms=None,
+            drain_ms=2000,
+        ),
         admin_socket=str(folder / "admin.sock"),
         pools=(
             model.Pool(
@@ -163,6 +182,9 @@ def test_a_file_is_read_into_the_model(load: Load, folder: Path) -> None:
                     model.AddressRange(first="2001:db8::f0", last="2001:db8::f1"),
                 ),
                 announce=model.Announce.NONE,
+                nodes={"rack": "a"},
+                interfaces=("eth0", "eth1"),
+                conflict=model.Conflict.DEFEND,
             ),
         ),
         services=(WEB, DNS),
@@ -185,6 +207,11 @@ def test_what_is_left_out_comes_from_the_host_or_has_a_default(load: Load) -> No
     assert config.election.profile == "normal"
     assert config.election.timing.wait_ms == 1550
     assert config.admin_socket == "/run/piagent/admin.sock"
+    election = config.election
+    assert election.on_quorum_loss is model.QuorumLoss.RELEASE
+    assert (election.preempt_ms, election.rebalance_ms, election.drain_ms) == (None, 30_000, 10_000)
+    assert config.pools[0].conflict is model.Conflict.YIELD
+    assert config.services[0].traffic_policy is model.TrafficPolicy.CLUSTER
     assert config.services[0].health is None
     assert config.gateways == config.routes == ()
 
@@ -301,11 +328,13 @@ def test_routes_that_nothing_reaches_are_a_warning(load: Load, folder: Path) -> 
 
 TOML_KEYS = st.sampled_from(
     ["mqtt", "node", "pool", "service", "gateway", "route", "name", "ports", "port", "brokers",
-     "addresses", "address", "backends", "hosts", "listen", "health", "timeouts", "kind", "x"]
+     "addresses", "address", "backends", "hosts", "listen", "health", "timeouts", "kind", "labels",
+     "nodes", "node", "zone", "traffic_policy", "cert_file", "key_file", "ca_file", "x"]
 )  # fmt: skip
 TOML_VALUES = st.recursive(
     st.sampled_from(["1", "-1", "1.5", "true", "nan", '""', '"a"', '"1s"', '"192.0.2.1"',
-                     '"mqtt://h"', "1979-05-27", "[]", "{}", '"load-balancer"', '"/a/../b"'])
+                     '"mqtt://h"', '"mqtts://h"', '"off"', '"local"', '"/dev/null"',
+                     "1979-05-27", "[]", "{}", '"load-balancer"', '"/a/../b"'])
     | st.text(max_size=5).map(lambda text: "'" + text.replace("'", "") + "'"),
     lambda inner: st.lists(inner, max_size=3).map(lambda parts: f"[{','.join(parts)}]")
     | st.dictionaries(TOML_KEYS, inner, max_size=3).map(

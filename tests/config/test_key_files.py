@@ -33,7 +33,10 @@ def test_a_secret_is_named_relative_to_the_file_or_from_the_root(load: Load, fol
     [
         (b"", "is empty"),
         (b" \n", "is empty"),
-        (b"0123456789abcde\n", "has 15 bytes of secret: at least 16 are needed"),
+        (b"0123456789abcde\n", "line 1 has 15 bytes of secret: at least 16 are needed"),
+        (b"\n0123456789abcdef\nshort\n", "line 3 has 5 bytes of secret: at least 16 are needed"),
+        (b"0123456789abcdef\n 0123456789abcdef\n", "has one secret twice"),
+        (b"".join(b"0123456789abcde%d\n" % i for i in range(4)), "has 4 lines, each of them"),
         (b"x" * (SIZE_MAX + 1), "is not a file of at most 4096 bytes"),
     ],
 )
@@ -45,6 +48,20 @@ def test_a_secret_that_is_none_is_an_error(
     assert (problem.key, problem.line) == ("cluster.secret_file", 4)
     assert what in problem.what
     assert problem.cure
+
+
+def test_a_file_may_hold_several_secrets_one_a_line(load: Load, folder: Path) -> None:
+    new, old = b"fedcba9876543210", b"0123456789abcdef"
+    write(folder / "both", b"\n" + new + b"  \r\n\n\t" + old)
+    assert load(SECRET.format("both")).config.secrets == (new, old)
+
+
+def test_no_problem_with_secrets_shows_any_of_them(errors: Problems, folder: Path) -> None:
+    write(folder / "bad", b"confidential\nconfidential\nclassified")
+    assert len(errors(SECRET.format("bad"))) == 4
+    assert not any(
+        "conf" in str(one) or "class" in str(one) for one in errors(SECRET.format("bad"))
+    )
 
 
 def test_what_is_not_a_readable_file_is_an_error(errors: Problems, folder: Path) -> None:

@@ -45,7 +45,21 @@ def tables(struct: type = File, place: str = "") -> dict[str, type]:
         ("[[gateway]]\nname='a'\naddress='127.0.0.1'\nlisten=[80]",
          "gateway[0].listen[0]: expected a table, got 80", "write { port = 80 }"),
         ("[nod]", "nod: unknown key in a file", 'did you mean "node"?'),
-        ("[node]\nzzzzzz = 1", "node.zzzzzz: unknown key in [node]", "known: interface, name,"),
+        ("[node]\nzzzzzz = 1", "node.zzzzzz: unknown key in [node]",
+         "known: interface, labels, name,"),
+        ("[node]\nlabels = ['a']", "node.labels: expected a table, got a list",
+         'write labels = { rack = "a" }'),
+        ("[node]\nlabels = { rack = 1 }", "node.labels.rack: expected a label (letters,",
+         'write rack = "a"'),
+        ("[node]\nlabels = { rack = 'a b' }", 'node.labels.rack: "a b" is not a name', 'as in "a"'),
+        ("[node]\nlabels = { 'a b' = 'c' }", 'node.labels.a b: the key "a b" is not a name',
+         'write labels = { rack = "a" }'),
+        ("[node]\nvip_eligible = 'wired'", "one of any, wired-only", 'did you mean "wired-only"?'),
+        ("[election]\npreempt = 5", 'election.preempt: expected a duration or "off", got 5',
+         'write preempt = "30s"'),
+        ("[election]\nrebalance = '0s'", '"0s" is no time at all', 'expected a duration or "off"'),
+        ("[election]\ndrain = '61s'", '"61s" is longer than 60s', "at most 60s"),
+        ("[election]\non_quorum_loss = 'keep'", 'got "keep"', "known: hold, release"),
         ("[election]\nprofile = 'slow'", 'got "slow"', "known: fast, kilo, normal, wifi"),
         ("[node]\nname = '" + "x" * 100 + "'", "x" * 60, ""),
     ],
@@ -99,7 +113,7 @@ def test_an_unknown_key_is_an_error_in_every_table(errors: Problems, place: str)
 @pytest.mark.parametrize(
     "text",
     ['[[service]]\ntype = "node-port"', '[[service]]\ntype = "external"',
-     '[[service]]\nhealth = { kind = "exec" }', '[mqtt]\nbrokers = ["mqtts://a"]'],
+     '[[service]]\nhealth = { kind = "exec" }'],
 )  # fmt: skip
 def test_a_value_of_a_later_version_says_so(errors: Problems, text: str) -> None:
     assert any(LATER in problem.what for problem in errors(text))

@@ -41,6 +41,20 @@ def test_some_durations_must_not_be_zero() -> None:
         values.positive_duration_ms("0s")
 
 
+def test_some_durations_may_be_off() -> None:
+    assert values.duration_or_off_ms("off") is None
+    assert values.duration_or_off_ms("30s") == 30_000
+    for text in ("0s", "Off", ""):
+        with pytest.raises(UnfitError):
+            values.duration_or_off_ms(text)
+
+
+def test_a_drain_has_an_end() -> None:
+    assert [values.drain_ms(text) for text in ("0s", "60s")] == [0, 60_000]
+    with pytest.raises(UnfitError, match="longer than 60s"):
+        values.drain_ms("60001ms")
+
+
 @pytest.mark.parametrize("text", ["a", "pi-1", "Pi.lan_2", "0", "a" * 63])
 def test_names_are_plain(text: str) -> None:
     assert values.name(text) == text
@@ -112,7 +126,9 @@ def test_an_impossible_range_is_refused(text: str, cure: str) -> None:
     ("text", "broker"),
     [("mqtt://192.0.2.1", Broker(label="", host="192.0.2.1", port=1883)),
      ("mqtt://Broker.LAN./", Broker(label="", host="broker.lan", port=1883)),
-     ("mqtt://me@[FD00::1]:1", Broker(label="", host="fd00::1", port=1, username="me"))],
+     ("mqtt://me@[FD00::1]:1", Broker(label="", host="fd00::1", port=1, username="me")),
+     ("mqtts://me@a", Broker(label="", host="a", port=8883, username="me", tls=True)),
+     ("mqtts://[::1]:1", Broker(label="", host="::1", port=1, tls=True))],
 )  # fmt: skip
 def test_a_broker_is_a_url(text: str, broker: Broker) -> None:
     assert values.broker(text) == broker
@@ -122,16 +138,12 @@ def test_a_broker_is_a_url(text: str, broker: Broker) -> None:
     "text",
     ["", "mqtt://", "192.0.2.1", "http://a", "mqtt:/a", "mqtt://a:0", "mqtt://a:65536", "mqtt://a:",
      "mqtt://a/b", "mqtt://a?b", "mqtt://@a", "mqtt://u@", "mqtt://192.0.2.300", "mqtt://[a]",
-     "mqtt://a b", "mqtt://::1", "mqtt://a..b", "mqtt://0.0.0.0", "MQTT://a"],
+     "mqtt://a b", "mqtt://::1", "mqtt://a..b", "mqtt://0.0.0.0", "MQTT://a", "mqttss://a",
+     "mqtts:a", "mqtts://"],
 )  # fmt: skip
 def test_what_is_no_brokers_url_is_refused(text: str) -> None:
     with pytest.raises(UnfitError):
         values.broker(text)
-
-
-def test_a_broker_over_tls_comes_later() -> None:
-    with pytest.raises(UnfitError, match="mqtts comes in a later version"):
-        values.broker("mqtts://a")
 
 
 def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:

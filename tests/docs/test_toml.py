@@ -67,6 +67,8 @@ def test_the_page_has_the_defaults_of_the_schema(heading: str) -> None:
         if isinstance(kind, Leaf) and kind.read is not None and isinstance(field.default, int):
             value = duration_ms(value)
         default = field.default
+        if default is msgspec.NODEFAULT:
+            default = field.default_factory()
         assert value == (default.value if isinstance(default, StrEnum) else _plain(default))
 
 
