@@ -93,6 +93,14 @@ class Addresses(Protocol):
         """
         ...
 
+    def mac(self) -> bytes:
+        """The interface's hardware address now; empty when it has none, or is not there."""
+        ...
+
+    def networks(self) -> tuple[str, ...]:
+        """The host's own addresses on the interface, `address/prefix`; without the VIPs."""
+        ...
+
 
 class Fence(Protocol):
     """What the kernel lets this host answer and say for VIPs, whether the agent runs or not.
@@ -227,6 +235,14 @@ class DataPlane(Protocol):
 
     def apply(self, plan: Plan) -> None:
         """Make the plan true in one step, or raise OSError (a port in use) and change nothing."""
+        ...
+
+    def connections(self, address: str) -> int:
+        """How many connections clients have to listeners on the address."""
+        ...
+
+    def cut(self, address: str) -> int:
+        """Close them all; how many there were."""
         ...
 
     def stats(self) -> dict[str, Any]:

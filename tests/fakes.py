@@ -7,12 +7,21 @@ FakeAddresses expire, FakeProber answers at once, FakeDataPlane refuses as a who
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from piagent.core.model import Backend, HealthCheck
 from piagent.core.plan import Plan
-from piagent.ports import BusEvent, Disconnected, ProbeResult, Received, Subscribed
+from piagent.ports import (
+    BusEvent,
+    Disconnected,
+    LanEvent,
+    LinkState,
+    ProbeResult,
+    Received,
+    Subscribed,
+    Will,
+)
 
 
 class FakeClock:
@@ -168,6 +177,99 @@ class FakeAddresses:
         self.events.append(("announce", address))
         self.announced.append(address)
 
+    def mac(self) -> bytes:
+        return bytes((2, 0, 0, 0, 0, 1))
+
+    def networks(self) -> tuple[str, ...]:
+        return ("10.0.0.100/8",)
+
+
+class FakeFence:
+    """`ports.Fence` that remembers until when what is open."""
+
+    def __init__(self, clock: FakeClock | None = None, why_not: str | None = None) -> None:
+        self._clock = clock or FakeClock()
+        self._why_not = why_not
+        self.guarded: set[str] = set()
+        self._held: dict[str, int] = {}
+        self._served: dict[str, int] = {}
+        self.passed_on: dict[str, bytes] = {}
+        self.failure: OSError | None = None
+        """Raised by what changes something."""
+
+    @property
+    def why_not(self) -> str | None:
+        return self._why_not
+
+    @property
+    def held(self) -> set[str]:
+        """What may answer ARP now."""
+        return {vip for vip, at in self._held.items() if at > self._clock.now_ns()}
+
+    @property
+    def served(self) -> set[str]:
+        """What IP packets pass for now."""
+        return {vip for vip, at in self._served.items() if at > self._clock.now_ns()}
+
+    def guard(self, interface: str, vips: Collection[str]) -> None:
+        self.guarded = set(vips)
+
+    def open(self, left_ms: Mapping[str, int]) -> None:
+        self._may_fail()
+        for vip, ms in left_ms.items():
+            self._held[vip] = self._served[vip] = self._clock.now_ns() + ms * 1_000_000
+
+    def hide(self, vip: str, serve_ms: int) -> None:
+        self._may_fail()
+        self._held.pop(vip, None)
+        self._served[vip] = self._clock.now_ns() + serve_ms * 1_000_000
+
+    def close(self, vip: str) -> None:
+        self._may_fail()
+        self._held.pop(vip, None)
+        self._served.pop(vip, None)
+        self.passed_on.pop(vip, None)
+
+    def take_over(self, vip: str, mac: bytes, left_ms: int) -> None:
+        self._may_fail()
+        self.passed_on[vip] = mac
+
+    def _may_fail(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+
+class FakeLan:
+    """`ports.Lan` with a link, on which nobody is but who is told to be."""
+
+    def __init__(self) -> None:
+        self.watched: set[str] = set()
+        self.strangers: dict[str, str] = {}
+        """VIP -> the hardware address that answers for it."""
+        self.deliver: Callable[[LanEvent], None] = lambda _: None
+
+    async def run(self, deliver: Callable[[LanEvent], None]) -> None:
+        self.deliver = deliver
+        deliver(LinkState(up=True, reason="carrier"))
+        await asyncio.Event().wait()
+
+    def watch(self, vips: Collection[str]) -> None:
+        self.watched = set(vips)
+
+    async def probe(self, vip: str) -> str | None:
+        await asyncio.sleep(0.01)
+        return self.strangers.get(vip)
+
+
+class FakeGuardian:
+    """`ports.Guardian` that remembers the wills."""
+
+    def __init__(self) -> None:
+        self.wills: list[Will] = []
+
+    def entrust(self, will: Will) -> None:
+        self.wills.append(will)
+
 
 class FakeProber:
     """`ports.Prober` that answers what it was told to."""
@@ -195,6 +297,8 @@ class FakeDataPlane:
         """Raised by `apply`, which then changes nothing."""
         self.draining = False
         self.stopped = False
+        self.open: dict[str, int] = {}
+        """Address -> how many connections clients have to it."""
 
     def apply(self, plan: Plan) -> None:
         if self.failure is not None:
@@ -208,6 +312,12 @@ class FakeDataPlane:
     async def drain(self, timeout_ms: int) -> int:
         self.draining = True
         return 0
+
+    def connections(self, address: str) -> int:
+        return self.open.get(address, 0)
+
+    def cut(self, address: str) -> int:
+        return self.open.pop(address, 0)
 
     def stop(self) -> None:
         self.stopped = True

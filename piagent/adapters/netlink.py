@@ -100,6 +100,21 @@ class KernelAddresses:
         link = self._link()
         return tuple(a for a, _, ours in _configured(self._kernel(), link.index) if ours)
 
+    def mac(self) -> bytes:
+        """The interface's hardware address now; empty when it has none, or is not there."""
+        try:
+            return self._link().mac
+        except (AddressError, OSError):
+            return b""
+
+    def networks(self) -> tuple[str, ...]:
+        """The host's own addresses on the interface, `address/prefix`; without the VIPs."""
+        try:
+            here = _configured(self._kernel(), self._link().index)
+        except (AddressError, OSError):
+            return ()
+        return tuple(f"{address}/{prefix}" for address, prefix, ours in here if not ours)
+
     def close(self) -> None:
         """Nothing can be asked afterwards; nothing is removed."""
         for opened in (self._rtnetlink, self._frames, self._neighbours):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -10,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from piagent.admin import exposition
-from piagent.admin.status import ApiError, RouteStatus, Status
+from piagent.admin.status import ApiError, Done, DrainNode, MoveVip, RouteStatus, Status, Why
 
 _JSON = "application/json"
 _TEXT = "text/plain; charset=utf-8"
@@ -28,6 +29,18 @@ class Source(Protocol):
         """The match tables of all gateways."""
         ...
 
+    def why(self, vip: str) -> Why | None:
+        """Who owns a VIP and why; None: there is no such VIP."""
+        ...
+
+    async def move(self, vip: str, node: str) -> str | None:
+        """Move a VIP; None when it is there, else why not."""
+        ...
+
+    def drain(self, node: str, *, drain: bool) -> str | None:
+        """Drain a node (empty: this one), or have it take part again; why not, or None."""
+        ...
+
     def metrics(self) -> Iterable[exposition.Family]:
         """Every metric."""
         ...
@@ -43,9 +56,18 @@ class Answer(Struct, frozen=True):
     """The `Allow` header of a 405."""
 
 
-def answer(source: Source, method: str, target: str) -> Answer:
+async def answer(source: Source, method: str, target: str, body: bytes = b"") -> Answer:
     """The answer to one request; the query is ignored."""
-    handler = PATHS.get(_path(target))
+    path = _path(target)
+    writer = WRITES.get(path)
+    if writer is not None:
+        if method != "POST":
+            refusal = problem(405, "method not allowed", f"{method[:20]!r}: use POST")
+            return msgspec.structs.replace(refusal, allow="POST")
+        return await writer(source, body)
+    handler = PATHS.get(path)
+    if path.startswith(WHY):
+        handler = partial(_why, vip=path[len(WHY) :])
     if handler is None:
         return problem(404, "not found", f"there is no {target[:200]!r}; known: {', '.join(PATHS)}")
     if method not in _METHODS:
@@ -102,6 +124,43 @@ def _routes(source: Source) -> Answer:
     return Answer(200, _JSON, _json(source.routes()))
 
 
+def _why(source: Source, vip: str) -> Answer:
+    found = source.why(vip)
+    if found is None:
+        known = ", ".join(each.address for each in source.status().vips) or "none"
+        return problem(404, "not found", f"{vip[:64]!r} is not a VIP of this node ({known})")
+    return Answer(200, _JSON, _json(found))
+
+
+async def _move(source: Source, body: bytes) -> Answer:
+    try:
+        wanted = msgspec.json.decode(body, type=MoveVip)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return problem(400, "bad request", f"the body is not {{vip, node}}: {error}"[:300])
+    return _done(await source.move(wanted.vip, wanted.node))
+
+
+async def _drain(source: Source, body: bytes) -> Answer:
+    try:
+        wanted = msgspec.json.decode(body, type=DrainNode)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return problem(400, "bad request", f"the body is not {{node, drain}}: {error}"[:300])
+    return _done(source.drain(wanted.node, drain=wanted.drain))
+
+
+def _done(why_not: str | None) -> Answer:
+    if why_not is not None:
+        return problem(409, "not done", why_not)
+    return Answer(200, _JSON, _json(Done()))
+
+
+WHY = "/api/v1/why/"
+"""Followed by a VIP."""
+WRITES: dict[str, Callable[[Source, bytes], Awaitable[Answer]]] = {
+    "/api/v1/vips/move": _move,
+    "/api/v1/nodes/drain": _drain,
+}
+"""What changes something: POST with a JSON body."""
 PATHS: dict[str, Callable[[Source], Answer]] = {
     "/healthz": _healthz,
     "/readyz": _readyz,

@@ -13,34 +13,40 @@ from piagent.admin.status import ApiError
 T = TypeVar("T")
 
 TIMEOUT_S = 5.0
+ACTION_TIMEOUT_S = 15.0
+"""A hand-over is answered when it is done."""
 
 
 class AskError(Exception):
     """No answer, or an answer that says no; one line for people."""
 
 
-def ask(path: str, target: str, kind: type[T]) -> T:
-    """GET `target` from the socket at `path`, decoded as `kind`."""
-    status, body = _get(path, target)
+def ask(path: str, target: str, kind: type[T], body: object = None) -> T:
+    """GET `target` from the socket at `path`, or POST `body` to it; decoded as `kind`."""
+    status, answer = _talk(path, target, b"" if body is None else msgspec.json.encode(body))
     try:
         if status == 200:
-            return msgspec.json.decode(body, type=kind)
-        refusal = msgspec.json.decode(body, type=ApiError)
+            return msgspec.json.decode(answer, type=kind)
+        refusal = msgspec.json.decode(answer, type=ApiError)
     except msgspec.MsgspecError as error:
         raise AskError(f"{path}: not an answer of piagent: {error}") from error
     raise AskError(f"{path}: {refusal.error}: {refusal.detail}")
 
 
-def _get(path: str, target: str) -> tuple[int, bytes]:
-    """Status and body of one GET."""
+def _talk(path: str, target: str, body: bytes) -> tuple[int, bytes]:
+    """Status and body of one GET, or of one POST with a body."""
     connection = h11.Connection(h11.CLIENT)
-    request = h11.Request(
-        method="GET", target=target, headers=[("Host", "piagent"), ("Connection", "close")]
-    )
-    data = (connection.send(request) or b"") + (connection.send(h11.EndOfMessage()) or b"")
+    headers = [("Host", "piagent"), ("Connection", "close")]
+    if body:
+        headers += [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    request = h11.Request(method="POST" if body else "GET", target=target, headers=headers)
+    data = connection.send(request) or b""
+    if body:
+        data += connection.send(h11.Data(data=body)) or b""
+    data += connection.send(h11.EndOfMessage()) or b""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-            sock.settimeout(TIMEOUT_S)
+            sock.settimeout(ACTION_TIMEOUT_S if body else TIMEOUT_S)
             sock.connect(path)
             sock.sendall(data)
             return _read(connection, sock)

@@ -23,6 +23,7 @@ REQUEST_S = 30.0
 WRITE_S = 10.0
 MAX_CONNECTIONS = 32
 MAX_HEAD = 16 * 1024
+MAX_BODY = 16 * 1024
 
 
 class AdminError(Exception):
@@ -158,7 +159,18 @@ async def _converse(
         if request is None:
             return
         method, target = request.method.decode("ascii"), request.target.decode("latin-1")
-        reply = answer(source, method, target)
+        try:
+            async with asyncio.timeout(REQUEST_S):
+                body = await _body(connection, reader) if method == "POST" else b""
+        except h11.RemoteProtocolError as error:
+            refusal = problem(error.error_status_hint, "bad request", str(error)[:200])
+            await _respond(connection, writer, refusal)
+            return
+        if body is None:
+            refusal = problem(413, "too large", f"a body has at most {MAX_BODY} bytes")
+            await _respond(connection, writer, refusal)
+            return
+        reply = await answer(source, method, target, body)
         await _respond(connection, writer, reply, head_only=method == "HEAD")
         if not _reusable(connection):
             return
@@ -181,6 +193,22 @@ async def _request(connection: h11.Connection, reader: asyncio.StreamReader) -> 
         if event is not h11.NEED_DATA:
             return None
         connection.receive_data(await reader.read(4096))
+
+
+async def _body(connection: h11.Connection, reader: asyncio.StreamReader) -> bytes | None:
+    """All of a request's body; None when it is too large."""
+    body = bytearray()
+    while len(body) <= MAX_BODY:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            connection.receive_data(await reader.read(4096))
+        elif isinstance(event, h11.Data):
+            body += event.data
+        elif isinstance(event, h11.EndOfMessage):
+            return bytes(body)
+        else:
+            raise h11.RemoteProtocolError("the request ended early")
+    return None
 
 
 async def _respond(

@@ -33,6 +33,40 @@ class VipStatus(Struct, frozen=True, kw_only=True):
     """Why `state` was entered."""
 
 
+class NodeStatus(Struct, frozen=True, kw_only=True):
+    """One node, by what it says of itself."""
+
+    name: str
+    host: str
+    """Its host name."""
+    vips: int
+    """How many VIPs it owns, as far as is heard."""
+    share: int
+    """How many it should own at most."""
+    zone: str
+    draining: bool
+
+
+class RejectedNode(Struct, frozen=True, kw_only=True):
+    """Why a node is not the first for a VIP."""
+
+    node: str
+    reason: str
+    """Its own reason to refuse, or the criterion by which it stands behind."""
+    detail: str
+
+
+class Why(Struct, frozen=True, kw_only=True):
+    """Who owns a VIP and why, who would be next, and why not the others."""
+
+    vip: VipStatus
+    rival: str | None
+    """The hardware address of another host that used the VIP, when one was seen."""
+    next: str | None
+    """Who should own it if this node did not."""
+    others: tuple[RejectedNode, ...]
+
+
 class BackendStatus(Struct, frozen=True, kw_only=True):
     """One backend of a service."""
 
@@ -75,8 +109,34 @@ class Status(Struct, frozen=True, kw_only=True):
     reason: str
     """Why it is not ready, else "ready"."""
     brokers: tuple[BrokerStatus, ...]
+    leader: str | None
+    """The node that leads the cluster; no failover needs it."""
+    fence: str
+    """"holds", or why only the lifetimes of the addresses end what a dead agent leaves."""
+    nodes: tuple[NodeStatus, ...]
     vips: tuple[VipStatus, ...]
     services: tuple[ServiceStatus, ...]
+
+
+class MoveVip(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of POST /api/v1/vips/move."""
+
+    vip: str
+    node: str
+
+
+class DrainNode(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of POST /api/v1/nodes/drain."""
+
+    node: str = ""
+    """Empty: the node that is asked."""
+    drain: bool = True
+
+
+class Done(Struct, frozen=True):
+    """What was asked for has happened, or has begun."""
+
+    done: bool = True
 
 
 class ApiError(Struct, frozen=True):

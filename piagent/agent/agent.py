@@ -15,23 +15,24 @@ from piagent import ports
 from piagent.admin.server import AdminServer
 from piagent.agent.brokers import BrokerBook
 from piagent.agent.election import Election
+from piagent.agent.handover import HandOvers, Host
 from piagent.agent.health import HealthLoop
 from piagent.agent.letters import Letters
 from piagent.agent.reload import needs_restart
 from piagent.agent.serving import Down, Serving
+from piagent.agent.steward import Steward
+from piagent.agent.tenure import Tenure
 from piagent.agent.view import View
 from piagent.agent.vips import AnnounceOnce, Announcer, Vips, announced
+from piagent.agent.watch import Watch
 from piagent.core.lease import LeaseGroup
-from piagent.core.lease_types import MAX_KEYS, SetKeys
+from piagent.core.lease_types import MAX_KEYS, Reason
 from piagent.core.model import Config
-from piagent.core.placement import rank
 from piagent.core.plan import is_loopback
+from piagent.core.wire import Control
 from piagent.ports import AddressError
 
 log = logging.getLogger(__name__)
-
-DRAIN_MS = 10_000
-"""How long a stop waits for connections under way."""
 
 
 class Notifier(Protocol):
@@ -56,6 +57,9 @@ class Edge(Struct, frozen=True, kw_only=True):
     clock: ports.Clock
     bus: ports.Bus
     addresses: ports.Addresses
+    fence: ports.Fence
+    lan: ports.Lan
+    guardian: ports.Guardian | None
     announcer: Callable[[AnnounceOnce], Announcer]
     plane: ports.DataPlane
     prober: ports.Prober
@@ -68,21 +72,34 @@ class Agent:
     def __init__(self, config: Config, edge: Edge, group: LeaseGroup, letters: Letters) -> None:
         """Wire the parts; nothing runs before `run`."""
         self._edge = edge
+        self._letters = letters
         self._serving = Serving(edge.plane, config)
         self._vips = Vips(
-            edge.clock, edge.addresses, edge.announcer, self._serving, self._announced
+            clock=edge.clock,
+            addresses=edge.addresses,
+            fence=edge.fence,
+            announcer=edge.announcer,
+            serving=self._serving,
+            announced=self._announced,
         )
         self._brokers = BrokerBook(config.mqtt.brokers)
+        self._watch = Watch(
+            self._config, self._vips, self._restore, self._changed, edge.addresses.networks
+        )
+        self._describe()
         self._election = Election(
             clock=edge.clock,
             bus=edge.bus,
             brokers=self._brokers,
             letters=letters,
             group=group,
-            vips=self._vips,
-            ranks=lambda online: ranks(self._serving.config, online),
-            wants=lambda: wants(self._serving.config),
+            config=self._config,
+            changed=self._changed,
+            asked=self._asked,
         )
+        self._handovers = HandOvers(letters, self._election.members, self._host())
+        self._tenure = self._employed()
+        self._steward = Steward(letters, self._election, self._handovers, self._watch, self._config)
         self._health = HealthLoop(edge.prober, self._backends_changed)
         self._health.configure(config)
         self._reloads: Counter[str] = Counter()
@@ -90,9 +107,10 @@ class Agent:
         self._admin = AdminServer(config.admin_socket, self.view)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._restoring: set[asyncio.Task[None]] = set()
 
     def stop(self) -> None:
-        """Release, drain, end; called again: end without waiting for connections."""
+        """Hand over, drain, end; called again: end without waiting for connections."""
         if self._stop.is_set():
             self._hurry.set()
         self._stop.set()
@@ -102,7 +120,8 @@ class Agent:
         await self._admin.start()
         try:
             self._serving.start()
-            self._election.want_what_is_configured()
+            self._vips.guard(self._config().node.interface, self._config().vips())
+            self._changed()
             return await self._work()
         finally:
             await self._admin.stop()
@@ -127,7 +146,108 @@ class Agent:
         self._edge.notifier.ready(self._summary())
         return result == "done"
 
-    # ---- inside -------------------------------------------------------------------------------
+    # ---- wiring -------------------------------------------------------------------------------
+
+    def _config(self) -> Config:
+        return self._serving.config
+
+    def _drain_ms(self) -> int:
+        return 0 if self._hurry.is_set() else self._config().election.drain_ms
+
+    def _host(self) -> Host:
+        return Host(
+            clock=self._edge.clock,
+            views=self._election.views,
+            refusals=self._watch.refusals,
+            drain_ms=self._drain_ms,
+            mac=self._edge.addresses.mac,
+            post=self._election.post,
+            publish=self._election.publish,
+            drain=self._drain_asked,
+        )
+
+    def _employed(self) -> Tenure:
+        tenure = Tenure(
+            vips=self._vips,
+            letters=self._letters,
+            lan=self._edge.lan,
+            guardian=self._edge.guardian,
+            interface=self._config().node.interface,
+            around=self._election.around(
+                self._handovers.former, self._watch.leave_for_now, self._drain_ms
+            ),
+        )
+        self._election.employ(tenure)
+        return tenure
+
+    def _view(self) -> View:
+        return View(
+            clock=self._edge.clock,
+            plane=self._edge.plane,
+            fence=self._edge.fence,
+            brokers=self._brokers,
+            election=self._election,
+            health=self._health,
+            serving=self._serving,
+            watch=self._watch,
+            steward=self._steward,
+            reloads=self._reloads,
+        )
+
+    def _asked(self, said: Control) -> None:
+        self._handovers.hear(said)
+
+    def _drain_asked(self, drain: bool) -> None:
+        self._steward.drain(drain)
+
+    # ---- changes ------------------------------------------------------------------------------
+
+    def _changed(self) -> None:
+        """What this node is, or may own, may be another now."""
+        twin = self._election.members.twin
+        if (twin is not None) != self._watch.standing.twin:
+            if twin is not None:
+                log.critical(
+                    "another host, %s, is already there as node %s: this one owns nothing until"
+                    " it has a [node] name of its own",
+                    twin.host,
+                    self._letters.node,
+                )
+            self._watch.set(twin=twin is not None)
+            return
+        self._election.want(self._config().vips(), self._watch.refusals())
+        if self._describe():
+            self._election.say_presence()
+            self._election.rank_again()
+
+    def _describe(self) -> bool:
+        node = self._config().node
+        return self._letters.describe(
+            weight=node.vip_weight,
+            health=100,
+            zone=node.zone,
+            draining=self._watch.standing.draining,
+            refuses=self._watch.refusals(),
+            mac=self._edge.addresses.mac(),
+        )
+
+    def _restore(self, vip: str) -> None:
+        async def put_back() -> None:
+            try:
+                await self._tenure.restore(vip)
+            except (OSError, AddressError) as error:
+                log.error("vip %s: not put back: %s", vip, error)
+
+        task = asyncio.ensure_future(put_back())
+        self._restoring.add(task)
+        task.add_done_callback(self._restoring.discard)
+
+    def _backends_changed(self, down: Down) -> None:
+        self._serving.mark_down(down)
+        self._watch.set(down=down)
+
+    def _announced(self, vip: str) -> bool:
+        return announced(self._serving.config, vip)
 
     def _change(self, config: Config) -> str:
         """What became of it."""
@@ -135,19 +255,23 @@ class Agent:
         if fixed:
             log.error("reload: restart needed to change %s", ", ".join(fixed))
             return "restart-needed"
-        if len(config.vips()) > MAX_KEYS:
-            log.error("reload: at most %d VIPs, not %d", MAX_KEYS, len(config.vips()))
+        if len(config.vips()) >= MAX_KEYS:
+            log.error("reload: at most %d VIPs, not %d", MAX_KEYS - 1, len(config.vips()))
             return "failed"
         try:
             self._serving.reconfigure(config)
         except (OSError, ValueError) as error:
             log.error("reload: %s", error)
             return "failed"
+        self._letters.secrets = config.secrets
         self._health.configure(config)
         self._backends_changed(self._health.down())
-        self._election.post(SetKeys(ranks(config, self._election.online())))
-        self._election.want_what_is_configured()
+        self._vips.guard(config.node.interface, config.vips())
+        self._election.set_keys(config.vips())
+        self._changed()
         return "done"
+
+    # ---- life ---------------------------------------------------------------------------------
 
     async def _work(self) -> bool:
         crashed = True
@@ -156,7 +280,9 @@ class Agent:
                 parts: tuple[Coroutine[Any, Any, None], ...] = (
                     self._election.run(),
                     self._edge.bus.run(self._election.deliver),
+                    self._edge.lan.run(self._watch.deliver),
                     self._health.run(),
+                    self._steward.run(),
                 )
                 tasks = [group.create_task(part) for part in parts]
                 self._edge.notifier.ready(self._summary())
@@ -175,23 +301,26 @@ class Agent:
 
     async def _wind_down(self) -> None:
         """VIPs first, so that others take over at once; then the connections that are left."""
-        log.info("stopping: releasing VIPs")
+        log.info("stopping: handing VIPs over")
         self._edge.notifier.stopping()
         config = self._serving.config
+        await self._steward.hand_over(config.vips(), Reason.STOPPING)
         timeout_s = config.election.timing.lease_ms / 1000 + 1
-        if not await self._election.resign(config.vips(), timeout_s):
+        if not await self._election.resign(timeout_s):
             log.error("stopping: not every VIP could be released in %.1f s", timeout_s)
+        await self._unless_in_a_hurry(self._tenure.end())
         # Connections to an address that has gone are dead: nothing more will come of them.
-        await self._drain(DRAIN_MS if any(map(is_loopback, config.vips())) else 0)
+        drain_ms = config.election.drain_ms if any(map(is_loopback, config.vips())) else 0
+        left = await self._unless_in_a_hurry(self._edge.plane.drain(drain_ms))
+        if left:
+            log.warning("stopping: %d connections cut after %d ms", left, drain_ms)
 
-    async def _drain(self, timeout_ms: int) -> None:
-        drain = asyncio.ensure_future(self._edge.plane.drain(timeout_ms))
-        hurry = asyncio.ensure_future(self._hurry.wait())
-        await asyncio.wait((drain, hurry), return_when=asyncio.FIRST_COMPLETED)
-        for task in (drain, hurry):
-            task.cancel()
-        if drain.done() and not drain.cancelled() and drain.result():
-            log.warning("stopping: %d connections cut after %d ms", drain.result(), timeout_ms)
+    async def _unless_in_a_hurry(self, work: Coroutine[Any, Any, Any]) -> Any:
+        task, hurry = asyncio.ensure_future(work), asyncio.ensure_future(self._hurry.wait())
+        await asyncio.wait((task, hurry), return_when=asyncio.FIRST_COMPLETED)
+        for each in (task, hurry):
+            each.cancel()
+        return task.result() if task.done() and not task.cancelled() else None
 
     async def _take_down(self) -> None:
         """Leave no address behind, whatever has happened."""
@@ -199,36 +328,6 @@ class Agent:
             with suppress(OSError, AddressError):
                 await self._vips.leave(vip)
 
-    def _backends_changed(self, down: Down) -> None:
-        self._serving.mark_down(down)
-
-    def _announced(self, vip: str) -> bool:
-        return announced(self._serving.config, vip)
-
     def _summary(self) -> str:
         config = self._serving.config
         return f"serving {len(config.vips())} VIPs, {len(config.services)} services"
-
-    def _view(self) -> View:
-        return View(
-            clock=self._edge.clock,
-            plane=self._edge.plane,
-            brokers=self._brokers,
-            election=self._election,
-            health=self._health,
-            serving=self._serving,
-            reloads=self._reloads,
-        )
-
-
-def ranks(config: Config, online: tuple[str, ...]) -> dict[str, int]:
-    """VIP -> this node's place among its candidates: those of the file, else who is there."""
-    named = config.election.candidates
-    return {vip: rank(vip, config.node.name, named, online) for vip in config.vips()}
-
-
-def wants(config: Config) -> dict[str, bool]:
-    """VIP -> whether this node may own it: all or none."""
-    candidates = config.election.candidates
-    eligible = config.node.vip_weight > 0 and (not candidates or config.node.name in candidates)
-    return dict.fromkeys(config.vips(), eligible)

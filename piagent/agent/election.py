@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import assert_never
-
-from msgspec import Struct
 
 from piagent import ports
 from piagent.adapters.clock import wall_ms
 from piagent.admin.exposition import Histogram
 from piagent.agent.brokers import BrokerBook
-from piagent.agent.letters import Letters, Peer
-from piagent.agent.peers import Peers
-from piagent.agent.vips import Vips
+from piagent.agent.letters import LEADER, Asked, Letters, Peer
+from piagent.agent.members import Members
+from piagent.agent.placing import Placing
+from piagent.agent.tenure import Retry, Surroundings, Tenure
+from piagent.agent.vips import Former
 from piagent.core import lease_types as lease
+from piagent.core import wire
 from piagent.core.lease import LeaseGroup
-from piagent.ports import AddressError
+from piagent.core.model import Config
 
 log = logging.getLogger(__name__)
 
@@ -27,18 +28,11 @@ MAX_WAITING = 10_000
 """Broker events not yet looked at; more of them is a flood."""
 BATCH = 100
 """Broker events looked at in one turn of the event loop."""
-RETRY_REMOVAL_S = 1.0
-RETRY_TAKE_S = (2.0, 5.0, 15.0, 60.0)
-"""How long a VIP is left to others after this host failed to take it: first, second, … time."""
 _POLL_S = 0.005
+SETTLED_NS = 5_000_000_000
+"""From then on a host of our name that comes is the second one."""
+ANSWER_TWIN_NS = 5_000_000_000
 FAILOVER_BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
-
-
-class _Retry(Struct, frozen=True):
-    """Try again to remove a VIP that is still there."""
-
-    key: str
-    epoch: int
 
 
 class Election:
@@ -52,38 +46,61 @@ class Election:
         brokers: BrokerBook,
         letters: Letters,
         group: LeaseGroup,
-        vips: Vips,
-        ranks: Callable[[tuple[str, ...]], Mapping[str, int]],
-        wants: Callable[[], Mapping[str, bool]],
+        config: Callable[[], Config],
+        changed: Callable[[], None],
+        asked: Callable[[wire.Control], None],
     ) -> None:
         """`letters` reads and writes what goes over the bus.
 
-        `ranks`: nodes that are there -> key -> this node's place among those who may claim it.
-        `wants`: key -> whether this node may own it.
+        `changed`: the members are others now. `asked`: a control message came.
         """
         self._clock = clock
         self._bus = bus
         self._brokers = brokers
         self._letters = letters
         self._group = group
-        self._vips = vips
-        self._ranks = ranks
-        self._wants = wants
-        self._peers = Peers(letters.node)
+        self._changed = changed
+        self._asked = asked
+        born_ns = clock.now_ns()
+        self.members = Members(
+            letters.node, letters.described(), lambda: clock.now_ns() - born_ns > SETTLED_NS
+        )
+        self.placing = Placing(letters, self.members, config, group.view)
+        self.tenure: Tenure
+        """Given by `employ` before anything runs."""
         self._heard: deque[ports.BusEvent] = deque()
-        self._own: deque[lease.Event | _Retry] = deque()
+        self._own: deque[lease.Event | Retry] = deque()
         self._wake = asyncio.Event()
-        self._held: dict[str, int] = {}  # VIP that this host may answer for -> its epoch
-        self._acquired: dict[str, lease.Acquired] = {}  # VIPs owned now
-        self._acquired_ms: dict[str, int] = {}
-        self._failures: Counter[str] = Counter()
         self._stopping = False
+        self._wanted: dict[str, lease.Reason | None] = {}
+        self._ranked: dict[str, int] = {}
         self._owner_heard_ns: dict[str, int] = {}
-        self.transitions: Counter[tuple[str, str]] = Counter()
-        """(key, reason) of acquisitions and releases."""
-        self.alarms: Counter[str] = Counter()
+        self._answered_twin_ns = -ANSWER_TWIN_NS
         self.failover = Histogram(FAILOVER_BOUNDS_S)
         """Seconds from the last word of the former owner to our announcement."""
+
+    def employ(self, tenure: Tenure) -> None:
+        """Who does what is decided."""
+        self.tenure = tenure
+
+    def around(
+        self,
+        former: Callable[[str], Former | None],
+        leave_for_now: Callable[[str, lease.Reason], None],
+        drain_ms: Callable[[], int],
+    ) -> Surroundings:
+        """What a `Tenure` needs of this."""
+        return Surroundings(
+            post=self._post,
+            tell=lambda said: self.publish(*said, retain=True),
+            last_words=self._group.last_words,
+            former=former,
+            successor=self.placing.successor,
+            leave_for_now=leave_for_now,
+            drain_ms=drain_ms,
+        )
+
+    # ---- from others --------------------------------------------------------------------------
 
     def deliver(self, event: ports.BusEvent) -> None:
         """Take an event of the bus; called in the event loop, does nothing else."""
@@ -97,17 +114,49 @@ class Election:
         for event in events:
             self._post(event)
 
-    def want_what_is_configured(self) -> None:
-        """At the start and after a reload: which keys this node may own, failed ones included."""
-        self.post(*(lease.Want(key, wanted) for key, wanted in self._wants().items()))
+    def want(self, keys: Iterable[str], refusals: Mapping[str, lease.Reason]) -> None:
+        """Which keys this node may own, and why not the others; only changes are news."""
+        if self._stopping:
+            return
+        for key in keys:
+            reason = refusals.get(key)
+            if key not in self._wanted or self._wanted[key] is not reason:
+                self._wanted[key] = reason
+                self.post(lease.Want(key, reason is None, reason or lease.Reason.NOT_WANTED))
+
+    def set_keys(self, keys: Iterable[str]) -> None:
+        """After a reload: these VIPs and no others."""
+        ranks = self.placing.refresh()
+        known = {key: ranks.get(key, len(self.members.all())) for key in (*keys, LEADER)}
+        self._wanted = {key: why for key, why in self._wanted.items() if key in known}
+        self._ranked = dict(known)
+        self.post(lease.SetKeys(known))
+
+    def rank_again(self, silent: Iterable[str] = ()) -> None:
+        """Who is there has changed, and with it the order in which VIPs are claimed."""
+        for key, place in self.placing.refresh(tuple(silent)).items():
+            if self._ranked.get(key) != place:
+                self._ranked[key] = place
+                self.post(lease.Rank(key, place))
+        self.tenure.entrust()
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """Say it to every broker that is connected."""
+        for broker in self._brokers.connected():
+            self._bus.publish(broker, topic, payload, retain=retain)
+
+    def say_presence(self) -> None:
+        """What this node is has changed."""
+        payload = self._letters.presence(True, "")
+        self.publish(self._letters.presence_topic, payload, retain=True)
+
+    def own_presence(self) -> wire.Presence:
+        """What this node says of itself."""
+        return self._letters.described()
 
     def views(self) -> tuple[lease.KeyView, ...]:
-        """Where this node stands with each VIP."""
+        """Where this node stands with each key, the leadership included."""
         return self._group.view()
-
-    def online(self) -> tuple[str, ...]:
-        """The nodes that seem to be there, this one included."""
-        return self._peers.online()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -125,16 +174,16 @@ class Election:
                 self._wake.set()
                 await asyncio.sleep(0)
 
-    async def resign(self, keys: Iterable[str], timeout_s: float) -> bool:
-        """Give up every VIP for good; True when all of them are certain to be gone in time."""
+    async def resign(self, timeout_s: float) -> bool:
+        """Give up every key for good; True when all of them are certain to be gone in time."""
         self._stopping = True
-        absence = self._letters.presence(False, "")
-        for broker in self._brokers.connected():  # so that nobody waits for us to claim first
-            self._bus.publish(broker, self._letters.presence_topic, absence, retain=True)
+        absence = self._letters.presence(False, "")  # so that nobody waits for us to claim first
+        self.publish(self._letters.presence_topic, absence, retain=True)
+        keys = [view.key for view in self._group.view()]
         self.post(*(lease.Want(key, False, lease.Reason.STOPPING) for key in keys))
         try:
             async with asyncio.timeout(timeout_s):
-                while self._own or self._held or self._group.yields_pending():  # noqa: ASYNC110
+                while not self.tenure.idle() or self._own or self._group.yields_pending():  # noqa: ASYNC110
                     await asyncio.sleep(_POLL_S)
         except TimeoutError:
             return False
@@ -148,7 +197,7 @@ class Election:
         timer.cancel()
         self._wake.clear()
 
-    def _post(self, event: lease.Event | _Retry) -> None:
+    def _post(self, event: lease.Event | Retry) -> None:
         self._own.append(event)
         self._wake.set()
 
@@ -165,31 +214,42 @@ class Election:
         match event:
             case ports.Subscribed(broker, connection):
                 self._brokers.up(broker, connection)
-                self._peers.forget(broker)
-                self._tell_owned(broker)
+                for key in self.tenure.owned():
+                    self._bus.publish(broker, *self.tenure.note(key), retain=True)
                 await self._step(lease.Subscribed(broker, connection))
             case ports.Disconnected(broker, reason):
                 self._brokers.down(broker, reason)
+                self.members.forget(broker)
                 await self._step(lease.Disconnected(broker))
             case ports.Received():
-                if not self._brokers.is_current(event.broker, event.connection):
-                    return
-                heard = self._letters.read(event)
-                if isinstance(heard, Peer):
-                    if self._peers.note(heard):
-                        self._rank_again()
-                elif heard is not None:
-                    self._note_owner(heard)
-                    await self._step(heard)
+                await self._read(event)
 
-    def _rank_again(self) -> None:
-        """Who is there has changed, and with it the order in which a VIP is claimed."""
-        for key, place in self._ranks(self._peers.online()).items():
-            self.post(lease.Rank(key, place))
+    async def _read(self, event: ports.Received) -> None:
+        heard = self._letters.read(event)
+        if isinstance(heard, Peer):  # also what a new connection brings before it counts as up
+            self._note(heard)
+        elif not self._brokers.is_current(event.broker, event.connection):
+            return
+        elif isinstance(heard, Asked):
+            self._asked(heard.message)
+        elif heard is not None:
+            self._note_owner(heard)
+            await self._step(heard)
 
-    async def _step_own(self, event: lease.Event | _Retry) -> None:
-        if isinstance(event, _Retry):
-            for answer in await self._withdraw(event.key, event.epoch):
+    def _note(self, peer: Peer) -> None:
+        if self.members.note(peer):
+            self.rank_again()
+            self._changed()
+        namesake = peer.node == self._letters.node and peer.fresh and peer.said.online
+        if namesake and peer.said.incarnation != self._letters.incarnation:
+            now_ns = self._clock.now_ns()
+            if now_ns - self._answered_twin_ns >= ANSWER_TWIN_NS:
+                self._answered_twin_ns = now_ns
+                self.say_presence()
+
+    async def _step_own(self, event: lease.Event | Retry) -> None:
+        if isinstance(event, Retry):
+            for answer in await self.tenure.withdraw(event.key, event.epoch):
                 await self._step(answer)
         else:
             await self._step(event)
@@ -212,108 +272,41 @@ class Election:
                 self._bus.publish(broker, *self._letters.echo(connection, nonce))
             case lease.CloseConnection(broker, reason):
                 self._close(broker, reason)
+            case lease.Probe(key):
+                return self._near(key, effects)
             case lease.Acquired() as acquired:
-                return await self._take(acquired)
+                events = await self.tenure.take(acquired)
+                self._measure(acquired.key)
+                return events
             case lease.Extended() as extended:  # with those that follow, in one go
                 group = (extended, *_extended(effects))
-                return await self._keep({each.key: each.until_ns for each in group})
+                return await self.tenure.keep({each.key: each.until_ns for each in group})
             case lease.Released() as released:
-                return await self._leave(released)
+                return await self.tenure.leave(released)
             case lease.Alarm(reason, detail):
-                self.alarms[reason] += 1
+                self.tenure.alarms[reason] += 1
                 log.error("alarm: %s, reason=%s", detail, reason)
             case never:
                 assert_never(never)
         return ()
+
+    def _near(self, key: str, effects: deque[lease.Effect]) -> Sequence[lease.Event]:
+        """Claims are near: who is silent counts as gone when they are shared out among the rest."""
+        keys = [key, *(each.key for each in _probes(effects))]
+        owners = self.placing.owners()
+        silent = {owners[each] for each in keys if each in owners}
+        for each in keys:
+            self.tenure.probe(each)
+        ranks = self.placing.refresh(silent - {self._letters.node})
+        self._ranked.update(ranks)
+        return [lease.Rank(each, ranks[each]) for each in keys if each in ranks]
 
     def _close(self, broker: str, reason: str) -> None:
         log.warning("broker %s: connection closed, reason=%s", broker, reason)
         self._brokers.down(broker, reason)
         self._bus.close(broker, reason)
 
-    async def _take(self, effect: lease.Acquired) -> Sequence[lease.Event]:
-        key = effect.key
-        self._held[key] = effect.epoch
-        try:
-            await self._vips.take(key, effect.until_ns)
-        except (OSError, AddressError) as error:
-            return (self._failed(key, error),)
-        self._failures.pop(key, None)
-        self._acquired[key] = effect
-        self._acquired_ms[key] = wall_ms()
-        self.transitions[key, effect.reason] += 1
-        gap_s = self._gap_s(key)
-        log.info(
-            "vip %s: acquired, epoch %d, reason=%s%s",
-            key,
-            effect.epoch,
-            effect.reason,
-            "" if gap_s is None else f", {gap_s:.3f} s after the former owner's last word",
-        )
-        for broker in self._brokers.connected():
-            self._tell(broker, effect)
-        return ()
-
-    async def _keep(self, until_ns: Mapping[str, int]) -> Sequence[lease.Event]:
-        failed = await self._vips.keep(until_ns)
-        return [self._failed(key, error) for key, error in failed.items()]
-
-    def _failed(self, key: str, error: Exception) -> lease.Event:
-        """Leave a VIP that this host cannot configure to others, for a while."""
-        count = self._failures[key]
-        self._failures[key] += 1
-        pause_s = RETRY_TAKE_S[min(count, len(RETRY_TAKE_S) - 1)]
-        log.error("vip %s: %s; others may own it, next try in %.0f s", key, error, pause_s)
-        asyncio.get_running_loop().call_later(pause_s, self._want_again, key)
-        return lease.Want(key, False, lease.Reason.ADDRESS_FAILED)
-
-    def _want_again(self, key: str) -> None:
-        if not self._stopping and self._wants().get(key, False):
-            self.post(lease.Want(key, True))
-
-    async def _leave(self, effect: lease.Released) -> Sequence[lease.Event]:
-        key = effect.key
-        if self._acquired.pop(key, None) is not None:
-            self.transitions[key, effect.reason] += 1
-            log.warning("vip %s: released, epoch %d, reason=%s", key, effect.epoch, effect.reason)
-            payload = self._letters.vip(
-                key, owner=None, epoch=effect.epoch, since_ms=wall_ms(), reason=effect.reason
-            )
-            for broker in self._brokers.connected():
-                self._bus.publish(broker, *payload, retain=True)
-        return await self._withdraw(key, effect.epoch)
-
-    async def _withdraw(self, key: str, epoch: int) -> Sequence[lease.Event]:
-        """Make sure that this host does not answer for the VIP; only then others are told (R6)."""
-        try:
-            gone = await self._vips.leave(key)
-        except (OSError, AddressError) as error:
-            log.error("vip %s: %s", key, error)
-            gone = False
-        if not gone:
-            reason = lease.Reason.REMOVAL_FAILED
-            log.error("alarm: vip %s could not be removed; trying again, reason=%s", key, reason)
-            self.alarms[reason] += 1
-            asyncio.get_running_loop().call_later(RETRY_REMOVAL_S, self._post, _Retry(key, epoch))
-            return ()
-        self._held.pop(key, None)
-        return (lease.Withdrawn(key, epoch),)
-
     # ---- for people ---------------------------------------------------------------------------
-
-    def _tell_owned(self, broker: str) -> None:
-        for effect in self._acquired.values():
-            self._tell(broker, effect)
-
-    def _tell(self, broker: str, effect: lease.Acquired) -> None:
-        topic, payload = self._letters.vip(
-            effect.key,
-            owner=self._letters.node,
-            epoch=effect.epoch,
-            since_ms=self._acquired_ms[effect.key],
-            reason=effect.reason,
-        )
-        self._bus.publish(broker, topic, payload, retain=True)
 
     def _note_owner(self, event: lease.Event) -> None:
         """Remember when the owner of a VIP was last heard."""
@@ -322,13 +315,12 @@ class Election:
                 if assertion.role is lease.Role.OWNER:
                     self._owner_heard_ns[key] = self._clock.now_ns()
 
-    def _gap_s(self, key: str) -> float | None:
+    def _measure(self, key: str) -> None:
         heard_ns = self._owner_heard_ns.pop(key, None)
-        if heard_ns is None:
-            return None
-        gap_s = (self._clock.now_ns() - heard_ns) / 1e9
-        self.failover.observe(gap_s)
-        return gap_s
+        if heard_ns is not None and key in self.tenure.owned():
+            gap_s = (self._clock.now_ns() - heard_ns) / 1e9
+            self.failover.observe(gap_s)
+            log.info("%s: %.3f s after the former owner's last word", key, gap_s)
 
 
 def _extended(effects: deque[lease.Effect]) -> Iterator[lease.Extended]:
@@ -339,3 +331,12 @@ def _extended(effects: deque[lease.Effect]) -> Iterator[lease.Extended]:
             return
         effects.popleft()
         yield first
+
+
+def _probes(effects: deque[lease.Effect]) -> list[lease.Probe]:
+    """Take all the probes out of the effects, which stay in their order."""
+    found = [effect for effect in effects if isinstance(effect, lease.Probe)]
+    rest = [effect for effect in effects if not isinstance(effect, lease.Probe)]
+    effects.clear()
+    effects.extend(rest)
+    return found

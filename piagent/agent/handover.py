@@ -96,6 +96,8 @@ class HandOvers:
         self._say(node, Command.DRAIN if drain else Command.UNDRAIN)
 
     def _check(self, vip: str, to: str) -> None:
+        if not self._owns(vip):
+            raise HandOverError(f"{vip} is not owned by {self._letters.node}")
         if to == self._letters.node:
             raise HandOverError(f"{vip} is on {to} already")
         said = self._members.get(to)
@@ -204,8 +206,6 @@ class HandOvers:
 
     async def _move_for(self, said: Control) -> None:
         try:
-            if not self._owns(said.vip):
-                raise HandOverError(f"{said.vip} is not owned by {self._letters.node}")
             await self.give(said.vip, said.node)
         except HandOverError as error:
             self._refuse(said, str(error))

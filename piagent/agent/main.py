@@ -15,15 +15,18 @@ from piagent.adapters import systemd
 from piagent.adapters.arp import Announcer
 from piagent.adapters.clock import BootClock, wall_ms
 from piagent.adapters.embedded_broker import BrokerError, EmbeddedBroker
+from piagent.adapters.fence import KernelFence
+from piagent.adapters.guardian_line import line_from_environment
+from piagent.adapters.lan import KernelLan
 from piagent.adapters.mqtt import MqttBus, Presence
 from piagent.adapters.netlink import KernelAddresses
 from piagent.adapters.probe import NetworkProber
 from piagent.admin.server import AdminError
-from piagent.agent.agent import Agent, Edge, ranks
-from piagent.agent.letters import Letters
+from piagent.agent.agent import Agent, Edge
+from piagent.agent.letters import LEADER, Letters
 from piagent.config import ConfigError, load
 from piagent.core.lease import LeaseGroup
-from piagent.core.model import Config
+from piagent.core.model import Config, QuorumLoss
 from piagent.core.text import printable
 from piagent.core.wire import config_hash
 from piagent.dataplane import EngineDataPlane
@@ -74,7 +77,11 @@ async def _build(config: Config) -> Agent:
     await _remove_leftovers(addresses)
     incarnation = secrets.token_hex(8)
     letters = Letters(
-        cluster=config.cluster, node=node, incarnation=incarnation, secret=config.secrets[0]
+        cluster=config.cluster,
+        node=node,
+        incarnation=incarnation,
+        secrets=config.secrets,
+        started=wall_ms(),
     )
     bus = MqttBus(
         config.mqtt.brokers,
@@ -90,16 +97,20 @@ async def _build(config: Config) -> Agent:
         tuple(broker.label for broker in config.mqtt.brokers),
         node,
         incarnation,
-        ranks(config, (node,)),
+        dict.fromkeys((*config.vips(), LEADER), 0),
         config_hash=config_hash(config.mqtt.brokers, timing, config.election.candidates),
         seed=secrets.randbits(64),
         now_ns=clock.now_ns(),
         wall_ms=wall_ms(),
+        hold=config.election.on_quorum_loss is QuorumLoss.HOLD,
     )
     edge = Edge(
         clock=clock,
         bus=bus,
         addresses=addresses,
+        fence=KernelFence(),
+        lan=KernelLan(config.node.interface),
+        guardian=line_from_environment(config.mqtt, node),
         announcer=Announcer,
         plane=EngineDataPlane(config.node.workers, config.secrets[0]),
         prober=NetworkProber(),

@@ -47,6 +47,16 @@ def of_status(status: Status) -> Iterator[Family]:
     )
 
 
+def of_conflicts(conflicts: Mapping[str, int]) -> Iterator[Family]:
+    """Other hosts that use our VIPs."""
+    yield Family(
+        "piagent_vip_conflicts_total",
+        Kind.COUNTER,
+        "How often another host said that a VIP owned here is its own.",
+        tuple(Sample({"vip": vip}, n) for vip, n in conflicts.items()),
+    )
+
+
 def of_election(
     transitions: Mapping[tuple[str, str], int], alarms: Mapping[str, int], failover: Histogram
 ) -> Iterator[Family]:

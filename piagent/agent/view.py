@@ -8,15 +8,29 @@ from collections.abc import Iterable
 from piagent import __version__
 from piagent.adapters.clock import wall_ms
 from piagent.admin.exposition import Family
-from piagent.admin.status import BackendStatus, RouteStatus, ServiceStatus, Status, VipStatus
+from piagent.admin.status import (
+    BackendStatus,
+    NodeStatus,
+    RejectedNode,
+    RouteStatus,
+    ServiceStatus,
+    Status,
+    VipStatus,
+    Why,
+)
 from piagent.agent import metrics
 from piagent.agent.brokers import BrokerBook
 from piagent.agent.election import Election
+from piagent.agent.handover import HandOverError
 from piagent.agent.health import HealthLoop
+from piagent.agent.letters import LEADER
 from piagent.agent.serving import Serving
+from piagent.agent.steward import Steward
+from piagent.agent.watch import Watch
 from piagent.core.lease_types import KeyView, State
 from piagent.core.model import Backend, Config, Service
-from piagent.ports import Clock, DataPlane
+from piagent.core.wire import Presence
+from piagent.ports import Clock, DataPlane, Fence
 
 
 class View:
@@ -27,10 +41,13 @@ class View:
         *,
         clock: Clock,
         plane: DataPlane,
+        fence: Fence,
         brokers: BrokerBook,
         election: Election,
         health: HealthLoop,
         serving: Serving,
+        watch: Watch,
+        steward: Steward,
         reloads: Counter[str],
     ) -> None:
         """Looks at the parts when asked, keeps nothing."""
@@ -40,6 +57,9 @@ class View:
         self._election = election
         self._health = health
         self._serving = serving
+        self._fence = fence
+        self._watch = watch
+        self._steward = steward
         self._reloads = reloads
         self._started_ms = wall_ms()
 
@@ -55,7 +75,12 @@ class View:
             ready=reason is None,
             reason=reason or "ready",
             brokers=self._brokers.statuses(),
-            vips=tuple(self._vip(config, view) for view in self._election.views()),
+            leader=self._leader(),
+            fence=self._fence.why_not or "holds",
+            nodes=self._nodes(),
+            vips=tuple(
+                self._vip(config, view) for view in self._election.views() if view.key != LEADER
+            ),
             services=tuple(self._service(service) for service in config.services),
         )
 
@@ -79,7 +104,9 @@ class View:
         """Every metric."""
         election = self._election
         yield from metrics.of_status(self.status())
-        yield from metrics.of_election(election.transitions, election.alarms, election.failover)
+        tenure = election.tenure
+        yield from metrics.of_election(tenure.transitions, tenure.alarms, election.failover)
+        yield from metrics.of_conflicts(self._watch.conflicts)
         yield from metrics.of_reloads(self._reloads)
         yield from metrics.of_engine(self._plane.stats())
 
@@ -89,6 +116,65 @@ class View:
         if not self._brokers.quorum():
             return "fewer than a majority of the brokers are connected"
         return None
+
+    async def move(self, vip: str, node: str) -> str | None:
+        """Move a VIP; None when it is there, else why not."""
+        try:
+            await self._steward.move(vip, node)
+        except HandOverError as error:
+            return str(error)
+        return None
+
+    def drain(self, node: str, *, drain: bool) -> str | None:
+        """Drain a node (empty: this one), or have it take part again; why not, or None."""
+        try:
+            self._steward.drain_node(node or self._serving.config.node.name, drain=drain)
+        except HandOverError as error:
+            return str(error)
+        return None
+
+    def why(self, vip: str) -> Why | None:
+        """Who owns a VIP and why, and why not the others; None: it is not one of ours."""
+        config = self._serving.config
+        view = next((each for each in self._election.views() if each.key == vip), None)
+        if view is None or vip not in config.vips():
+            return None
+        placement = self._election.placing.placement
+        return Why(
+            vip=self._vip(config, view),
+            rival=self._watch.rivals.get(vip),
+            next=self._election.placing.successor(vip),
+            others=tuple(
+                RejectedNode(node=each.node, reason=each.reason, detail=each.detail)
+                for each in placement.verdicts(vip)
+            ),
+        )
+
+    def _leader(self) -> str | None:
+        return self._election.placing.owners().get(LEADER)
+
+    def _nodes(self) -> tuple[NodeStatus, ...]:
+        config = self._serving.config
+        known = self._election.members.all()
+        known[config.node.name] = self._election.own_presence()
+        owners = self._election.placing.owners()
+        return tuple(
+            self._node(
+                name, said, sum(owner == name and key != LEADER for key, owner in owners.items())
+            )
+            for name, said in sorted(known.items())
+        )
+
+    def _node(self, name: str, said: Presence, vips: int) -> NodeStatus:
+        share = self._election.placing.placement.share.get(name, 0)
+        return NodeStatus(
+            name=name,
+            host=said.host,
+            vips=vips,
+            share=share,
+            zone=said.zone,
+            draining=bool(said.draining),
+        )
 
     def _vip(self, config: Config, view: KeyView) -> VipStatus:
         own = view.state is State.OWNER

@@ -144,16 +144,31 @@ class Vips:
             return True
         self._announcer.stop(vip)
         self._until_ns.pop(vip, None)
-        silent = False
         if self._fence.why_not is None:
             try:
                 self._fence.close(vip)
-                silent = True
             except OSError as error:
                 log.error("vip %s: the fence could not be closed: %s", vip, error)
         self._serving.cut(vip)
         self._serving.undrain(vip)
-        return await self._addresses.remove(vip) or silent
+        return await self._addresses.remove(vip)
+
+    async def restore(self, vip: str) -> None:
+        """Configure an owned VIP again; raises OSError or AddressError."""
+        until_ns = self._until_ns.get(vip, 0)
+        if not self._is_over(until_ns):
+            await self._addresses.add(vip, self._left_ms(until_ns))
+            if self._announced(vip):
+                self._announcer.start(vip)
+
+    def defend(self, vip: str) -> None:
+        """Say again whose it is."""
+        if vip in self._until_ns and self._announced(vip):
+            self._announcer.start(vip)
+
+    def connections(self, vip: str) -> int:
+        """How many connections clients have to the VIP here."""
+        return self._serving.connections(vip)
 
     def _open(self, until_ns: Mapping[str, int]) -> None:
         if self._fence.why_not is None:

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 COMMANDS: Final[dict[str, str]] = {
     "demo": "a whole cluster on this machine: agents, a broker, backends and a VIP that moves",
     "run": "the agent: owns VIPs and serves them until SIGTERM",
-    "status": "the agent on this host: brokers, VIPs with their owners, services, backends",
-    "vip": "list the VIPs with their owners",
+    "status": "the agent on this host: brokers, nodes, VIPs with their owners, services, backends",
+    "why": "who owns a VIP and why, and at which criterion the other nodes lost it",
+    "vip": "list the VIPs with their owners, or hand one over to another node",
+    "node": "drain a node of its VIPs, or let it take part again",
     "check": "validate a configuration file and print what it makes this node do",
     "route": "list the routes in the order they are tried, or explain which one a request takes",
     "release-addresses": "remove every address that an agent left behind",

@@ -26,13 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def ask(args: argparse.Namespace, target: str, kind: type[T]) -> T:
-    """Ask the agent; Failure with one clear line when it does not answer."""
+def ask(args: argparse.Namespace, target: str, kind: type[T], body: object = None) -> T:
+    """Ask the agent, or have it do what `body` says; Failure with a clear line when it does not."""
     from piagent.admin.client import AskError
     from piagent.admin.client import ask as ask_socket
 
     try:
-        return ask_socket(_socket(args), target, kind)
+        return ask_socket(_socket(args), target, kind, body)
     except AskError as error:
         raise Failure(str(error)) from None
 

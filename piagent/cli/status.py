@@ -10,7 +10,14 @@ from piagent.cli.output import columns, print_json
 if TYPE_CHECKING:
     import argparse
 
-    from piagent.admin.status import BackendStatus, BrokerStatus, ServiceStatus, Status, VipStatus
+    from piagent.admin.status import (
+        BackendStatus,
+        BrokerStatus,
+        NodeStatus,
+        ServiceStatus,
+        Status,
+        VipStatus,
+    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,9 +44,11 @@ def render(status: Status) -> str:
     state = "ready" if status.ready else f"not ready: {status.reason}"
     running = admin.ago(status.started)
     who = f"node {status.node} of cluster {status.cluster}, piagent {status.version}"
+    fence = "" if status.fence == "holds" else f"\nno kernel fence: {status.fence}"
     parts = [
-        f"{who}, running for {running}, {state}",
+        f"{who}, running for {running}, {state}{fence}",
         _section("brokers", [_broker(broker) for broker in status.brokers]),
+        _section("nodes", [_node(node, status.leader) for node in status.nodes]),
         _section("VIPs", vip_rows(status.vips)),
         _section("services", [row for s in status.services for row in _service(s)]),
     ]
@@ -62,6 +71,14 @@ def vip_rows(vips: tuple[VipStatus, ...]) -> list[tuple[str, ...]]:
 
 def _section(title: str, rows: list[tuple[str, ...]]) -> str:
     return f"{title}\n{columns(rows, '  ')}" if rows else ""
+
+
+def _node(node: NodeStatus, leader: str | None) -> tuple[str, ...]:
+    marks = [f"host {node.host}"] if node.host not in {"", node.name} else []
+    marks += [f"zone {node.zone}"] if node.zone else []
+    marks += ["draining"] if node.draining else []
+    marks += ["leader"] if node.name == leader else []
+    return node.name, f"{node.vips} VIPs of at most {node.share}", ", ".join(marks)
 
 
 def _broker(broker: BrokerStatus) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ Sender = tuple[str, str]
 NEVER = -(1 << 62)
 FOREVER = 1 << 62
 
-MAX_KEYS = 100
+MAX_KEYS = 101
 """Keys of one group: all of them fit into one message of `wire.MAX_SIZE` bytes."""
 MAX_LEASE_MS = 600_000
 """No message may make others wait for longer than such a lease."""

@@ -11,8 +11,8 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from piagent.adapters.clock import BootClock
-from piagent.agent.agent import Agent, Edge, ranks
-from piagent.agent.letters import Letters
+from piagent.agent.agent import Agent, Edge
+from piagent.agent.letters import LEADER, Letters
 from piagent.core.lease import LeaseGroup
 from piagent.core.model import (
     Backend,
@@ -29,7 +29,16 @@ from piagent.core.model import (
 )
 from piagent.core.wire import config_hash
 from piagent.ports import BusEvent
-from tests.fakes import FakeAddresses, FakeBroker, FakeBus, FakeDataPlane, FakeProber
+from tests.fakes import (
+    FakeAddresses,
+    FakeBroker,
+    FakeBus,
+    FakeDataPlane,
+    FakeFence,
+    FakeGuardian,
+    FakeLan,
+    FakeProber,
+)
 
 TIMING = Timing(
     lease_ms=900, renew_ms=200, wait_ms=938, guard_ms=80, attempt_ms=250, stagger_ms=40, lag_ms=400
@@ -133,14 +142,18 @@ class Bench:
         incarnation = secrets.token_hex(8)
         clock = BootClock()
         letters = Letters(
-            cluster=made.cluster, node=name, incarnation=incarnation, secret=key or made.secrets[0]
+            cluster=made.cluster,
+            node=name,
+            incarnation=incarnation,
+            secrets=(key,) if key else made.secrets,
+            started=time.time_ns() // 1_000_000,
         )
         group = LeaseGroup(
             timing,
             ("b1",),
             name,
             incarnation,
-            ranks(made, (name,)),
+            dict.fromkeys((*made.vips(), LEADER), 0),
             config_hash=config_hash(made.mqtt.brokers, timing, ()),
             seed=secrets.randbits(64),
             now_ns=clock.now_ns(),
@@ -149,6 +162,9 @@ class Bench:
         self.config = made
         self.bus = NodeBus(broker, letters)
         self.addresses = FakeAddresses(clock)
+        self.fence = FakeFence(clock)
+        self.lan = FakeLan()
+        self.guardian = FakeGuardian()
         self.announcers: list[FakeAnnouncer] = []
         self.plane = FakeDataPlane()
         self.prober = FakeProber()
@@ -157,6 +173,9 @@ class Bench:
             clock=clock,
             bus=self.bus,
             addresses=self.addresses,
+            fence=self.fence,
+            lan=self.lan,
+            guardian=self.guardian,
             announcer=self._announcer,
             plane=self.plane,
             prober=self.prober,
@@ -186,7 +205,7 @@ class Bench:
     @property
     def on_lan(self) -> set[str]:
         """The VIPs that this host answers for."""
-        return self.addresses.present
+        return self.addresses.present & self.fence.held
 
     def owns(self, vip: str = VIP) -> bool:
         return any(v.address == vip and v.state == "owner" for v in self.agent.view.status().vips)

@@ -11,7 +11,8 @@ import pytest
 from msgspec.structs import replace
 
 from piagent.admin.server import AdminError
-from piagent.agent.agent import wants
+
+from piagent.core.eligibility import Standing, refusals
 from piagent.core.lease_types import Reason
 from piagent.core.model import Election, Node
 from piagent.ports import AddressError
@@ -86,7 +87,7 @@ async def test_stopped_owner_hands_over_at_once_and_is_never_on_the_lan_with_ano
     assert [b for b in benches if b.on_lan] == [b for b in others if b.owns()]
     successor = next(b for b in others if b.owns())
     (vip,) = successor.agent.view.status().vips
-    assert vip.reason == Reason.YIELDED
+    assert vip.reason == Reason.INVITED
     for bench in others:
         await bench.stop()
 
@@ -202,7 +203,8 @@ def test_only_candidates_want_vips(
     candidates: tuple[str, ...], wanted: bool, tmp_path: Path
 ) -> None:
     election = Election(profile="fast", timing=TIMING, candidates=candidates)
-    assert wants(config(tmp_path, election=election)) == {VIP: wanted}
+    refused = refusals(config(tmp_path, election=election), Standing())
+    assert refused == ({} if wanted else {VIP: Reason.NOT_WANTED})
 
 
 async def test_node_of_weight_zero_never_owns(tmp_path: Path) -> None:
