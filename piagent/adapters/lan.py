@@ -192,6 +192,7 @@ class KernelLan:
             return
         if not self._watched and self._verdict is not Verdict.LOST:
             self._egress.reset("no VIP is owned")
+            self._listen()
         else:
             try:
                 asked = self._egress.choose(link, self._watched, monitor.macs.values())

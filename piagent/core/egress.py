@@ -6,7 +6,8 @@ whether they are there. A host that has answered is a witness. Silence of all wi
 nothing leaves this host, but only if
 
 - it lasts: `SILENT_ROUNDS` rounds of questions, of which all but the first go to every witness;
-- frames still come in: else the cable, the switch or everybody else is at fault;
+- frames still come in, between any two rounds: else the cable, the switch or everybody else is
+  at fault (a bridge that speaks now and then is no proof that somebody is there);
 - the witnesses are there: two of them do not fail in the same second, or one is heard to speak
   otherwise. A router that restarts takes no VIP away.
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from itertools import pairwise
 
 ASK_EVERY_MS = 1000
 ASK_AGAIN_MS = 500
@@ -109,8 +111,8 @@ class EgressProof:
             return
         silent = ", ".join(self._witnesses)
         self.verdict = Verdict.UNKNOWN
-        if self._received[-1] <= self._received[0]:
-            self.reason = f"{silent}: no answer, but nothing else is received either"
+        if any(later <= earlier for earlier, later in pairwise(self._received)):
+            self.reason = f"{silent}: no answer, but hardly anything is received either"
         elif len(self._witnesses) >= 2 or self._spoke:
             self.verdict = Verdict.LOST
             self.reason = f"{silent}: no answer any more, though frames are received"

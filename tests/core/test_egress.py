@@ -102,7 +102,16 @@ def test_when_nothing_is_received_either_the_network_is_at_fault() -> None:
     lan.sends_nothing()
     lan.chatter = 0
     assert lan.rounds(30) is Verdict.UNKNOWN
-    assert "nothing else is received" in lan.proof.reason
+    assert "hardly anything is received" in lan.proof.reason
+
+
+def test_a_frame_now_and_then_does_not_mean_that_the_others_are_there() -> None:
+    lan = Lan("gateway", "pi2")
+    lan.rounds(10)
+    lan.sends_nothing()
+    for number in range(60):
+        lan.chatter = 1 if number % 3 == 0 else 0
+        assert lan.rounds(1) is not Verdict.LOST
 
 
 def test_a_gateway_that_restarts_takes_nothing_away_while_others_answer() -> None:
