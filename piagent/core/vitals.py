@@ -71,15 +71,11 @@ class HealthScore(Struct, frozen=True):
 def step(state: HealthScore, vitals: Vitals, now_ns: int) -> HealthScore:
     """Take a report into account; `now_ns` is a clock that never goes back."""
     still = {trouble: seen for trouble, seen in state.seen_ns.items() if now_ns - seen < RECOVER_NS}
-    return HealthScore(still | dict.fromkeys(_present(state, vitals), now_ns))
-
-
-def _present(state: HealthScore, vitals: Vitals) -> list[Trouble]:
-    hot_from = COOL_MC if Trouble.HOT in state.seen_ns else HOT_MC
+    hot_from = COOL_MC if Trouble.HOT in still else HOT_MC
     present = {
         Trouble.UNDER_VOLTAGE: vitals.under_voltage,
         Trouble.THROTTLED: vitals.throttled,
         Trouble.WIRELESS: vitals.wireless,
         Trouble.HOT: vitals.temperature_mc is not None and vitals.temperature_mc >= hot_from,
     }
-    return [trouble for trouble, there in present.items() if there]
+    return HealthScore(still | {trouble: now_ns for trouble, there in present.items() if there})
