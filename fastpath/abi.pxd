@@ -3,7 +3,8 @@
 A snapshot and all it points to is built off-line by fastpath.snapshot, published with one pointer
 store, never changed, and freed when every worker has moved on. So a worker may keep a pointer into
 it during one turn of its loop and no longer. What must outlive a turn is a *slot*: a small number
-that a service, backend, listener, gateway or route keeps as long as it exists under its name.
+that a service, backend, listener, gateway or route keeps as long as it exists under its name. A
+backend's and a listener's is not given to another before the last connection of it has ended.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -122,9 +123,13 @@ cdef struct listener_t:
     const int *fds              # one a worker; owned by the snapshot, the descriptors by the worker
     service_t *service          # of a TCP listener, else NULL
     gateway_t *gateway          # of an HTTP listener, else NULL
-    uint64_t since              # generation it appeared in: tells two users of one slot apart
     uint16_t slot
     uint8_t protocol
+
+
+cdef struct cut_t:              # close every connection that a listener has accepted
+    uint64_t generation         # that asked for it first; later ones repeat it for slow workers
+    uint16_t slot               # the listener's, which may be gone
 
 
 cdef struct snapshot_t:
@@ -135,12 +140,16 @@ cdef struct snapshot_t:
     backend_t *backends         # all services' in one array
     route_t *routes             # all gateways' in one array
     int *fds
+    cut_t *cuts
     uint32_t n_listeners
     uint32_t n_services
     uint32_t n_gateways
+    uint32_t n_cuts
     uint32_t clients_max        # client connections of all workers together
     uint32_t sockets_max        # of one worker: two for each client, and idle ones to backends
     uint8_t draining            # finish what is under way, keep nothing idle
+    # By listener: 1: a connection of it ends with its next response, for it drains or is gone.
+    uint8_t drains_of_slot[MAX_LISTENERS]
     listener_t *listener_of_slot[MAX_LISTENERS]     # NULL: not in this snapshot
     service_t *service_of_slot[MAX_SERVICES]
     backend_t *backend_of_slot[MAX_BACKENDS]
@@ -160,19 +169,14 @@ cdef struct backend_counters_t:     # one cache line
     uint64_t spare[2]
 
 
+cdef struct listener_counters_t:
+    uint64_t accepted           # connections in all, those turned away included
+    int64_t open                # client connections that it accepted, open now
+
+
 cdef struct counters_t:
     uint64_t turns
     int64_t clients             # client connections open now
     uint64_t rejected[REJECT_COUNT]
-    uint64_t accepted[MAX_LISTENERS]
+    listener_counters_t listeners[MAX_LISTENERS]
     backend_counters_t backends[MAX_BACKENDS]
-
-
-cdef inline listener_t *snapshot_listener(
-    const snapshot_t *self, uint16_t slot, uint64_t since
-) noexcept nogil:
-    """The listener that had `slot` since generation `since`; NULL when it was removed."""
-    cdef listener_t *listener = self.listener_of_slot[slot]
-    if listener != NULL and listener.since == since:
-        return listener
-    return NULL

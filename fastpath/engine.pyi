@@ -33,6 +33,10 @@ class Engine:
         live on, whatever becomes of their backend; new choices go by the new tables. Waits for the
         workers to have gone over, 200 ms at most.
 
+        A listener that becomes `draining`, or no longer is, goes on in the same way. Of a draining
+        one each HTTP response says `Connection: close` and ends its connection; idle connections
+        stay, for a request may be on its way; TCP streams and WebSockets live on.
+
         Raises OSError with `address:port` in `filename` when a listener cannot be bound, ValueError
         for tables that contradict themselves; nothing has changed then. While draining it leaves
         out the listeners.
@@ -43,6 +47,20 @@ class Engine:
 
     def active(self) -> int:
         """Client connections open now."""
+
+    def active_on(self, address: str) -> int:
+        """Client connections open now that were accepted on this address, as the tables spell it.
+
+        Those of listeners that are gone count too.
+        """
+
+    def cut(self, address: str) -> int:
+        """Reset the client connections that were accepted on this address; how many there were.
+
+        Those of listeners that are gone are meant too. Listeners stay: what connects later is
+        served. Clients and backends get a RST, and no packet of these connections follows it. Waits
+        for the workers as `publish` does; one that is late does it when it can.
+        """
 
     def turns(self) -> list[int]:
         """How often each worker has turned.

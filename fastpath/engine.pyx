@@ -49,7 +49,9 @@ cdef class Engine:
     cdef bint started, draining, stopped
     cdef object connections, lock, numbering, tables
     cdef list threads
-    cdef dict listening         # (address, port) -> (descriptors, generation it appeared in)
+    cdef dict listening         # (address, port) -> descriptors
+    cdef dict addresses         # slot -> address, of listeners that are gone too
+    cdef list cuts              # (generation, slot) that a worker may not have seen yet
     cdef dict baselines         # (kind, slot) -> counters when the slot changed hands
     cdef Snapshot current
     cdef list retired           # snapshots that a worker may still have: (generation after, it)
@@ -71,6 +73,8 @@ cdef class Engine:
         self.tables = Tables((), (), ())
         self.threads = []
         self.listening = {}
+        self.addresses = {}
+        self.cuts = []
         self.baselines = {}
         self.retired = []
         memcpy(self.shared.hash_key, <const char *>key, 16)
@@ -84,7 +88,7 @@ cdef class Engine:
                 raise OSError("cannot set aside memory and descriptors for the workers")
             self.n_workers += 1
         limits = limits_now(connections, workers, 0)
-        self._swap(compile_tables(self.tables, self.numbering, {}, limits, 0, False, None))
+        self._swap(compile_tables(self.tables, self.numbering, {}, limits, 0, False, [], None))
 
     def __dealloc__(self):
         # While threads run they hold a reference; so none does.
@@ -123,13 +127,15 @@ cdef class Engine:
             return self._publish(tables)
 
     cdef object _publish(self, tables):
-        numbering = self.numbering.assign(tables, self._is_idle, settled=self._settled())
+        numbering = self.numbering.assign(
+            tables, self._is_idle, self._is_left, settled=self._settled()
+        )
         listening, opened = self._listen(tables.listeners)
         try:
             limits = limits_now(self.connections, self.n_workers, len(listening) * self.n_workers)
             snapshot = compile_tables(
                 tables, numbering, listening, limits, self.generation + 1, self.draining,
-                self.current,
+                self.cuts, self.current,
             )
         except BaseException:
             _close_all(opened)
@@ -137,6 +143,8 @@ cdef class Engine:
         self._note_new_hands(numbering)
         self.numbering = numbering
         self.listening = listening
+        for (address, _), slot in numbering.listeners.items():
+            self.addresses[slot] = address
         self.tables = tables
         self.generation += 1
         self._swap(snapshot)
@@ -161,6 +169,7 @@ cdef class Engine:
                 waited_us += SETTLE_STEP_US
         if self._settled():
             self.retired.clear()
+            self.cuts.clear()
 
     def _settled(self):
         return bool(_all_seen(self))
@@ -181,12 +190,16 @@ cdef class Engine:
                 _close_all(opened)
                 raise OSError(error.errno, error.strerror, _place(*key)) from error
             opened += fds
-            listening[key] = (fds, self.generation + 1)
+            listening[key] = fds
         return listening, opened
 
     def _is_idle(self, slot):
         """Whether no socket is open to the backend of this slot."""
         return self._backend(slot)["open"] == 0
+
+    def _is_left(self, slot):
+        """Whether no connection is open that the listener of this slot accepted."""
+        return self._open(slot) == 0
 
     def _note_new_hands(self, numbering):
         """Remember where the counters of slots stand that now count for somebody else."""
@@ -224,8 +237,22 @@ cdef class Engine:
         cdef uint64_t accepted = 0
         cdef int i
         for i in range(self.n_workers):
-            accepted += load_relaxed(&self.workers[i].loop.counters.accepted[slot])
+            accepted += load_relaxed(&self.workers[i].loop.counters.listeners[slot].accepted)
         return accepted
+
+    cdef object _open(self, int slot):
+        cdef int64_t opened = 0
+        cdef int i
+        for i in range(self.n_workers):
+            opened += load_signed(&self.workers[i].loop.counters.listeners[slot].open)
+        return opened
+
+    def _open_on(self, slots):
+        return sum([self._open(slot) for slot in slots])
+
+    def _slots_on(self, address):
+        """The slots of listeners on this address, of those that are gone too."""
+        return [slot for slot, each in self.addresses.items() if each == address]
 
     def drain(self):
         """Close the listeners; HTTP connections end with the exchange under way."""
@@ -237,6 +264,22 @@ cdef class Engine:
     def active(self):
         """Client connections open now."""
         return load_signed(&self.shared.clients)
+
+    def active_on(self, address):
+        """Client connections open now that were accepted on this address."""
+        with self.lock:
+            self._must_live()
+            return self._open_on(self._slots_on(address))
+
+    def cut(self, address):
+        """Reset the client connections that were accepted on this address."""
+        with self.lock:
+            self._must_live()
+            slots = self._slots_on(address)
+            n_open = self._open_on(slots)
+            self.cuts += [(self.generation + 1, slot) for slot in slots]
+            self._publish(self.tables)
+            return n_open
 
     def turns(self):
         """How often each worker has turned."""

@@ -70,6 +70,8 @@ cdef struct protocol_t:
     # loop_t.snapshot is a new one: let go of idle upstream sockets whose backend is gone, and of
     # idle clients when it says `draining`.
     void (*pick_up)(loop_t *loop) noexcept nogil
+    # Close, with a reset, every connection that the listener of that slot has accepted.
+    void (*cut)(loop_t *loop, uint16_t listener_slot) noexcept nogil
     # Close every socket and free the memory; the worker has ended.
     void (*free)(loop_t *loop) noexcept nogil
 
@@ -136,8 +138,9 @@ cdef void loop_arm(
     loop_t *self, timeout_t *timeout, timeout_fn fire, uint32_t delay_ms
 ) noexcept nogil
 
-# The protocol has closed a client's socket that it took over in `accept`.
-cdef void loop_client_closed(loop_t *self) noexcept nogil
+# The protocol has closed a client's socket that it took over in `accept`; the slot is that of the
+# listener it came from.
+cdef void loop_client_closed(loop_t *self, uint16_t listener_slot) noexcept nogil
 
 # > 0 bytes, 0 the end of the stream (or size 0), FP_AGAIN, FP_RESET.
 cdef ssize_t endpoint_read(endpoint_t *self, void *data, size_t size) noexcept nogil

@@ -146,7 +146,8 @@ cdef void loop_arm(
     )
 
 
-cdef void loop_client_closed(loop_t *self) noexcept nogil:
+cdef void loop_client_closed(loop_t *self, uint16_t listener_slot) noexcept nogil:
+    gauge(&self.counters.listeners[listener_slot].open, -1)
     gauge(&self.counters.clients, -1)
     add_shared(self.clients_shared, -1)
 

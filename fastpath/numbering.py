@@ -38,11 +38,19 @@ class Numbering:
     gateway_slots: Slots = field(default_factory=lambda: Slots("gateways", MAX_GATEWAYS))
     route_slots: Slots = field(default_factory=lambda: Slots("routes", MAX_ROUTES))
 
-    def assign(self, tables: Tables, is_idle: Callable[[int], bool], *, settled: bool) -> Numbering:
+    def assign(
+        self,
+        tables: Tables,
+        is_idle: Callable[[int], bool],
+        is_left: Callable[[int], bool],
+        *,
+        settled: bool,
+    ) -> Numbering:
         """Number these tables; ValueError when there is too much of something.
 
-        is_idle: whether no socket is open to the backend of that slot. settled: whether every
-        worker has gone over to the tables before these; else no slot is used again yet.
+        is_idle: whether no socket is open to the backend of that slot. is_left: whether no
+        connection is open that the listener of that slot accepted. settled: whether every worker
+        has gone over to the tables before these; else no slot is used again yet.
         """
         names = Names(tables)
 
@@ -53,13 +61,16 @@ class Numbering:
             # A connection on its way to a retired backend may ask its service for another one.
             return settled and all(is_idle(slot) for slot in self.backend_slots.retired)
 
+        def listener_is_free(slot: int) -> bool:
+            return settled and is_left(slot)
+
         def is_free(_slot: int) -> bool:
             return settled
 
         return Numbering(
             self.service_slots.assign(names.services, service_is_free),
             self.backend_slots.assign(names.backends, backend_is_free),
-            self.listener_slots.assign(names.listeners, is_free),
+            self.listener_slots.assign(names.listeners, listener_is_free),
             self.gateway_slots.assign(names.gateways, is_free),
             self.route_slots.assign(names.routes, is_free),
         )

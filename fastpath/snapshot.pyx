@@ -9,8 +9,8 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from fastpath.abi cimport (
-    HOST_ANY, HOST_EXACT, HOST_WILDCARD, PROTOCOL_HTTP, PROTOCOL_TCP, backend_t, gateway_t,
-    listener_t, route_t, service_t, text_t,
+    HOST_ANY, HOST_EXACT, HOST_WILDCARD, PROTOCOL_HTTP, PROTOCOL_TCP, backend_t, cut_t,
+    gateway_t, listener_t, route_t, service_t, text_t,
 )
 from fastpath.hashing.maglev cimport MAGLEV_SIZE, maglev_build, maglev_node_t
 from fastpath.hashing.xxhash cimport xxh64
@@ -70,15 +70,16 @@ cdef class Snapshot:
         free(self.c.backends)
         free(self.c.routes)
         free(self.c.fds)
+        free(self.c.cuts)
         free(self.c)
 
 
-def compile(tables, numbering, listening, limits, generation, draining, Snapshot previous):
+def compile(tables, numbering, listening, limits, generation, draining, cuts, Snapshot previous):
     """Checked tables -> Snapshot.
 
     numbering: fastpath.numbering.Numbering of these tables; listening: (address, port) ->
-    (descriptors, generation it appeared in); limits: fastpath.limits.Limits; previous: the snapshot
-    before, or None.
+    descriptors; limits: fastpath.limits.Limits; cuts: [(generation, listener's slot), …], as cut_t;
+    previous: the snapshot before, or None.
     """
     cdef Snapshot self = Snapshot.__new__(Snapshot)
     self.c.generation = generation
@@ -88,6 +89,7 @@ def compile(tables, numbering, listening, limits, generation, draining, Snapshot
     services = _put_services(self, tables.services, numbering, previous)
     gateways = _put_gateways(self, tables.gateways, numbering, services)
     _put_listeners(self, tables.listeners, numbering, listening, services, gateways)
+    _put_cuts(self, cuts)
     return self
 
 
@@ -230,18 +232,18 @@ cdef object _put_listeners(
     cdef listener_t *listener
     cdef int *fds
     cdef Py_ssize_t i
-    cdef Py_ssize_t n_fds = _total([kept for kept, _ in listening.values()])
+    cdef Py_ssize_t n_fds = _total(list(listening.values()))
     self.c.n_listeners = <uint32_t>len(listeners)
     self.c.listeners = <listener_t *>_array(len(listeners), sizeof(listener_t))
     self.c.fds = <int *>_array(n_fds, sizeof(int))
     fds = self.c.fds
+    memset(self.c.drains_of_slot, 1, sizeof(self.c.drains_of_slot))     # those that are gone
     for i, wanted in enumerate(listeners):
         listener = &self.c.listeners[i]
         _put_address(&listener.address, wanted.address, wanted.port)
         listener.slot = numbering.listeners[wanted.address, wanted.port]
         listener.fds = fds
-        descriptors, listener.since = listening[wanted.address, wanted.port]
-        for descriptor in descriptors:
+        for descriptor in listening[wanted.address, wanted.port]:
             fds[0] = descriptor
             fds += 1
         if wanted.http:
@@ -250,4 +252,15 @@ cdef object _put_listeners(
         else:
             listener.protocol = PROTOCOL_TCP
             listener.service = &self.c.services[<Py_ssize_t>services[wanted.target]]
+        self.c.drains_of_slot[listener.slot] = bool(wanted.draining)
         self.c.listener_of_slot[listener.slot] = listener
+
+
+cdef object _put_cuts(Snapshot self, list cuts):
+    """Fill in what is to be cut."""
+    cdef Py_ssize_t i
+    self.c.n_cuts = <uint32_t>len(cuts)
+    self.c.cuts = <cut_t *>_array(len(cuts), sizeof(cut_t))
+    for i, (generation, slot) in enumerate(cuts):
+        self.c.cuts[i].generation = generation
+        self.c.cuts[i].slot = slot

@@ -68,6 +68,8 @@ class Listener(NamedTuple):
     port: int
     target: str
     http: bool
+    draining: bool = False
+    """Go on accepting, but end each HTTP connection with its next response; others live on."""
 
 
 class Tables(NamedTuple):

@@ -4,7 +4,7 @@ from libc.errno cimport errno
 
 from fastpath.abi cimport (
     FP_OK, PROTOCOL_HTTP, PROTOCOL_TCP, REJECT_CAPACITY, REJECT_COUNT, REJECT_DESCRIPTORS,
-    fp_assert, listener_t,
+    fp_assert, listener_t, snapshot_t,
 )
 from fastpath.atomics cimport (
     add_shared, count, gauge, load_acquire, load_pointer, store_release,
@@ -50,7 +50,8 @@ cdef void _admit(
     cdef loop_t *loop = &self.loop
     cdef int result = -1 - REJECT_CAPACITY
     cdef int64_t clients = add_shared(&self.shared.clients, 1)
-    count(&loop.counters.accepted[listener.slot], 1)
+    count(&loop.counters.listeners[listener.slot].accepted, 1)
+    gauge(&loop.counters.listeners[listener.slot].open, 1)
     gauge(&loop.counters.clients, 1)
     if clients <= loop.snapshot.clients_max:
         result = self.shared.protocols[listener.protocol].accept(loop, listener, fd, peer)
@@ -58,7 +59,7 @@ cdef void _admit(
             return
     fp_assert(0 <= -1 - result < REJECT_COUNT)
     count(&loop.counters.rejected[-1 - result], 1)
-    loop_client_closed(loop)
+    loop_client_closed(loop, listener.slot)
     close(fd)
 
 
@@ -137,6 +138,16 @@ cdef void _open_listener(worker_t *self, const listener_t *listener) noexcept no
     loop_watch(&self.loop, &place.endpoint, EPOLLIN)
 
 
+cdef void _cut(worker_t *self, const snapshot_t *snapshot, uint64_t seen) noexcept nogil:
+    """Close the connections that are to be cut since the generation that was seen last."""
+    cdef uint32_t i, j
+    for i in range(snapshot.n_cuts):
+        if snapshot.cuts[i].generation <= seen:
+            continue
+        for j in range(<uint32_t>PROTOCOL_COUNT):
+            self.shared.protocols[j].cut(&self.loop, snapshot.cuts[i].slot)
+
+
 cdef void worker_pick_up(worker_t *self) noexcept nogil:
     cdef snapshot_t *old = self.loop.snapshot
     cdef snapshot_t *snapshot = <snapshot_t *>load_pointer(<void **>&self.shared.snapshot)
@@ -156,6 +167,7 @@ cdef void worker_pick_up(worker_t *self) noexcept nogil:
         place = &self.listeners[snapshot.listeners[i].slot]
         if place.endpoint.fd < 0:
             _open_listener(self, &snapshot.listeners[i])
+    _cut(self, snapshot, self.seen)
     for i in range(<uint32_t>PROTOCOL_COUNT):
         if self.shared.protocols[i].pick_up != NULL:
             self.shared.protocols[i].pick_up(&self.loop)

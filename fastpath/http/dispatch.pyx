@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from fastpath.abi cimport (
-    FP_FULL, FP_OK, backend_t, gateway_t, listener_t, route_t, service_t, snapshot_listener,
+    FP_FULL, FP_OK, backend_t, gateway_t, listener_t, route_t, service_t,
 )
 from fastpath.http.flow cimport flow_decode, flow_t
 from fastpath.http.forward cimport forward_request
@@ -76,7 +76,7 @@ cdef inline uint64_t mix(uint64_t x) noexcept nogil:
 
 cdef int find_route(loop_t *loop, client_t *client, const request_t *request) noexcept nogil:
     """Find the route by the tables of now, and note what of it the exchange needs."""
-    cdef listener_t *listener = snapshot_listener(loop.snapshot, client.listener_slot, client.since)
+    cdef listener_t *listener = loop.snapshot.listener_of_slot[client.listener_slot]
     cdef const gateway_t *gateway
     cdef const route_t *route
     if listener == NULL or listener.gateway == NULL:

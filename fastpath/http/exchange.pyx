@@ -25,8 +25,8 @@ from fastpath.http.http1 cimport (
 from fastpath.http.pool cimport pool_close, pool_park
 from fastpath.http.state cimport (
     CLIENT_ANSWER, RESPONSE_BODY, RESPONSE_HEAD, RESPONSE_INTERIM, RESPONSE_UPGRADE, STEP_CLOSE,
-    STEP_CUT, STEP_LINGER, STEP_NEXT, STEP_TUNNEL, STEP_WAIT, client_t, deadline_of, http_of,
-    http_t, upstream_t,
+    STEP_CUT, STEP_LINGER, STEP_NEXT, STEP_TUNNEL, STEP_WAIT, client_drains, client_t, deadline_of,
+    http_of, http_t, upstream_t,
 )
 from fastpath.loop cimport FAILED, READABLE, endpoint_read, loop_t
 from fastpath.memory.slab cimport slab_get, slab_put
@@ -152,7 +152,7 @@ cdef int respond(loop_t *loop, client_t *client) noexcept nogil:
         client.cut_by_reset = True
     if flow.body.kind == BODY_UNTIL_CLOSE:
         client.keeps_upstream = False
-    if loop.snapshot.draining or not client.is_request_done:
+    if client_drains(loop, client) or not client.is_request_done:
         client.wants_keep = False
     client.response_state = RESPONSE_BODY
     client.deadline_ms = deadline_of(loop, client.body_idle_timeout_ms)
@@ -267,8 +267,13 @@ cdef int finish(loop_t *loop, client_t *client) noexcept nogil:
     flow_clear(loop, &http_of(loop).stores, flow)
     if not client.is_request_done:
         return STEP_LINGER
-    # Draining may have begun after the head was sent.
-    return STEP_NEXT if client.wants_keep and not loop.snapshot.draining else STEP_CLOSE
+    if client.wants_keep:
+        # The engine's draining may have begun after the head was sent. A listener's lets the
+        # connection live, for its next request may be on its way: the response to that ends it.
+        return STEP_CLOSE if loop.snapshot.draining else STEP_NEXT
+    # A client that did not ask for the end may have sent more, which must not become a reset that
+    # takes the response away (RFC 9112, 9.6).
+    return STEP_LINGER if client_drains(loop, client) else STEP_CLOSE
 
 
 cdef inline void pool_park_of(loop_t *loop, client_t *client) noexcept nogil:
@@ -301,7 +306,7 @@ cdef int exchange_answer(loop_t *loop, client_t *client, refusal_t why) noexcept
     if client.head != NULL:
         slab_put(&http.stores.heads, client.head)
         client.head = NULL
-    if client.has_body or loop.snapshot.draining:
+    if client.has_body or client_drains(loop, client):
         client.wants_keep = False
     client.request.keeps_head = False
     client.request.head_start = client.request.head_end

@@ -302,7 +302,6 @@ cdef int http_accept(loop_t *loop, const listener_t *listener, int fd,
         return -1 - REJECT_CAPACITY
     memset(client, 0, sizeof(client_t))
     client.listener_slot = listener.slot
-    client.since = listener.since
     client.header_timeout_ms = gateway.header_timeout_ms
     client.keepalive_timeout_ms = gateway.keepalive_timeout_ms
     client.timeout.owner = client
@@ -336,8 +335,8 @@ cdef void client_free(loop_t *loop, client_t *client) noexcept nogil:
     flow_clear(loop, &http.stores, &client.request)
     flow_clear(loop, &http.stores, &client.response)
     loop_close(loop, &client.io)
+    loop_client_closed(loop, client.listener_slot)
     slab_put(&http.clients_memory, client)
-    loop_client_closed(loop)
 
 
 # ---- the protocol ----
@@ -373,6 +372,20 @@ cdef void http_pick_up(loop_t *loop) noexcept nogil:
         client = following
 
 
+cdef void http_cut(loop_t *loop, uint16_t listener_slot) noexcept nogil:
+    cdef client_t *client = http_of(loop).clients
+    cdef client_t *following
+    while client != NULL:
+        following = client.next
+        if client.listener_slot == listener_slot:
+            if client.state == CLIENT_TUNNEL:
+                pair_stop(loop, client.pair, True)
+            else:
+                loop_reset(loop, &client.io)
+                client_free(loop, client)
+        client = following
+
+
 cdef void http_free(loop_t *loop) noexcept nogil:
     cdef http_t *http = http_of(loop)
     cdef slab_t memory
@@ -398,4 +411,5 @@ cdef void http_protocol(protocol_t *protocol) noexcept nogil:
     protocol.init = http_init
     protocol.accept = http_accept
     protocol.pick_up = http_pick_up
+    protocol.cut = http_cut
     protocol.free = http_free

@@ -62,7 +62,6 @@ cdef struct client_t:
     flow_t response
     pair_t *pair                # owned, from http_t.pairs; the tunnel
     peer_t peer
-    uint64_t since              # with listener_slot: the listener
     uint64_t flow               # hash of addresses and ports
     uint64_t hash               # of this request
     uint64_t deadline_ms        # of the state it is in; 0: none
@@ -74,7 +73,7 @@ cdef struct client_t:
     uint32_t tunnel_idle_timeout_ms
     uint32_t backend_timeout_ms
     tries_t tries
-    uint16_t listener_slot
+    uint16_t listener_slot      # that accepted it; the listener may be gone
     uint16_t service_slot
     uint16_t route_slot
     uint16_t status             # that the client was sent
@@ -117,6 +116,11 @@ cdef struct http_t:             # the protocol's state in a loop
 cdef inline uint64_t deadline_of(const loop_t *loop, uint32_t delay_ms) noexcept nogil:
     """That much from now; 0, which means never, for 0."""
     return loop.now_ms + delay_ms if delay_ms else 0
+
+
+cdef inline bint client_drains(const loop_t *loop, const client_t *client) noexcept nogil:
+    """Whether the connection ends with its next response, by the tables of now."""
+    return loop.snapshot.drains_of_slot[client.listener_slot]
 
 
 cdef inline http_t *http_of(loop_t *loop) noexcept nogil:

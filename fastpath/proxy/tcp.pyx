@@ -33,6 +33,7 @@ cdef struct stream_t:           # one proxied connection
     stream_t *previous
     uint64_t hash               # of the flow
     uint32_t connect_timeout_ms
+    uint16_t listener_slot
     uint16_t service_slot
     tries_t tries
 
@@ -59,9 +60,10 @@ cdef void _forget(loop_t *loop, stream_t *stream) noexcept nogil:
 
 
 cdef void _ended(loop_t *loop, pair_t *pair) noexcept nogil:
+    cdef stream_t *stream = <stream_t *>pair.owner
     backend_closed(loop, pair.backend_slot, True)
-    _forget(loop, <stream_t *>pair.owner)
-    loop_client_closed(loop)
+    loop_client_closed(loop, stream.listener_slot)
+    _forget(loop, stream)
 
 
 cdef int _connect(loop_t *loop, stream_t *stream) noexcept nogil:
@@ -97,8 +99,8 @@ cdef void _connect_failed(loop_t *loop, stream_t *stream) noexcept nogil:
         REJECT_DESCRIPTORS if result == FP_FULL else REJECT_CONNECT
     ], 1)
     loop_close(loop, &stream.client)
+    loop_client_closed(loop, stream.listener_slot)
     _forget(loop, stream)
-    loop_client_closed(loop)
 
 
 cdef void _connecting(loop_t *loop, endpoint_t *endpoint) noexcept nogil:
@@ -133,6 +135,7 @@ cdef int _accept(
     stream.pair.on_end = _ended
     stream.pair.idle_timeout_ms = service.idle_timeout_ms
     stream.connect_timeout_ms = service.connect_timeout_ms
+    stream.listener_slot = listener.slot
     stream.service_slot = service.slot
     stream.hash = flow_hash(loop.hash_key, peer, &listener.address, IPPROTO_TCP)
     stream.next = streams.first
@@ -162,6 +165,16 @@ cdef void _pick_up(loop_t *loop) noexcept nogil:
     """Streams live on whatever the tables say: only new choices follow them."""
 
 
+cdef void _cut(loop_t *loop, uint16_t listener_slot) noexcept nogil:
+    cdef stream_t *stream = _streams(loop).first
+    cdef stream_t *following
+    while stream != NULL:
+        following = stream.next
+        if stream.listener_slot == listener_slot:
+            pair_stop(loop, &stream.pair, True)
+        stream = following
+
+
 cdef void _free(loop_t *loop) noexcept nogil:
     cdef streams_t *streams = _streams(loop)
     if streams == NULL:
@@ -177,4 +190,5 @@ cdef void tcp_protocol(protocol_t *protocol) noexcept nogil:
     protocol.init = _init
     protocol.accept = _accept
     protocol.pick_up = _pick_up
+    protocol.cut = _cut
     protocol.free = _free

@@ -229,6 +229,64 @@ def test_clients_over_the_limit_are_closed_at_once_and_the_others_served() -> No
             client.close()
 
 
+def test_open_connections_are_counted_by_the_address_they_came_to() -> None:
+    port, other = free_port(), free_port()
+    tables = tcp_tables(port, Server().backend("a"))
+    one, two = "127.0.0.1", "127.0.0.2"
+    listeners = tuple(
+        Listener(address, each, "s", http=False) for address in (one, two) for each in (port, other)
+    )
+    with running(workers=2) as engine:
+        engine.publish(tables._replace(listeners=listeners))
+        places = [(one, port), (one, other), (one, other), (two, port)]
+        clients = [connect(each, address) for address, each in places]
+        wait_until(lambda: (engine.active_on(one), engine.active_on(two)) == (3, 1))
+        assert engine.active_on("127.0.0.3") == engine.cut("127.0.0.3") == 0
+        engine.publish(tables._replace(listeners=listeners[:1]))
+        assert (engine.active_on(one), engine.active_on(two)) == (3, 1)
+        clients.pop().close()
+        wait_until(lambda: (engine.active_on(one), engine.active_on(two)) == (3, 0))
+        for client in clients:
+            client.close()
+        wait_until(lambda: engine.active_on(one) == 0)
+
+
+def test_connections_that_are_turned_away_do_not_count_as_open() -> None:
+    port = free_port()
+    with running(connections=2) as engine:
+        engine.publish(tcp_tables(port))
+        with connect(port) as client:
+            assert client.recv(1) == b""
+        engine.publish(tcp_tables(port, Server().backend("a")))
+        clients = [connect(port) for _ in range(5)]
+        wait_until(lambda: engine.stats()["rejected"]["capacity"] == 3)
+        assert engine.active_on("127.0.0.1") == 2
+        for client in clients:
+            client.close()
+        wait_until(lambda: engine.active_on("127.0.0.1") == 0)
+
+
+def test_a_listener_keeps_its_number_for_as_long_as_a_connection_of_it_lives() -> None:
+    """Else its connections would count for, and be cut with, those of a stranger."""
+    port = free_port()
+    tables = tcp_tables(port, Server().backend("a"))
+    with running() as engine:
+        engine.publish(tables)
+        with connect(port) as client:
+            wait_until(lambda: engine.active() == 1)
+            for net in range(1, 5):  # twice through the 1024 numbers
+                listeners = tuple(
+                    Listener(f"127.{net}.{i // 256}.{i % 256}", port, "s", http=False)
+                    for i in range(1, 501)
+                )
+                engine.publish(tables._replace(listeners=listeners))
+            assert engine.active_on("127.0.0.1") == 1
+            assert sum(engine.active_on(each.address) for each in listeners) == 0
+            client.sendall(b"alive")
+            assert read_exactly(client, 5) == b"alive"
+            assert engine.cut("127.0.0.1") == 1
+
+
 FEW_DESCRIPTORS = """
 import resource, socket, sys, time
 resource.setrlimit(resource.RLIMIT_NOFILE, (160, 160))

@@ -136,8 +136,8 @@ def serving(*backends: Backend, workers: int = 1, **options: Any) -> Iterator[tu
 class Client:
     """A client's connection."""
 
-    def __init__(self, port: int) -> None:
-        self.socket = connect(port)
+    def __init__(self, port: int, address: str = "127.0.0.1") -> None:
+        self.socket = connect(port, address)
         self.heard = b""
 
     def __enter__(self) -> Self:

@@ -12,13 +12,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from fastpath.engine import Engine, Service
+from fastpath.engine import Engine, Listener, Service
 from tests.fastpath.peers import (
     Refusing,
     Server,
     Silent,
     ask,
     connect,
+    echo,
     read_all,
     read_exactly,
     running,
@@ -278,6 +279,52 @@ def test_every_backend_gets_its_share_by_weight(engine: Engine, port: int) -> No
     assert all(
         20 * weight < share < 80 * weight for share, weight in zip(shares, weights, strict=True)
     )
+
+
+def test_a_draining_listener_accepts_and_its_streams_live_until_they_are_cut(
+    engine: Engine, port: int
+) -> None:
+    errors: list[type[Exception]] = []
+
+    def note(connection: socket.socket) -> None:
+        try:
+            echo(connection)
+        except OSError as error:
+            errors.append(type(error))
+
+    tables = tcp_tables(port, Server(note).backend("a"))
+    stays, moves = (Listener(each, port, "s", http=False) for each in ("127.0.0.1", "127.0.0.2"))
+    engine.publish(tables._replace(listeners=(stays, moves)))
+    with connect(port) as elsewhere, connect(port, "127.0.0.2") as before:
+        before.sendall(b"1")
+        assert before.recv(1) == b"1"
+        engine.publish(tables._replace(listeners=(stays, moves._replace(draining=True))))
+        with connect(port, "127.0.0.2") as after:
+            for client in (elsewhere, before, after):
+                client.sendall(b"x" * 100_000)
+                assert read_exactly(client, 100_000) == b"x" * 100_000
+            assert engine.cut("127.0.0.2") == 2
+            for client in (before, after):
+                with pytest.raises(ConnectionResetError):
+                    client.recv(1)
+        wait_until(lambda: errors == [ConnectionResetError] * 2)
+        assert engine.active() == 1
+        elsewhere.sendall(b"alive")
+        assert read_exactly(elsewhere, 5) == b"alive"
+    wait_until(lambda: engine.active() == 0)
+
+
+def test_a_stream_that_is_being_connected_is_cut(engine: Engine, port: int) -> None:
+    silent = Silent()
+    engine.publish(tcp_tables(port, silent.backend("silent")))
+    with connect(port) as client:
+        wait_until(lambda: engine.active_on("127.0.0.1") == 1)
+        assert engine.cut("127.0.0.1") == 1
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    counters = engine.stats()["services"]["s"]["silent"]
+    assert counters["active"] == counters["open"] == engine.active() == 0
+    silent.close()
 
 
 def test_ipv6_is_served_and_reached() -> None:
