@@ -35,6 +35,17 @@ class EngineDataPlane:
         """Counters since the start, as `fastpath.engine.Engine.stats` gives them."""
         return self._engine.stats()
 
+    def connections(self, address: str) -> int:
+        """Client connections open now that came to this address."""
+        return self._engine.active_on(address)
+
+    def cut(self, address: str) -> int:
+        """Reset the client connections that came to this address; how many there were.
+
+        Call it before the address is removed, or the resets do not get out.
+        """
+        return self._engine.cut(address)
+
     async def drain(self, timeout_ms: int) -> int:
         """Accept nothing new, wait for what is under way; the number of connections still open."""
         self._engine.drain()
@@ -58,7 +69,7 @@ def tables(plan: Plan) -> engine.Tables:
     """The engine's form of a plan."""
     return engine.Tables(
         listeners=tuple(
-            engine.Listener(item.address, item.port, item.target, item.http)
+            engine.Listener(item.address, item.port, item.target, item.http, item.draining)
             for item in plan.listeners
         ),
         services=tuple(_service(item) for item in plan.services),

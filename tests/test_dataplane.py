@@ -57,7 +57,7 @@ def tcp_plan(port: int, backend_port: int) -> Plan:
 
 def test_every_field_of_a_plan_reaches_the_tables() -> None:
     plan = Plan(
-        (PlannedListener("127.0.0.9", 80, "web", True),),
+        (PlannedListener("127.0.0.9", 80, "web", True, draining=True),),
         (PlannedService("api:80", (PlannedBackend("10.0.0.1:8080", "10.0.0.1", 8080, 3, False),)),),
         (
             PlannedGateway(
@@ -69,7 +69,7 @@ def test_every_field_of_a_plan_reaches_the_tables() -> None:
     )
     made = dataplane.tables(plan)
     assert made.listeners[0]._asdict() == {
-        "address": "127.0.0.9", "port": 80, "target": "web", "http": True
+        "address": "127.0.0.9", "port": 80, "target": "web", "http": True, "draining": True
     }  # fmt: skip
     assert made.services[0].name == "api:80"
     assert made.services[0].backends[0]._asdict() == {
@@ -130,5 +130,22 @@ def test_drain_refuses_new_connections_and_waits_for_the_open_ones() -> None:
                 client.close()
                 upstream.close()
                 assert asyncio.run(plane.drain(10_000)) == 0
+    finally:
+        plane.stop()
+
+
+def test_connections_are_counted_by_address_and_cut() -> None:
+    plane = dataplane.EngineDataPlane(1, b"secret")
+    try:
+        with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+            port = free_port()
+            plane.apply(tcp_plan(port, silent.getsockname()[1]))
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+                silent.accept()[0].close()
+                assert client.recv(1) == b""
+                assert plane.connections("127.0.0.1") == 1
+                assert plane.connections("127.0.0.2") == plane.cut("127.0.0.2") == 0
+                assert plane.cut("127.0.0.1") == 1
+                assert plane.connections("127.0.0.1") == 0
     finally:
         plane.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from piagent.core.model import (
     Config,
@@ -42,6 +43,8 @@ class PlannedListener(Struct, frozen=True):
     target: str
     """The name of a PlannedGateway when `http`, else of a PlannedService."""
     http: bool
+    draining: bool = False
+    """Its VIP is on the way to another node: what it serves is to come to an end."""
 
 
 class Plan(Struct, frozen=True):
@@ -52,11 +55,17 @@ class Plan(Struct, frozen=True):
     gateways: tuple[PlannedGateway, ...]
 
 
-def plan(config: Config, owned: frozenset[str], down: frozenset[tuple[str, str]]) -> Plan:
+def plan(
+    config: Config,
+    owned: frozenset[str],
+    down: frozenset[tuple[str, str]],
+    draining: frozenset[str] = frozenset(),
+) -> Plan:
     """Say what this node listens on and where that goes.
 
     `owned`: the VIPs that this node owns now. `down`: (service name, backend address) of the
-    backends that get no new connection.
+    backends that get no new connection. `draining`: the VIPs that were handed over, and whose
+    connections are served here until they end; whether they are still owned does not matter.
 
     Listeners on VIPs are always there: they are bound (IP_FREEBIND) before the address is, so that
     a take-over opens nothing. A VIP that is a loopback address exists on every host; listening on
@@ -66,7 +75,7 @@ def plan(config: Config, owned: frozenset[str], down: frozenset[tuple[str, str]]
     listeners = _listeners(config) if config.node.vip_weight > 0 else ()
     return Plan(
         listeners=tuple(
-            listener
+            replace(listener, draining=listener.address in draining)
             for listener in listeners
             if listener.address in owned or not is_loopback(listener.address)
         ),

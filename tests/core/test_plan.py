@@ -101,6 +101,25 @@ def test_a_loopback_vip_is_listened_on_only_while_it_is_owned() -> None:
     assert len(owned) == len(LISTENERS)
 
 
+def test_a_vip_that_drains_is_listened_on_and_marked_and_no_other_is() -> None:
+    other = Gateway(name="other", address="192.0.2.10", ports=(80,))
+    base = config()
+    two = replace(base, gateways=(*base.gateways, other))
+    made = plan(two, NOTHING, ALL_UP, frozenset({VIP})).listeners
+    assert made == (
+        *(replace(each, draining=True) for each in LISTENERS),
+        PlannedListener("192.0.2.10", 80, "other", http=True, draining=False),
+    )
+
+
+def test_a_loopback_vip_that_drains_is_not_listened_on_once_it_is_another_nodes() -> None:
+    vip = "127.0.0.9"
+    draining = frozenset({vip})
+    assert plan(config(vip=vip), NOTHING, ALL_UP, draining).listeners == ()
+    owned = plan(config(vip=vip), frozenset({vip}), ALL_UP, draining).listeners
+    assert all(listener.draining for listener in owned)
+
+
 def test_a_node_that_never_owns_a_vip_listens_on_none() -> None:
     assert plan(config(weight=0), frozenset({VIP}), ALL_UP).listeners == ()
 
