@@ -11,7 +11,6 @@ import pytest
 from msgspec.structs import replace
 
 from piagent.admin.server import AdminError
-
 from piagent.core.eligibility import Standing, refusals
 from piagent.core.lease_types import Reason
 from piagent.core.model import Election, Node

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from piagent.agent.letters import Letters, Peer
+from piagent.agent.letters import Asked, Letters, Peer
 from piagent.core.lease_types import Assertion, EchoReturned, Heard, LeaseMessage, Role, Unreadable
+from piagent.core.wire import Command
 from piagent.ports import Received
 
-LETTERS = Letters(cluster="home", node="n1", incarnation="0" * 16, secret=b"secret")
+
+def letters(node: str = "n1", *secrets: bytes) -> Letters:
+    return Letters(
+        cluster="home",
+        node=node,
+        incarnation=node[-1] * 16,
+        secrets=secrets or (b"secret",),
+        started=1,
+    )
+
+
+LETTERS = letters()
 MESSAGE = LeaseMessage(
     node="n1",
-    incarnation="0" * 16,
+    incarnation="1" * 16,
     seq=1,
     broker="b1",
     config_hash="c",
@@ -30,7 +43,7 @@ def test_lease_message_comes_back() -> None:
 
 
 def test_lease_message_under_another_secret_is_unreadable() -> None:
-    other = Letters(cluster="home", node="n1", incarnation="0" * 16, secret=b"other")
+    other = letters("n1", b"other")
     assert isinstance(other.read(received(*LETTERS.lease_message(MESSAGE))), Unreadable)
 
 
@@ -44,10 +57,48 @@ def test_echo_comes_back_with_its_connection() -> None:
 
 
 def test_presence_comes_back_retained_or_not() -> None:
-    payload = LETTERS.presence(True, "c1")
-    assert LETTERS.read(received("piagent/home/s/n2", payload, retain=True)) == Peer(
-        "b1", "n2", True
+    LETTERS.describe(
+        weight=50,
+        health=75,
+        zone="shelf",
+        draining=True,
+        refuses={"10.0.0.9": "carrier-lost"},
+        mac=bytes(6),
     )
+    payload = LETTERS.presence(True, "c1")
+    read = LETTERS.read(received("piagent/home/s/n1", payload, retain=True))
+    assert isinstance(read, Peer)
+    assert (read.node, read.fresh) == ("n1", False)
+    said = read.said
+    assert (said.online, said.weight, said.health, said.zone) == (1, 50, 75, "shelf")
+    assert (said.draining, said.refuses) == (1, {"10.0.0.9": "carrier-lost"})
+
+
+def test_presence_that_nobody_of_the_cluster_signed_is_not_believed() -> None:
+    payload = letters("n2", b"other").presence(True, "c1")
+    assert LETTERS.read(received("piagent/home/s/n2", payload)) is None
+    assert LETTERS.read(received("piagent/home/s/n3", LETTERS.presence(True, "c1"))) is None
+
+
+def test_command_reaches_only_the_life_it_is_meant_for() -> None:
+    topic, payload = letters("n2").command(
+        "n1", Command.DRAIN, lambda bare: replace(bare, to=LETTERS.incarnation)
+    )
+    read = LETTERS.read(received(topic, payload))
+    assert isinstance(read, Asked)
+    assert (read.message.sender, read.message.command) == ("n2", Command.DRAIN)
+    other_life = Letters(
+        cluster="home", node="n1", incarnation="f" * 16, secrets=(b"secret",), started=2
+    )
+    assert other_life.read(received(topic, payload)) is None
+    assert LETTERS.read(received(topic, payload, retain=True)) is None, "kept by the broker"
+
+
+def test_each_secret_is_accepted_and_the_first_one_signs() -> None:
+    old, both, new = letters("n1", b"old"), letters("n1", b"old", b"new"), letters("n1", b"new")
+    assert isinstance(both.read(received(*new.lease_message(MESSAGE))), Heard)
+    assert isinstance(old.read(received(*both.lease_message(MESSAGE))), Heard)
+    assert isinstance(new.read(received(*both.lease_message(MESSAGE))), Unreadable)
 
 
 def test_vip_is_readable_by_people_and_ignored_by_nodes() -> None:
@@ -59,7 +110,14 @@ def test_vip_is_readable_by_people_and_ignored_by_nodes() -> None:
 
 @given(
     topic=st.sampled_from(
-        ["piagent/home/l/vips/n2", "piagent/home/e/n1/c", "piagent/home/s/n2", "else", ""]
+        [
+            "piagent/home/l/vips/n2",
+            "piagent/home/e/n1/c",
+            "piagent/home/s/n2",
+            "piagent/home/ctl/n1",
+            "else",
+            "",
+        ]
     ),
     payload=st.binary(max_size=200),
     retain=st.booleans(),

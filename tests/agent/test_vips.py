@@ -9,11 +9,11 @@ import pytest
 from msgspec.structs import replace
 
 from piagent.agent.serving import Serving
-from piagent.agent.vips import Vips, announced
+from piagent.agent.vips import Former, Vips, announced
 from piagent.core.model import AddressRange, Announce, Pool
 from piagent.ports import AddressError
 from tests.agent.nodes import VIP, FakeAnnouncer, config, service
-from tests.fakes import FakeAddresses, FakeClock, FakeDataPlane
+from tests.fakes import FakeAddresses, FakeClock, FakeDataPlane, FakeFence
 
 LOOPBACK_VIP = "127.0.0.9"
 
@@ -21,14 +21,23 @@ LOOPBACK_VIP = "127.0.0.9"
 class Host:
     """Vips and everything that it moves."""
 
-    def __init__(self, tmp_path: Path, *, tell: bool = True) -> None:
+    def __init__(self, tmp_path: Path, *, tell: bool = True, why_not: str | None = None) -> None:
         self.clock = FakeClock()
         self.addresses = FakeAddresses(self.clock)
         self.plane = FakeDataPlane()
         services = (service("web", VIP, "10.0.0.1"), service("lo", LOOPBACK_VIP, "10.0.0.1"))
         serving = Serving(self.plane, config(tmp_path, services=services))
         serving.start()
-        self.vips = Vips(self.clock, self.addresses, self._announcer, serving, lambda _: tell)
+        self.serving = serving
+        self.fence = FakeFence(self.clock, why_not)
+        self.vips = Vips(
+            clock=self.clock,
+            addresses=self.addresses,
+            fence=self.fence,
+            announcer=self._announcer,
+            serving=serving,
+            announced=lambda _: tell,
+        )
 
     def _announcer(self, announce_once: Callable[[str], Awaitable[None]]) -> FakeAnnouncer:
         self.announcer = FakeAnnouncer(announce_once)
@@ -150,3 +159,59 @@ async def test_pool_says_whether_its_addresses_are_announced(tmp_path: Path) -> 
     assert announced(made, "10.0.0.10")
     assert not announced(made, "fd00::7")
     assert announced(made, "fd00::10")
+
+
+async def test_fence_is_open_for_as_long_as_the_lease(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    await host.vips.take(VIP, host.in_ms(800))
+    host.clock.advance_ms(700)
+    assert host.fence.held == {VIP}
+    await host.vips.keep({VIP: host.in_ms(800)})
+    host.clock.advance_ms(700)
+    assert host.fence.held == host.fence.served == {VIP}
+    host.clock.advance_ms(101)
+    assert host.fence.held == host.fence.served == set()
+
+
+async def test_hidden_vip_is_silent_and_serves_until_its_drain_ends(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    await host.vips.take(VIP, host.in_ms(800))
+    assert await host.vips.hide(VIP, 5000)
+    assert host.fence.held == set(), "no ARP is answered"
+    assert host.announcer.active == set()
+    assert host.fence.served == host.addresses.present == {VIP}
+    assert host.serving.draining() == {VIP}
+    await host.vips.leave(VIP)
+    assert host.fence.served == host.addresses.present == set()
+    assert host.serving.draining() == set()
+
+
+async def test_vip_that_cannot_be_hidden_has_to_be_left(tmp_path: Path) -> None:
+    host = Host(tmp_path, why_not="no nftables here")
+    await host.vips.take(VIP, host.in_ms(800))
+    assert not await host.vips.hide(VIP, 5000)
+    assert not await host.vips.hide(LOOPBACK_VIP, 5000)
+
+
+async def test_vip_that_comes_back_is_drained_no_more(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    await host.vips.take(VIP, host.in_ms(800))
+    await host.vips.hide(VIP, 5000)
+    await host.vips.take(VIP, host.in_ms(800))
+    assert host.serving.draining() == frozenset()
+    assert host.fence.held == {VIP}
+
+
+async def test_connections_of_the_former_owner_are_passed_on(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    mac = bytes((2, 0, 0, 0, 0, 9))
+    await host.vips.take(VIP, host.in_ms(800), Former(mac, 5000))
+    assert host.fence.passed_on == {VIP: mac}
+
+
+async def test_fence_that_refuses_is_a_failure_to_take(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    host.fence.failure = OSError(1, "not permitted")
+    with pytest.raises(OSError, match="not permitted"):
+        await host.vips.take(VIP, host.in_ms(800))
+    assert host.announcer.active == set()
