@@ -328,7 +328,10 @@ class Delivery:
         raise failure
 
     def _set_timeout(self, connection: _socket.socket) -> None:
-        connection.settimeout(max(0.001, self._deadline - time.monotonic()))
+        left_s = self._deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        connection.settimeout(left_s)
 
     def _await_acknowledgements(self, connection: _socket.socket) -> None:
         waiting = set(range(1, len(self._letters) + 1))

@@ -29,7 +29,7 @@ COMMANDS: Final[dict[str, str]] = {
     "node": "drain a node of its VIPs, or let it take part again",
     "check": "validate a configuration file and print what it makes this node do",
     "route": "list the routes in the order they are tried, or explain which one a request takes",
-    "release-addresses": "remove every address that an agent left behind",
+    "release-addresses": "remove the addresses and the fence that an agent left behind",
 }
 """Each command with its line of help."""
 

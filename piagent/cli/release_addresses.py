@@ -1,7 +1,8 @@
-"""`piagent release-addresses`: removes every address that an agent left behind."""
+"""`piagent release-addresses`: removes what an agent left behind in the kernel."""
 
 from __future__ import annotations
 
+import errno
 import socket
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from piagent.guardian import Address
 
 PATIENCE_S: Final = 1.0
+ANSWER_TIMEOUT_S: Final = 2.0
+
+_NO_NFTABLES: Final = {errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL}
+"""What a kernel without it says; it has no table either."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     index = None if interface is None else _index(interface)
     for address in _removed(index):
         print(f"{_name(address.index)}: removed {address}")
+    _remove_fence()
     return 0
 
 
@@ -52,18 +58,19 @@ def _where(args: argparse.Namespace) -> tuple[str | None, str]:
 
 def _refuse_while_running(admin_socket: str) -> None:
     """An agent that hangs does not answer: its addresses may be removed."""
-    from msgspec import Raw
-
-    from piagent.admin.client import AskError, ask
-
-    try:
-        ask(admin_socket, "/api/v1/status", Raw)
-    except AskError:
-        return
-    raise Failure(
-        f"an agent is running here ({admin_socket}) and would lose its VIPs: stop it, which"
-        " releases them in good order, or use --force"
-    )
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.settimeout(ANSWER_TIMEOUT_S)
+        try:
+            agent.connect(admin_socket)
+            agent.sendall(b"GET /healthz HTTP/1.1\r\nHost: piagent\r\nConnection: close\r\n\r\n")
+            answered = bool(agent.recv(1))
+        except OSError:
+            return
+    if answered:
+        raise Failure(
+            f"an agent is running here ({admin_socket}) and would lose its VIPs: stop it, which"
+            " releases them in good order, or use --force"
+        )
 
 
 def _index(interface: str) -> int:
@@ -85,6 +92,27 @@ def _removed(index: int | None) -> list[Address]:
     except OSError as error:
         why = error.strerror or error
         raise Failure(f"not removed: {why}; try as root or with CAP_NET_ADMIN") from None
+
+
+def _remove_fence() -> None:
+    """Not before the addresses have gone: it is what keeps them silent."""
+    from piagent import guardian
+    from piagent.adapters.fence import KernelFence, why
+    from piagent.adapters.fence_table import TABLE
+    from piagent.adapters.nftables import Nftables
+
+    if any(address.marked for address in guardian.addresses()):
+        return  # on another interface
+    try:
+        with Nftables() as kernel:
+            was_there = kernel.has_chain(TABLE, "ingress")
+        KernelFence().remove()
+    except OSError as error:
+        if error.errno not in _NO_NFTABLES:
+            raise Failure(f"the nftables table: {why(error, '')}") from None
+    else:
+        if was_there:
+            print(f"removed the nftables table netdev {TABLE}")
 
 
 def _name(index: int) -> str:
