@@ -30,8 +30,7 @@ class KernelFence:
     A call returns when the transaction is committed: every packet that the kernel looks at from
     then on is judged by it, and no reading back could say more.
 
-    Loopback addresses are left alone. Where there is no fence (`why_not`), opening, hiding and
-    closing do nothing.
+    Loopback addresses are left alone. Where there is no fence, opening and closing do nothing.
     """
 
     def __init__(self) -> None:
@@ -99,14 +98,17 @@ class KernelFence:
     def hide(self, vip: str, serve_ms: int) -> None:
         """Close for ARP, NDP and announcements; IP that still comes is served for `serve_ms`.
 
-        OSError when the kernel refuses: then it is not closed, and must not be taken for closed.
+        OSError when the kernel refuses, and when the VIP is not guarded here: then it still
+        answers, or may.
         """
         key = self._key(vip)
         if key is not None:
             self._put({"held": {key: 0}, "served": {key: serve_ms}})
+        elif not ip_address(vip).is_loopback:
+            raise OSError(errno.EOPNOTSUPP, f"fence: {self._why_not or f'{vip} is not guarded'}")
 
     def close(self, vip: str) -> None:
-        """Close for everything; also ends `take_over`. OSError as with `hide`."""
+        """Close for everything; also ends `take_over`. OSError when the kernel refuses."""
         key = self._key(vip)
         if key is not None:
             names = ("held", "served") + (("former",) if self._no_hand_off is None else ())
