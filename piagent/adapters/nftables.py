@@ -117,7 +117,10 @@ class Batch:
         self._add(_NEWRULE, _NLM_F_CREATE | _NLM_F_APPEND, body, f"rule of {chain}")
 
     def add(self, name: str, keys: Sequence[bytes], data: bytes | None = None) -> None:
-        """Add elements that are not there, with the set's own timeout; others stay as they are."""
+        """Have the elements, new ones with the set's own timeout.
+
+        How long one lives on that was there depends on the kernel (Linux 6.12 changed it).
+        """
         self._elements(_NEWSETELEM, name, [_element(key, data, None) for key in keys])
 
     def delete(self, name: str, keys: Sequence[bytes], data: bytes | None = None) -> None:
@@ -134,8 +137,8 @@ class Batch:
     ) -> list[int]:
         """Have the elements live for so long from now, whether they are there or not.
 
-        Deleted and added again: to add what is there does not renew it (before Linux 6.12 never).
-        The result is where in `data` of this batch each timeout is, for `set_timeout`.
+        Deleted and added again: to add what is there does not renew it before Linux 6.12. The
+        result is where in `data` of this batch each timeout is, for `set_timeout`.
         """
         self.delete(name, list(timeouts_ms), data)
         places: list[int] = []
