@@ -19,7 +19,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from piagent.adapters.mqtt_connection import Connection, Identity
+from piagent.adapters.mqtt_connection import Connection, Identity, Stream
+from piagent.adapters.mqtt_tls import Certificates, Tls, TlsStream
 from piagent.core.model import Broker
 from piagent.ports import BusEvent, Disconnected
 
@@ -62,6 +63,7 @@ class MqttBus:
         subscriptions: Sequence[str],
         presence: Presence,
         password: str | None = None,
+        certificates: Certificates | None = None,
         barrier: Callable[[str], tuple[str, bytes]] | None = None,
     ) -> None:
         """`barrier`: connection -> a message to itself, topic and payload.
@@ -75,6 +77,7 @@ class MqttBus:
         self._subscriptions = tuple(subscriptions)
         self._presence = presence
         self._password = password
+        self._tls = Tls(certificates or Certificates())
         self._links = {broker.label: _Link(broker) for broker in brokers}
 
     async def run(self, deliver: Callable[[BusEvent], None]) -> None:
@@ -124,7 +127,7 @@ class MqttBus:
     ) -> tuple[bool, str]:
         """(whether it came up, why it ended); OSError when there was no connection at all."""
         broker = link.broker
-        connected = await _connect(broker.host, broker.port)
+        connected = await self._connected_to(broker)
         name = f"pa-{self._node}-{self._incarnation[:8]}-{secrets.token_hex(4)}"
         presence = self._presence
         connection = Connection(
@@ -159,6 +162,12 @@ class MqttBus:
         finally:
             connection.abort("given up")
             link.connection = None
+
+    async def _connected_to(self, broker: Broker) -> Stream | TlsStream:
+        bare = await _connect(broker.host, broker.port)
+        if broker.tls:
+            return await self._tls.secure(bare, broker.host, broker.label)
+        return Stream(bare)
 
     async def _housekeeping(self) -> None:
         """Keep-alives of all connections."""

@@ -15,20 +15,25 @@ from msgspec import Struct
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 
+from piagent.adapters.mqtt_tls import TlsStream
 from piagent.ports import BusEvent, Received, Subscribed
 
 KEEPALIVE_S = 5
 QOS = 1
 MAX_PAYLOAD = 64 * 1024
-"""Bytes; a longer message is delivered without its payload, as something unreadable."""
+"""Bytes; for a longer message `OVERSIZED` is delivered, which is too long as well."""
 MAX_UNACKNOWLEDGED = 1000
 """Messages; `publish` takes no more then. At most 20 of them are on the wire (paho's default)."""
 MAX_RETAINED = 1000
 """Retained messages that count, of those that a new connection brings; anybody can invent them."""
+MAX_RETAINED_SIZE = 4 * 1024 * 1024
+"""Bytes of these messages, for the same reason."""
 MAX_READS = 20
 """Calls of paho's read in one turn; the event loop is not one connection's alone."""
 FAREWELL_TIMEOUT_S = 0.5
 _READ_SIZE = 64 * 1024
+OVERSIZED = bytes(MAX_PAYLOAD + 1)
+"""Stands for every payload that is too long: one for all, so that they take no memory."""
 
 _KEPT = 2 * MAX_PAYLOAD + 4
 """Bytes of a packet: the longest topic that can be, and a payload seen to be too long."""
@@ -51,8 +56,11 @@ class Identity(Struct, frozen=True):
     """Topic and payload of a message to itself, behind all that the broker retains."""
 
 
-class _Stream(socket.socket):
+class Stream(socket.socket):
     """Reads ahead: paho asks for the four parts of a packet one by one, a system call each."""
+
+    failure: None = None
+    """Only an encrypted stream has something to say about its end."""
 
     def __init__(self, connected: socket.socket) -> None:
         super().__init__(fileno=connected.detach())
@@ -73,7 +81,7 @@ class _Stream(socket.socket):
 class _Client(Client):
     """paho's client on a socket that is connected already: its own way to connect blocks."""
 
-    def __init__(self, connected: _Stream, client_id: str) -> None:
+    def __init__(self, connected: Stream | TlsStream, client_id: str) -> None:
         super().__init__(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
@@ -83,7 +91,7 @@ class _Client(Client):
         )
         self._connected = connected
 
-    def _create_socket_connection(self) -> _Stream:
+    def _create_socket_connection(self) -> Stream | TlsStream:
         return self._connected
 
     def _sock_recv(self, bufsize: int) -> bytes:
@@ -107,7 +115,7 @@ class Connection:
 
     def __init__(
         self,
-        connected: socket.socket,
+        connected: Stream | TlsStream,
         identity: Identity,
         subscriptions: Sequence[str],
         deliver: Callable[[BusEvent], None],
@@ -116,7 +124,7 @@ class Connection:
         self.subscribed: asyncio.Future[None] = self._loop.create_future()
         self.ended: asyncio.Future[str] = self._loop.create_future()
         """Why it ended."""
-        self._socket = _Stream(connected)
+        self._socket = connected
         self._identity = identity
         self._subscriptions = subscriptions
         self._deliver = deliver
@@ -125,6 +133,7 @@ class Connection:
         self._clear = identity.barrier is None
         """All that the broker retains has come."""
         self._retained = 0
+        self._retained_size = 0
         self.progress = 0
         """Messages received."""
         self._failure: str | None = None
@@ -309,7 +318,9 @@ class Connection:
         if self._clear:
             return True
         self._retained += retain
-        return retain and self._retained <= MAX_RETAINED
+        self._retained_size += len(payload)
+        within = self._retained <= MAX_RETAINED and self._retained_size <= MAX_RETAINED_SIZE
+        return retain and within
 
     def _on_message(self, _client: Any, _userdata: Any, message: Any) -> None:
         self.progress += 1
@@ -329,7 +340,7 @@ class Connection:
                     MAX_PAYLOAD,
                     topic,
                 )
-            payload = b""
+            payload = OVERSIZED
         who = self._identity
         self._inbox.append(
             Received(
@@ -351,4 +362,5 @@ class Connection:
     ) -> None:
         if self._failure is None and not self._leaving:
             text = str(reason)
-            self._failure = "connection lost" if text == "Unspecified error" else text
+            lost = self._socket.failure or "connection lost"
+            self._failure = lost if text == "Unspecified error" else text

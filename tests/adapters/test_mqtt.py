@@ -16,7 +16,7 @@ import pytest
 
 from piagent.adapters import mqtt_connection
 from piagent.adapters.mqtt import MqttBus, Presence
-from piagent.adapters.mqtt_connection import MAX_PAYLOAD, MAX_RETAINED
+from piagent.adapters.mqtt_connection import MAX_PAYLOAD, MAX_RETAINED, OVERSIZED
 from piagent.core.model import Broker
 from piagent.ports import BusEvent, Disconnected, Received, Subscribed
 from tests import mosquitto
@@ -251,7 +251,7 @@ def test_a_flood_arrives_whole_and_in_order_beside_a_live_event_loop(broker: Mos
 
 
 @needs_mosquitto
-def test_a_message_beyond_the_limit_arrives_without_its_payload(
+def test_a_message_beyond_the_limit_arrives_as_one_too_long(
     broker: Mosquitto, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def work() -> None:
@@ -260,7 +260,7 @@ def test_a_message_beyond_the_limit_arrives_without_its_payload(
             c.bus.publish("b1", "t/a", b"x" * MAX_PAYLOAD)
             c.bus.publish("b1", "t/a", b"x" * (MAX_PAYLOAD + 1))
             await c.until(lambda: len(c.payloads) == 2)
-            assert [len(payload) for payload in c.payloads] == [MAX_PAYLOAD, 0]
+            assert [len(payload) for payload in c.payloads] == [MAX_PAYLOAD, MAX_PAYLOAD + 1]
 
     run(work)
     assert "counts as unreadable" in caplog.text
@@ -283,7 +283,7 @@ def test_a_message_far_beyond_the_limit_takes_no_memory(broker: Mosquitto) -> No
                 await publisher.wait()
             c.bus.publish("b1", "t/a", b"and on it goes")
             await c.until(lambda: len(c.payloads) == 2)
-            assert c.payloads == [b"", b"and on it goes"]
+            assert c.payloads == [OVERSIZED, b"and on it goes"]
             assert c.of(Disconnected) == []
 
     run(work)
