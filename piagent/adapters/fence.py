@@ -16,6 +16,8 @@ from piagent.adapters.rtnetlink import Link, Rtnetlink
 
 _MAC_SIZE = 6
 _GROUP_BIT = 0x01
+_LATE_MS = 10
+"""Less is a busy machine's scheduler, and every profile's guard time allows for it."""
 
 _log = logging.getLogger(__name__)
 
@@ -78,22 +80,23 @@ class KernelFence:
     def open(self, left_ms: Mapping[str, int]) -> None:
         """Open these for so many milliseconds from now, all in one transaction (grant or renew).
 
+        The kernel counts from its own now. A process that is stopped on the way there would come
+        back to life with a lease that is over, so whoever was late says again how much is left.
+
         OSError when the kernel refuses, and then nothing has changed.
         """
+        asked_ms = _now_ms()
         keys = {self._guarded[vip]: left for vip, left in left_ms.items() if vip in self._guarded}
         if self._link is None or not keys:
             return
         if min(keys.values()) < 1:
             self._put({"held": keys, "served": keys})
-            return
-        if self._renewal is None or self._renewal.places.keys() != keys.keys():
-            self._renewal = _Renewal(*fence_table.renewal(keys))
-        for key, places in self._renewal.places.items():
-            for place in places:
-                self._renewal.batch.set_timeout(place, keys[key])
-        self._commit(self._renewal.batch)
-        self._remember("held", keys)
-        self._remember("served", keys)
+        else:
+            self._renew(keys)
+        late_ms = _now_ms() - asked_ms
+        if late_ms > _LATE_MS:
+            less = {key: left - late_ms for key, left in keys.items()}
+            self._put({"held": less, "served": less})
 
     def hide(self, vip: str, serve_ms: int) -> None:
         """Close for ARP, NDP and announcements; IP that still comes is served for `serve_ms`.
@@ -147,6 +150,16 @@ class KernelFence:
         if self._nftables is None:
             self._nftables = Nftables()
         return self._nftables
+
+    def _renew(self, keys: Mapping[bytes, int]) -> None:
+        if self._renewal is None or self._renewal.places.keys() != keys.keys():
+            self._renewal = _Renewal(*fence_table.renewal(keys))
+        for key, places in self._renewal.places.items():
+            for place in places:
+                self._renewal.batch.set_timeout(place, keys[key])
+        self._commit(self._renewal.batch)
+        self._remember("held", keys)
+        self._remember("served", keys)
 
     def _key(self, vip: str) -> bytes | None:
         return self._guarded.get(vip) if self._link is not None else None

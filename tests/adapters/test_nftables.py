@@ -6,7 +6,6 @@ import errno
 import shutil
 import struct
 import subprocess
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -27,6 +26,7 @@ from piagent.adapters.nftables import (
     Batch,
     Nftables,
 )
+from tests.waiting import wait_until
 
 REASON = netns.why_not()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
@@ -156,6 +156,19 @@ def test_replacing_counts_from_now_longer_or_shorter(kernel: Nftables) -> None:
     assert left(kernel, FIRST) <= 3000
 
 
+def test_the_same_time_again_counts_from_now_too(kernel: Nftables) -> None:
+    kernel.commit(table())
+    more(kernel, "replace", "timed", {FIRST: 60_000})
+    wait_until(lambda: left(kernel, FIRST) < 59_500)
+    before = left(kernel, FIRST)
+
+    def renewed() -> bool:
+        more(kernel, "replace", "timed", {FIRST: 60_000})
+        return left(kernel, FIRST) > before
+
+    wait_until(renewed, timeout_s=10)
+
+
 def test_a_batch_can_be_sent_many_times(kernel: Nftables) -> None:
     kernel.commit(table())
     batch = Batch("trial")
@@ -179,10 +192,7 @@ def test_deleting_what_is_not_there_is_no_error_but_only_that(kernel: Nftables) 
 def test_an_element_without_a_time_of_its_own_has_the_sets(kernel: Nftables) -> None:
     kernel.commit(table(timeout_ms=100))
     more(kernel, "add", "timed", [FIRST])
-    end = time.monotonic() + 30
-    while kernel.elements("trial", "timed"):
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    wait_until(lambda: not kernel.elements("trial", "timed"))
 
 
 def test_a_refused_message_is_named_and_nothing_has_changed(kernel: Nftables) -> None:
