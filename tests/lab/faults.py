@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ class Faults:
         self.done: list[Fault] = []
         self._kinds: dict[str, Callable[[str, float], None]] = {
             "kill": self._kill,
+            "kill-agent": self._kill_agent,
             "stop": self._stop,
             "cable": self._cable,
             "broker": self._broker,
@@ -59,11 +59,19 @@ class Faults:
         time.sleep(length_s)
         node.start()
 
+    def _kill_agent(self, name: str, length_s: float) -> None:
+        """The guardian follows it, having done its work."""
+        node = self._lab.nodes[name]
+        node.kill_agent()
+        node.wait()
+        time.sleep(length_s)
+        node.start()
+
     def _stop(self, name: str, length_s: float) -> None:
         node = self._lab.nodes[name]
-        node.send(signal.SIGSTOP)
+        node.pause()
         time.sleep(length_s)
-        node.send(signal.SIGCONT)
+        node.resume()
 
     def _cable(self, name: str, length_s: float) -> None:
         host = self._lab.nodes[name].host

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import os
 import shutil
 import signal
 import socket
@@ -12,11 +14,13 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
+from ipaddress import ip_address
 from pathlib import Path
 from typing import IO, Any, Self
 
 from piagent.adapters.netlink import IFA_PROTO_PIAGENT
 from piagent.adapters.netns import INTERFACE, Host, Network
+from piagent.adapters.nftables import Nftables
 from piagent.adapters.rtnetlink import RTM_GETADDR, Rtnetlink, ifaddrmsg
 from tests.mosquitto import Mosquitto
 from tests.waiting import wait_until
@@ -25,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SUBNET = "10.77.0"
 VIP = f"{SUBNET}.200"
 BROKER = f"{SUBNET}.5"
+BROKERS = tuple(f"{SUBNET}.{5 + n}" for n in range(3))
 BROKER_PORT = 1883
 HTTP_PORT, TCP_PORT = 8080, 9000
 """Where the backends listen."""
@@ -42,7 +47,7 @@ name = "lab"
 secret_file = "{secret_file}"
 
 [mqtt]
-brokers = ["mqtt://{broker}"]
+brokers = [{brokers}]
 
 [election]
 profile = "{profile}"
@@ -149,6 +154,36 @@ class Node(Process):
         argv = [sys.executable, "-m", "piagent.cli", "run", "-c", str(self.config)]
         super().__init__(host, argv, folder / f"{name}.log")
 
+    @property
+    def agent(self) -> int:
+        """The process id of the agent, the guardian's child."""
+        assert self.popen is not None, "not started"
+        guardian = self.popen.pid
+        children = Path(f"/proc/{guardian}/task/{guardian}/children").read_text().split()
+        assert len(children) == 1, f"{self.name}: children of the guardian: {children}"
+        return int(children[0])
+
+    def kill_agent(self) -> None:
+        """SIGKILL to the agent; its guardian lives, and does what it is there for."""
+        os.kill(self.agent, signal.SIGKILL)
+
+    def pause(self) -> None:
+        """SIGSTOP to the agent."""
+        os.kill(self.agent, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT to the agent."""
+        os.kill(self.agent, signal.SIGCONT)
+
+    def kill(self) -> None:
+        """SIGKILL to guardian and agent at once: nobody is left to tell anybody."""
+        if self.popen is not None and self.popen.poll() is None:
+            self.popen.send_signal(signal.SIGSTOP)
+            with contextlib.suppress(AssertionError, ProcessLookupError, FileNotFoundError):
+                os.kill(self.agent, signal.SIGKILL)
+            self.popen.kill()
+        self.wait()
+
     def reload(self, config: str) -> None:
         """A new file, and SIGHUP."""
         self.config.write_text(config)
@@ -176,6 +211,14 @@ class Node(Process):
         except (OSError, http.client.HTTPException):
             return False
 
+    def speaks_for(self) -> set[str]:
+        """The VIPs that this host's kernel has now and answers ARP or NDP for, agent or no agent.
+
+        A former owner has a VIP for a while longer, to serve its connections, and is silent.
+        """
+        with self.host.entered(), Nftables() as kernel:
+            return spoken_for(kernel) & self.vips()
+
     def vips(self) -> set[str]:
         """The addresses of ours that this host's kernel has now, agent or no agent."""
         with self.host.entered(), Rtnetlink() as rtnetlink:
@@ -187,14 +230,26 @@ class Node(Process):
             }
 
 
+def spoken_for(kernel: Nftables) -> set[str]:
+    """The addresses that a host's fence lets it answer ARP and NDP for now."""
+    found = (kernel.elements("piagent", name) for name in ("held4", "held6"))
+    try:
+        return {str(ip_address(key)) for keys in found for key in keys}
+    except OSError:
+        return set()  # no fence, since no agent was here yet
+
+
 class Lab:
     """Everything is there inside the `with` block, except the agents: `start` them."""
 
-    def __init__(self, nodes: int = 3, backends: int = 3, profile: str = "fast") -> None:
+    def __init__(
+        self, nodes: int = 3, backends: int = 3, profile: str = "fast", brokers: int = 1
+    ) -> None:
         # pytest's own folders make names that are too long for a Unix socket.
         self.folder = Path(tempfile.mkdtemp(prefix="piagent-lab-"))
         self.profile = profile
-        self._counts = (nodes, backends)
+        self._counts = (nodes, backends, brokers)
+        self.brokers: list[Mosquitto] = []
         self._stack = ExitStack()
         self.nodes: dict[str, Node] = {}
         self.backends: dict[str, Process] = {}
@@ -222,8 +277,8 @@ class Lab:
             self._wait_until_ready(node)
 
     def owners(self, vip: str = VIP) -> list[str]:
-        """The nodes whose kernels have the VIP."""
-        return [node.name for node in self.nodes.values() if vip in node.vips()]
+        """The nodes whose kernels answer for the VIP."""
+        return [node.name for node in self.nodes.values() if vip in node.speaks_for()]
 
     def wait_for_owner(self, vip: str = VIP, other_than: str = "", timeout_s: float = 20.0) -> str:
         """The name of the one owner, as soon as there is one that is not `other_than`."""
@@ -243,7 +298,7 @@ class Lab:
         return CONFIG.format(
             name=name,
             secret_file=self.folder / "secret",
-            broker=f"{BROKER}:{BROKER_PORT}",
+            brokers=", ".join(f'"mqtt://{b.address}:{b.port}"' for b in self.brokers),
             profile=self.profile,
             socket=self.folder / f"{name}.sock",
             subnet=SUBNET,
@@ -268,11 +323,13 @@ class Lab:
     def _build(self) -> None:
         network = self._stack.enter_context(Network("piagent-lab"))
         self.client = network.add_host("client", f"{SUBNET}.100/24")
-        broker_host = network.add_host("broker", f"{BROKER}/24")
-        self.broker = self._stack.enter_context(
-            Mosquitto(BROKER, BROKER_PORT, prefix=broker_host.command([]))
-        )
-        nodes, backends = self._counts
+        self.network = network
+        nodes, backends, brokers = self._counts
+        for number, address in enumerate(BROKERS[:brokers], 1):
+            host = network.add_host(f"broker{number}", f"{address}/24")
+            broker = Mosquitto(address, BROKER_PORT, prefix=host.command([]))
+            self.brokers.append(self._stack.enter_context(broker))
+        self.broker = self.brokers[0]
         script = str(Path(__file__).with_name("backend.py"))
         for number in range(1, backends + 1):
             name = f"backend{number}"

@@ -29,13 +29,13 @@ _LISTEN, _TIME_WAIT = "0A", "06"
 
 def descriptors(node: Node) -> int:
     assert node.popen is not None
-    return len(listdir(f"/proc/{node.popen.pid}/fd"))
+    return len(listdir(f"/proc/{node.agent}/fd"))
 
 
 def clients(node: Node) -> int:
     """Connections to the gateway that the kernel has not forgotten yet."""
     assert node.popen is not None
-    with open(f"/proc/{node.popen.pid}/net/tcp") as lines:
+    with open(f"/proc/{node.agent}/net/tcp") as lines:
         rows = [line.split() for line in lines]
     ours = [row for row in rows if row[1].endswith(f":{ENTRY_PORT:04X}")]
     return sum(row[3] not in (_LISTEN, _TIME_WAIT) for row in ours)
@@ -217,14 +217,14 @@ def test_two_hundred_reloads_and_lost_brokers_under_load_leave_no_trace(lab: Lab
 
     with load(lab) as flows:
         reloads(50)
-        before, memory = descriptors(node), rss_kib(node.popen.pid)
+        before, memory = descriptors(node), rss_kib(node.agent)
         reloads(150)
         for _ in range(20):
             lab.broker.kill()
             lab.broker.start()
             wait_until(node.is_ready, "it is connected again")
         assert descriptors(node) <= before + SOME_DESCRIPTORS
-        assert rss_kib(node.popen.pid) - memory < 4 * 1024
+        assert rss_kib(node.agent) - memory < 4 * 1024
         for flow in flows:
             flow.wait_for_good(20)
     assert flows[0].failures == []

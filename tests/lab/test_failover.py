@@ -96,11 +96,11 @@ def test_vip_moves_at_once_when_its_owner_is_stopped(lab: Lab) -> None:
 def test_paused_owner_acts_no_more_when_it_wakes_up(lab: Lab) -> None:
     lab.start()
     owner = lab.wait_for_owner()
-    lab.nodes[owner].send(signal.SIGSTOP)
+    lab.nodes[owner].pause()
     with echo(lab) as traffic:
         successor = lab.wait_for_owner(other_than=owner)
         traffic.wait_for_good(20)
-        lab.nodes[owner].send(signal.SIGCONT)
+        lab.nodes[owner].resume()
         traffic.wait_for_good(100)
         assert lab.owners() == [successor]
     wait_until(lambda: "reason=lease-ran-out" in lab.nodes[owner].output, "it noticed")

@@ -97,7 +97,7 @@ def test_a_hostile_backend_harms_nobody_else(house: Lab, name: str) -> None:
     pieces, expected = CASES[name]
     node = house.nodes["node1"]
     assert node.popen is not None
-    before = rss_kib(node.popen.pid)
+    before = rss_kib(node.agent)
     with backend(house, pieces):
         started_s = time.monotonic()
         got = heard(house)
@@ -108,5 +108,5 @@ def test_a_hostile_backend_harms_nobody_else(house: Lab, name: str) -> None:
         assert len(got) < 8192
         wait_until(lambda: active(node) == 0, "the exchange is over")
         assert ask_http(house) in house.backends
-    assert rss_kib(node.popen.pid) - before < 2048
+    assert rss_kib(node.agent) - before < 2048
     wait_until(lambda: clients(node) == 0, "no connection is left")

@@ -52,7 +52,7 @@ def test_nothing_an_intruder_says_takes_the_vip_away(lab: Lab) -> None:
 def test_a_flood_costs_no_memory_and_never_makes_two_owners(lab: Lab) -> None:
     lab.start()
     owner = lab.wait_for_owner()
-    pids = [node.popen.pid for node in lab.nodes.values() if node.popen is not None]
+    pids = [node.agent for node in lab.nodes.values()]
     before = [rss_kib(pid) for pid in pids]
     with Intruder(lab) as intruder, watch(lab) as seen:
         for topics, payload in (

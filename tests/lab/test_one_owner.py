@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import sys
 
 import pytest
@@ -50,7 +49,7 @@ def test_the_watch_sees_a_second_owner(lab: Lab) -> None:
     assert overlaps(seen.answers)[0].names == {"node1", "node2"}
 
 
-def measure(profile: str, fault: signal.Signals, times: int) -> list[Overlap]:
+def measure(profile: str, fault: str, times: int) -> list[Overlap]:
     """`python -m tests.lab.test_one_owner PROFILE`: the overlaps after the owner's end or pause."""
     found: list[Overlap] = []
     for _ in range(times):
@@ -58,14 +57,15 @@ def measure(profile: str, fault: signal.Signals, times: int) -> list[Overlap]:
             lab.start()
             owner = lab.wait_for_owner()
             with watch(lab) as seen:
-                lab.nodes[owner].send(fault)
+                getattr(lab.nodes[owner], fault)()
                 lab.wait_for_owner(other_than=owner)
-                lab.nodes[owner].send(signal.SIGCONT)
+                if fault == "pause":
+                    lab.nodes[owner].resume()
             found += overlaps(seen.answers) or [Overlap(0, 0, frozenset())]
     return found
 
 
 if __name__ == "__main__":
-    for number in (signal.SIGKILL, signal.SIGSTOP):
-        lengths = sorted(o.length_s for o in measure(sys.argv[1], number, 10))
-        print(sys.argv[1], number.name, " ".join(f"{length:.3f}" for length in lengths))
+    for kind in ("kill", "kill_agent", "pause"):
+        lengths = sorted(o.length_s for o in measure(sys.argv[1], kind, 10))
+        print(sys.argv[1], kind, " ".join(f"{length:.3f}" for length in lengths))

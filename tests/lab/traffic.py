@@ -134,3 +134,55 @@ class Traffic:
                 error = repr(failed)
             self.samples.append(Sample(started_s, time.monotonic(), answer, error))
             self._stop.wait(max(0.0, started_s + self._every_s - time.monotonic()))
+
+
+class KeptRequests:
+    """GET after GET on connections that are kept as long as the server keeps them."""
+
+    def __init__(
+        self, host: Host, address: str, name: str, *, connections: int, every_s: float = 0.008
+    ) -> None:
+        """Each connection asks every `every_s`; a failed request is never tried again."""
+        self._host, self._address, self._name = host, address, name
+        self._every_s = every_s
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(connections)]
+        self.failures: list[str] = []
+        self.count = 0
+        """Good answers."""
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def wait_for(self, more: int) -> None:
+        """Until so many more were answered."""
+        goal = self.count + more
+        wait_until(lambda: self.count >= goal, f"{more} good answers; failed: {self.failures[:3]}")
+
+    def _run(self) -> None:
+        client: http.client.HTTPConnection | None = None
+        while not self._stop.wait(self._every_s):
+            try:
+                if client is None:
+                    client = http.client.HTTPConnection(self._address, 80)
+                    client.sock = connect(self._host, self._address, 80, 5.0)
+                client.request("GET", "/", headers={"Host": self._name})
+                response = client.getresponse()
+                response.read()
+                assert response.status == 200, response.status
+                self.count += 1
+                if response.will_close:
+                    client.close()
+                    client = None
+            except (OSError, http.client.HTTPException, AssertionError) as error:
+                self.failures.append(repr(error))
+                client = None
+        if client is not None:
+            client.close()

@@ -14,7 +14,9 @@ from typing import Self
 
 from piagent.adapters.netlink import IFA_PROTO_PIAGENT
 from piagent.adapters.netns import INTERFACE, Host
+from piagent.adapters.nftables import Nftables
 from piagent.adapters.rtnetlink import RTM_GETADDR, Rtnetlink, ifaddrmsg
+from tests.lab.lab import spoken_for
 
 _ETH_P_ARP = 0x0806
 _REPLY = b"\x00\x01\x08\x00\x06\x04\x00\x02"
@@ -45,10 +47,11 @@ class Watch:
             threading.Thread(target=self._ask_the_kernels),
         ]
         self._kernels: dict[str, tuple[Rtnetlink, int]] = {}
+        self._fences: dict[str, Nftables] = {}
         macs: dict[bytes, str] = {}
         for name, host in nodes.items():
             with host.entered():
-                kernel = Rtnetlink()
+                kernel, self._fences[name] = Rtnetlink(), Nftables()
             link = kernel.link(INTERFACE)
             macs[link.mac] = name
             self._kernels[name] = (kernel, link.index)
@@ -60,7 +63,7 @@ class Watch:
         self.answers: list[Sample] = []
         """Who answered each question."""
         self.lists: list[Sample] = []
-        """Which kernels had the address."""
+        """Which kernels had the address and answered for it."""
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -74,6 +77,8 @@ class Watch:
         self._wire.close()
         for kernel, _index in self._kernels.values():
             kernel.close()
+        for fence in self._fences.values():
+            fence.close()
 
     def _ask_the_lan(self) -> None:
         # From 0.0.0.0, as RFC 5227 probes: it teaches nobody anything.
@@ -103,7 +108,9 @@ class Watch:
         while not self._stop.wait(4 * self._every_s):
             asked_s = time.monotonic()
             names = frozenset(
-                name for name, (kernel, index) in self._kernels.items() if self._has(kernel, index)
+                name
+                for name, (kernel, index) in self._kernels.items()
+                if self._has(kernel, index) and self._vip in spoken_for(self._fences[name])
             )
             self.lists.append(Sample(asked_s, time.monotonic(), names))
 
