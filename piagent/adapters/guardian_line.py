@@ -51,11 +51,11 @@ class GuardianLine:
         try:
             self._line.send(message, socket.MSG_NOSIGNAL)
         except TimeoutError:
-            msg = f"the guardian did not read for {SEND_TIMEOUT_S:g} s: is it stopped?"
-            raise TimeoutError(msg) from None
+            raise TimeoutError(
+                f"the guardian did not read for {SEND_TIMEOUT_S:g} s: is it stopped?"
+            ) from None
         except OSError as error:
-            msg = f"the guardian has ended: {error.strerror}"
-            raise OSError(error.errno, msg) from error
+            raise ConnectionError(f"the guardian has ended: {error.strerror}") from error
         self._entrusted = message
 
     def close(self) -> None:
