@@ -326,3 +326,28 @@ def test_an_end_in_the_middle_of_the_handshake_leaves_no_socket_behind(
             theirs.close()  # the client was cancelled meanwhile
 
     run(work)  # pytest makes an error of a ResourceWarning
+
+
+def test_many_messages_in_one_record_all_arrive_though_nothing_follows(
+    authority: Authority,
+) -> None:
+    payloads = [b"%02x" % (number % 256) for number in range(900)]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority.folder / "broker.pem", authority.folder / "broker.key")
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(b"\x20\x02\x00\x00")
+        subscribe = await reader.read(1000)
+        granted = b"\x90\x03" + subscribe[2:4] + b"\x01"
+        writer.write(granted + b"".join(b"\x30\x07\x00\x03t/a" + one for one in payloads))
+        await reader.read()
+        writer.close()
+
+    async def work() -> None:
+        async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with client(port, trusting(authority)) as c:
+                await c.until(lambda: c.payloads == payloads)
+
+    run(work)
