@@ -310,17 +310,20 @@ class Connection:
         if self._identity.barrier is not None:
             self._publish(*self._identity.barrier, retain=False)
 
-    def _counts(self, topic: str, payload: bytes, *, retain: bool) -> bool:
-        """Whether a message is to be delivered: from the barrier on, and what was retained."""
+    def _counts(self, topic: str, payload: bytes) -> bool:
+        """Whether a message is to be delivered: from the barrier on, and a part of those before it.
+
+        What is published meanwhile counts like what was retained: a node that joins at the same
+        time says only once that it is there.
+        """
         if self._identity.barrier == (topic, payload):
             self._clear = True
             return False
         if self._clear:
             return True
-        self._retained += retain
+        self._retained += 1
         self._retained_size += len(payload)
-        within = self._retained <= MAX_RETAINED and self._retained_size <= MAX_RETAINED_SIZE
-        return retain and within
+        return self._retained <= MAX_RETAINED and self._retained_size <= MAX_RETAINED_SIZE
 
     def _on_message(self, _client: Any, _userdata: Any, message: Any) -> None:
         self.progress += 1
@@ -329,7 +332,7 @@ class Connection:
         except UnicodeDecodeError:
             return  # no topic of ours
         payload = bytes(message.payload)
-        if not self._counts(topic, payload, retain=message.retain):
+        if not self._counts(topic, payload):
             return
         if len(payload) > MAX_PAYLOAD:
             if not self._said_oversized:

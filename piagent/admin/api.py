@@ -76,6 +76,11 @@ async def answer(source: Source, method: str, target: str, body: bytes = b"") ->
     return handler(source)
 
 
+def takes_body(method: str, target: str) -> bool:
+    """Whether the answer depends on what follows the request's head."""
+    return method == "POST" and _path(target) in WRITES
+
+
 def problem(status: int, error: str, detail: str) -> Answer:
     """An error in the API's form: {error, detail}."""
     return Answer(status, _JSON, _json(ApiError(error, detail)))

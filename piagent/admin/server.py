@@ -12,7 +12,7 @@ from pathlib import Path
 
 import h11
 
-from piagent.admin.api import Answer, Source, answer, problem
+from piagent.admin.api import Answer, Source, answer, problem, takes_body
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +161,8 @@ async def _converse(
         method, target = request.method.decode("ascii"), request.target.decode("latin-1")
         try:
             async with asyncio.timeout(REQUEST_S):
-                body = await _body(connection, reader) if method == "POST" else b""
+                takes = takes_body(method, target)
+                body = await _body(connection, reader) if takes else b""
         except h11.RemoteProtocolError as error:
             refusal = problem(error.error_status_hint, "bad request", str(error)[:200])
             await _respond(connection, writer, refusal)

@@ -13,6 +13,7 @@ from typing import Any
 from piagent import __version__
 from piagent.admin.exposition import Family, Histogram, Kind, Sample, histogram_samples
 from piagent.admin.status import Status
+from piagent.agent.letters import LEADER
 
 
 def of_status(status: Status) -> Iterator[Family]:
@@ -32,8 +33,11 @@ def of_status(status: Status) -> Iterator[Family]:
     yield Family(
         "piagent_lease_owner",
         Kind.GAUGE,
-        "Whether this node owns the VIP.",
-        tuple(Sample({"key": v.address}, v.state == "owner") for v in status.vips),
+        "Whether this node owns the VIP, or leads the cluster.",
+        (
+            *(Sample({"key": v.address}, v.state == "owner") for v in status.vips),
+            Sample({"key": LEADER}, status.leader == status.node),
+        ),
     )
     yield Family(
         "piagent_backend_up",

@@ -18,7 +18,7 @@ from piagent.admin import server as server_module
 from piagent.admin.client import AskError, ask
 from piagent.admin.exposition import Family, Kind, Sample
 from piagent.admin.server import AdminError, AdminServer, bind
-from piagent.admin.status import RouteStatus, Status, VipStatus
+from piagent.admin.status import RouteStatus, Status, VipStatus, Why
 
 
 class Known:
@@ -32,7 +32,8 @@ class Known:
         )
         return Status(
             node="pi-1", cluster="home", version="0", started=1, ready=self.ready,
-            reason="ready" if self.ready else "no quorum", brokers=(), vips=(vip,), services=(),
+            reason="ready" if self.ready else "no quorum", brokers=(), leader=None,
+            fence="holds", nodes=(), vips=(vip,), services=(),
         )  # fmt: skip
 
     def routes(self) -> tuple[RouteStatus, ...]:
@@ -40,6 +41,18 @@ class Known:
             gateway="web", name="api", host="", path="/", exact=False, service="api:80"
         )
         return (route,)
+
+    def why(self, vip: str) -> Why | None:
+        mine = self.status().vips[0]
+        if vip != mine.address:
+            return None
+        return Why(vip=mine, rival=None, next=None, others=())
+
+    async def move(self, vip: str, node: str) -> str | None:
+        return None if node == "pi-2" else f"node {node} is not there"
+
+    def drain(self, node: str, *, drain: bool) -> str | None:
+        return None
 
     def metrics(self) -> Iterable[Family]:
         return (Family("piagent_up", Kind.GAUGE, "Up.", (Sample({}, 1),)),)
@@ -72,6 +85,14 @@ def get(target: str, method: str = "GET") -> bytes:
     return f"{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
 
 
+def post(target: str, body: bytes) -> bytes:
+    head = f"POST {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+MOVE = "/api/v1/vips/move"
+
+
 @pytest.mark.parametrize(
     ("request_bytes", "status"),
     [
@@ -82,6 +103,17 @@ def get(target: str, method: str = "GET") -> bytes:
         (get("/api/v1/vips"), 200),
         (get("/api/v1/services"), 200),
         (get("/api/v1/routes", "HEAD"), 200),
+        (get("/api/v1/why/127.0.0.9"), 200),
+        (get("/api/v1/why/10.9.9.9"), 404),
+        (post(MOVE, b'{"vip":"127.0.0.9","node":"pi-2"}'), 200),
+        (post(MOVE, b'{"vip":"127.0.0.9","node":"pi-7"}'), 409),
+        (post(MOVE, b'{"vip":"127.0.0.9"}'), 400),
+        (post(MOVE, b'{"vip":"127.0.0.9","node":"pi-2","force":1}'), 400),
+        (post(MOVE, b"[" * 5000), 400),
+        (post(MOVE, b" " * 20_000), 413),
+        (post(MOVE, b""), 400),
+        (post("/api/v1/nodes/drain", b'{"drain":false}'), 200),
+        (get(MOVE), 405),
         (get("/nothing"), 404),
         (get("//["), 404),
         (get("/healthz", "POST"), 405),
@@ -101,7 +133,8 @@ def test_request_gets_its_status(tmp_path: Path, request_bytes: bytes, status: i
     if status >= 400:
         assert set(json.loads(body)) == {"error", "detail"}
     if status == 405:
-        assert b"allow: get, head" in head.lower()
+        allowed = b"post" if MOVE.encode() in request_bytes else b"get, head"
+        assert b"allow: " + allowed in head.lower()
     if request_bytes.startswith(b"HEAD"):
         assert body == b""
 

@@ -15,10 +15,13 @@ from piagent.admin.server import AdminServer
 from piagent.admin.status import (
     BackendStatus,
     BrokerStatus,
+    NodeStatus,
+    RejectedNode,
     RouteStatus,
     ServiceStatus,
     Status,
     VipStatus,
+    Why,
 )
 
 
@@ -36,6 +39,12 @@ def status() -> Status:
             BrokerStatus(
                 name="b1", address="10.0.0.1:1883", up=False, since=then_ms, reason="refused"
             ),
+        ),
+        leader="pi-2",
+        fence="nf_tables is not there: modprobe nf_tables",
+        nodes=(
+            NodeStatus(name="pi-1", host="pi-1", vips=1, share=1, zone="", draining=False),
+            NodeStatus(name="pi-2", host="other", vips=0, share=1, zone="shelf", draining=True),
         ),
         vips=(
             VipStatus(
@@ -71,6 +80,19 @@ class Source:
 
     def routes(self) -> tuple[RouteStatus, ...]:
         return ()
+
+    def why(self, vip: str) -> Why | None:
+        known = {each.address: each for each in status().vips}
+        if vip not in known:
+            return None
+        other = RejectedNode(node="pi-2", reason="no-room", detail="has 1 of at most 1")
+        return Why(vip=known[vip], rival="02:00:00:00:00:99", next="pi-2", others=(other,))
+
+    async def move(self, vip: str, node: str) -> str | None:
+        return None if node == "pi-2" else f"node {node} is not there"
+
+    def drain(self, node: str, *, drain: bool) -> str | None:
+        return None if node in {"", "pi-2"} else f"node {node} is not there"
 
     def metrics(self) -> tuple[Family, ...]:
         return ()

@@ -117,9 +117,7 @@ def test_root_in_a_container_without_its_powers_gets_loopback_addresses_and_the_
     with running(before=powerless) as demo:
         demo.until("Ctrl-C")
         assert demo.end(signal.SIGINT) == 0, demo.said
-        assert demo.said.startswith(
-            "loopback addresses (network namespaces do not work here: "
-        )
+        assert demo.said.startswith("loopback addresses (network namespaces do not work here: ")
 
 
 def test_ports_that_others_use_on_every_address_do_not_stop_the_loopback_demo() -> None:

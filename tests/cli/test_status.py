@@ -20,9 +20,14 @@ def test_status_says_everything_in_lines(
             "node pi-1 of cluster home, piagent 0.1.0, running for 3 min, not ready: "
             "fewer than a majority of the brokers are connected"
         ),
+        "no kernel fence: nf_tables is not there: modprobe nf_tables",
         "",
         "brokers",
         "b1 10.0.0.1:1883 down for 1 min refused",
+        "",
+        "nodes",
+        "pi-1 1 VIPs of at most 1",
+        "pi-2 0 VIPs of at most 1 host other, zone shelf, draining, leader",
         "",
         "VIPs",
         "10.0.0.9 owner pi-1 epoch 17 owner here for 2 h silence",

@@ -19,6 +19,9 @@ STATUS = Status(
     started=0,
     ready=True,
     reason="ready",
+    leader="n",
+    fence="holds",
+    nodes=(),
     brokers=(BrokerStatus(name="b1", address="a", up=True, since=0, reason="r"),),
     vips=(VipStatus(address="v", state="owner", owner="n", epoch=1, since=0, reason="r"),),
     services=(
@@ -59,6 +62,7 @@ def families() -> list[Family]:
     return [
         *metrics.of_status(STATUS),
         *metrics.of_election({("v", "silence"): 1}, {"twin": 1}, Histogram((1.0,))),
+        *metrics.of_conflicts({"v": 1}),
         *metrics.of_reloads(Counter({"done": 1})),
         *metrics.of_engine(STATS),
     ]

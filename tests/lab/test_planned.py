@@ -19,7 +19,10 @@ def move(lab: Lab, asked: str, to: str) -> None:
     """`piagent vip move` on one of the nodes."""
     argv = [sys.executable, "-m", "piagent.cli", "vip", "move", VIP, to]
     done = subprocess.run(
-        [*argv, "--socket", str(lab.nodes[asked].socket)], capture_output=True, text=True, check=False
+        [*argv, "--socket", str(lab.nodes[asked].socket)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 

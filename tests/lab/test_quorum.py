@@ -1,0 +1,148 @@
+"""Three real brokers on three hosts, three agents: a minority of brokers does not matter."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from piagent.adapters.netns import INTERFACE
+from piagent.adapters.rtnetlink import Rtnetlink
+from tests.lab.lab import ECHO_PORT, VIP, Lab
+from tests.lab.traffic import Traffic, tcp_name
+from tests.lab.watch import Watch, overlaps
+from tests.waiting import wait_until
+
+TIMES = int(os.environ.get("PIAGENT_LAB_TIMES", "2"))
+"""How often each fault is repeated; the long form has 20."""
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab(brokers=3) as built:
+        built.start()
+        yield built
+
+
+@contextmanager
+def watched(lab: Lab) -> Iterator[tuple[Watch, Traffic]]:
+    hosts = {name: node.host for name, node in lab.nodes.items()}
+    with (
+        Watch(VIP, lab.client, hosts) as seen,
+        Traffic(lambda: tcp_name(lab.client, VIP, ECHO_PORT, 0.5)) as probes,
+    ):
+        probes.wait_for_good(20)
+        yield seen, probes
+
+
+def settled(lab: Lab) -> None:
+    """Everybody is connected to every broker again."""
+    for node in lab.nodes.values():
+
+        def whole(one: object = node) -> bool:
+            return all(b["up"] for b in one.get("/api/v1/status")[1]["brokers"])  # type: ignore[attr-defined]
+
+        wait_until(lambda w=whole: w(), f"{node.name} reaches every broker")
+
+
+@pytest.mark.timeout(60 + 20 * TIMES)
+def test_any_one_broker_may_die_again_and_again(lab: Lab) -> None:
+    owner = lab.wait_for_owner()
+    with watched(lab) as (seen, probes):
+        for turn in range(TIMES):
+            broker = lab.brokers[turn % 3]
+            broker.kill()
+            time.sleep(1.5)
+            broker.start()
+            settled(lab)
+    assert lab.owners() == [owner]
+    assert [sample.error for sample in probes.failures] == []
+    assert overlaps(seen.answers) == []
+
+
+@pytest.mark.timeout(60 + 20 * TIMES)
+def test_stalled_broker_does_not_matter(lab: Lab) -> None:
+    owner = lab.wait_for_owner()
+    with watched(lab) as (seen, probes):
+        for turn in range(TIMES):
+            broker = lab.brokers[turn % 3]
+            broker.send_signal(signal.SIGSTOP)
+            time.sleep(2)
+            broker.send_signal(signal.SIGCONT)
+            settled(lab)
+    assert lab.owners() == [owner]
+    assert [sample.error for sample in probes.failures] == []
+    assert overlaps(seen.answers) == []
+
+
+@pytest.mark.parametrize("fault", ["kill_agent", "kill", "cable", "pause"])
+@pytest.mark.timeout(60 + 40 * TIMES)
+def test_fault_of_the_owner_never_makes_two(lab: Lab, fault: str) -> None:
+    owner = lab.wait_for_owner()
+    with watched(lab) as (seen, probes):
+        for turn in range(TIMES):
+            node = lab.nodes[owner]
+            if fault == "cable":
+                node.host.pull_cable()
+            else:
+                getattr(node, fault)()
+            if fault == "pause":
+                time.sleep((0.2, 1.0, 2.0, 5.0)[turn % 4])
+                node.resume()
+            else:
+                owner = lab.wait_for_owner(other_than=owner)
+            if fault == "cable":
+                node.host.plug_cable()
+            elif fault != "pause":
+                node.wait()
+                node.start()
+            wait_until(node.is_ready, f"{node.name} is back")
+            owner = lab.wait_for_owner()
+            probes.wait_for_good(20)
+    assert overlaps(seen.answers) == []
+    assert overlaps(seen.lists) == []
+    print(f"longest gap, {fault}: {probes.longest_gap_s():.3f} s")
+
+
+def test_capture_on_the_bridge_shows_one_answering_host_at_a_time(lab: Lab, tmp_path: Path) -> None:
+    """The same by tcpdump, which sees what is really on the wire."""
+    program = "/usr/bin/tcpdump"
+    if not Path(program).exists():
+        pytest.skip("tcpdump is not installed")
+    owner = lab.wait_for_owner()
+    capture = tmp_path / "arp.txt"
+    bridge = lab.network._bridge
+    with capture.open("w") as file:
+        dump = subprocess.Popen(
+            bridge.command(
+                [program, "-i", "bridge", "-n", "-e", "-tt", "-l", f"arp and host {VIP}"]
+            ),
+            stdout=file,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            with watched(lab):
+                lab.nodes[owner].pause()
+                successor = lab.wait_for_owner(other_than=owner)
+                time.sleep(1)
+                lab.nodes[owner].resume()
+                time.sleep(1)
+        finally:
+            dump.terminate()
+            dump.wait()
+    macs = {mac(lab, name): name for name in lab.nodes}
+    said = [macs[line.split()[1]] for line in capture.read_text().splitlines() if "is-at" in line]
+    assert said, "somebody answered"
+    changes = [b for a, b in zip([None, *said], said, strict=False) if a != b]
+    assert changes == [owner, successor], "first the one, then the other, and never back"
+
+
+def mac(lab: Lab, name: str) -> str:
+    with lab.nodes[name].host.entered(), Rtnetlink() as rtnetlink:
+        return rtnetlink.link(INTERFACE).mac.hex(":")
