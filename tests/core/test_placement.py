@@ -96,6 +96,12 @@ def test_what_has_been_claimed_already_does_not_change_who_claims_the_rest() -> 
         assert firsts(place(keys(12), nodes(5), claimed), keys(12)) == planned
 
 
+def test_nodes_that_see_one_node_more_or_less_at_a_start_still_agree_on_most_vips() -> None:
+    few = firsts(place(keys(100), nodes(9), {}), keys(100))
+    many = firsts(place(keys(100), nodes(10), {}), keys(100))
+    assert sum(few[key] != many[key] for key in keys(100)) < 50
+
+
 def test_a_new_vip_goes_to_who_has_fewest() -> None:
     owners = {"10.0.0.1": "pi-1", "10.0.0.2": "pi-2", "10.0.0.3": "pi-2"}
     assert place([*owners, "10.0.0.4"], nodes(3), owners).first("10.0.0.4") == "pi-3"
@@ -139,6 +145,25 @@ def test_a_sick_node_gives_way_and_still_takes_what_nobody_else_can() -> None:
     assert reasons(placement, keys(1)[0]) == {"pi-1": Criterion.HEALTH, "pi-3": Criterion.ORDER}
     assert placement.order(keys(1)[0])[-1] == "pi-2" or placement.rank(keys(1)[0], "pi-1") == 2
     assert place(keys(3), [sick], {}).load == {"pi-1": 3}
+
+
+def test_a_sick_node_gets_what_the_others_have_no_room_for() -> None:
+    candidates = [Candidate(name="pi-1", health=80), *nodes(3)[1:]]
+    placement = place(keys(6), candidates, {})
+    assert placement.share == {"pi-1": 2, "pi-2": 3, "pi-3": 3}
+    assert placement.load == {"pi-1": 0, "pi-2": 3, "pi-3": 3}
+    assert place(keys(9), candidates, {}).load == {"pi-1": 1, "pi-2": 4, "pi-3": 4}
+
+
+@pytest.mark.parametrize(("said", "meant"), [(1000, 100), (-1, 0)])
+def test_health_beyond_its_range_is_the_end_of_the_range(said: int, meant: int) -> None:
+    found = [
+        place(keys(6), [Candidate(name="pi-1", health=health), *nodes(3)[1:]], {})
+        for health in (said, meant)
+    ]
+    assert found[0].share == found[1].share
+    assert found[0].load == found[1].load
+    assert found[0].order(keys(1)[0]) == found[1].order(keys(1)[0])
 
 
 def test_differences_within_a_health_class_do_not_count_as_sickness() -> None:
@@ -219,7 +244,7 @@ def test_who_may_own_little_gets_that_and_leaves_the_rest_to_the_others(turn: bo
     """Whichever VIP is given out first, there is a way in which nobody gets too many."""
     only, both = keys(2)[::-1] if turn else keys(2)
     candidates = [Candidate(name="a"), Candidate(name="b", refuses={only: Reason.NOT_ELIGIBLE})]
-    assert firsts(place([only, both], candidates, {}), [only, both])[only] == "a"
+    assert firsts(place([only, both], candidates, {}), [only, both]) == {only: "a", both: "b"}
 
 
 def test_keys_are_passed_on_where_one_after_the_other_would_end_badly() -> None:
