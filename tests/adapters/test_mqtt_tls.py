@@ -22,6 +22,7 @@ from piagent.ports import BusEvent, Disconnected, Received, Subscribed
 from tests import certificates, mosquitto
 from tests.certificates import Authority
 from tests.mosquitto import Mosquitto
+from tests.waiting import until
 
 WHY_NOT = mosquitto.WHY_NOT or certificates.WHY_NOT
 pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
@@ -79,11 +80,7 @@ class Client:
         return [event.payload for event in self.events if isinstance(event, Received)]
 
     async def until(self, condition: Callable[[], object]) -> None:
-        for _ in range(3000):
-            if condition():
-                return
-            await asyncio.sleep(0.01)
-        pytest.fail(f"it did not come: {self.events[-5:]}")
+        await until(condition, lambda: f"the last events were {self.events[-5:]}")
 
     async def until_subscribed(self, times: int = 1) -> None:
         await self.until(lambda: len(self.of(Subscribed)) >= times)
