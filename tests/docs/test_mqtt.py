@@ -29,6 +29,13 @@ def example(section: str) -> list[str]:
 LEASE = "Lease messages: `l/<group>/<node>`"
 PRESENCE = "Presence: `s/<node>`"
 OWNERSHIP = "Ownership: `v/<vip>`"
+CONTROL = "Control: `ctl/<node>`"
+
+
+def secrets() -> tuple[bytes]:
+    found = re.search(r"secret of the examples on this page is\s`(.+?)`", sections()["Signatures"])
+    assert found is not None
+    return (found[1].encode(),)
 
 
 def test_the_table_has_every_topic() -> None:
@@ -38,30 +45,41 @@ def test_the_table_has_every_topic() -> None:
         topics.echo("<node>", "<connection>"),
         topics.presence("<node>"),
         topics.vip("<vip>"),
+        topics.control("<node>"),
     ]
     assert re.findall(r"^\| `(piagent/\S+)` \|", PAGE.read_text(), re.MULTILINE) == all_of_them
 
 
 def test_the_example_of_a_lease_message_is_a_valid_one() -> None:
     topic, payload = example(LEASE)
-    secret = re.search(r"secret of the example is `(.+?)`", sections()[LEASE])
-    assert secret is not None
-    read = wire.decode(secret[1].encode(), topic, payload.encode())
+    read = wire.decode(secrets(), topic, payload.encode())
     assert isinstance(read, LeaseMessage), read
     assert read.asserts
     assert read.yields
 
 
+def test_the_examples_of_presence_and_control_are_valid_ones() -> None:
+    (payload,) = example(PRESENCE)
+    read = wire.decode_presence(secrets(), "piagent/home/s/pi-3", payload.encode())
+    assert isinstance(read, wire.Presence), read
+    assert wire.encode_presence(*secrets(), "piagent/home/s/pi-3", read).decode() == payload
+    topic, payload = example(CONTROL)
+    asked = wire.decode_control(secrets(), topic, payload.encode())
+    assert isinstance(asked, wire.Control), asked
+    assert wire.encode_control(*secrets(), topic, asked).decode() == payload
+
+
 def test_every_key_of_every_payload_is_explained_in_order() -> None:
     for section, kind in ((LEASE, LeaseMessage), (PRESENCE, wire.Presence)):
         assert keys(section) == [f.encode_name for f in msgspec.structs.fields(kind)]
+    control = [f.encode_name for f in msgspec.structs.fields(wire.Control)]
+    assert keys(CONTROL) == [*control, *wire.Command]
     assert keys(OWNERSHIP) == [f.encode_name for f in msgspec.structs.fields(wire.Ownership)]
 
 
-def test_the_examples_for_people_have_the_form_of_the_code() -> None:
-    for section, kind in ((PRESENCE, wire.Presence), (OWNERSHIP, wire.Ownership)):
-        (text,) = example(section)
-        assert msgspec.json.encode(msgspec.json.decode(text, type=kind)).decode() == text
+def test_the_example_for_people_has_the_form_of_the_code() -> None:
+    (text,) = example(OWNERSHIP)
+    assert msgspec.json.encode(msgspec.json.decode(text, type=wire.Ownership)).decode() == text
 
 
 def test_the_limit_of_a_message_is_the_codes() -> None:
