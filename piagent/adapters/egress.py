@@ -13,7 +13,6 @@ from piagent.adapters.frames import (
     neighbour_solicitation_frame,
 )
 from piagent.adapters.neighbours import Neighbour, Neighbours
-from piagent.adapters.netlink import IFA_PROTO_PIAGENT
 from piagent.adapters.netlink_messages import AddressMessage, LinkMessage
 from piagent.core.egress import EgressProof
 
@@ -69,16 +68,11 @@ class EgressAsker:
         return [known[who] for who in asked]
 
     def ask(
-        self,
-        link: LinkMessage,
-        asked: Iterable[Neighbour],
-        vips: Collection[str],
-        own: Iterable[AddressMessage],
+        self, link: LinkMessage, asked: Iterable[Neighbour], own: Collection[AddressMessage]
     ) -> None:
-        """Send the questions, once `interest` is listened to."""
-        sources = [one for one in own if one.proto != IFA_PROTO_PIAGENT and one.address not in vips]
+        """Send the questions, once `interest` is listened to; `own` are this host's addresses."""
         for neighbour in asked:
-            frame = _question(link.mac, neighbour, sources)
+            frame = _question(link.mac, neighbour, own)
             if frame is not None:
                 with contextlib.suppress(OSError):
                     self._send(frame)
@@ -105,7 +99,7 @@ class EgressAsker:
         return list(found.values())[:CANDIDATES_MAX]
 
 
-def _question(mac: bytes, neighbour: Neighbour, own: list[AddressMessage]) -> bytes | None:
+def _question(mac: bytes, neighbour: Neighbour, own: Collection[AddressMessage]) -> bytes | None:
     """None when this host has no address to ask from."""
     target = ip_address(neighbour.address)
     if isinstance(target, IPv4Address):
@@ -117,8 +111,11 @@ def _question(mac: bytes, neighbour: Neighbour, own: list[AddressMessage]) -> by
     return None
 
 
-def _source4(target: IPv4Address, own: list[AddressMessage]) -> IPv4Address | None:
-    """An address of ours in the target's network; without one the question is a probe."""
+def _source4(target: IPv4Address, own: Collection[AddressMessage]) -> IPv4Address | None:
+    """An address of ours in the target's network; without one the question is a probe.
+
+    It is no VIP: these are /32.
+    """
     for one in own:
         if ":" not in one.address:
             network = IPv4Network((one.address, one.prefix), strict=False)

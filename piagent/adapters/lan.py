@@ -30,8 +30,8 @@ _log = logging.getLogger(__name__)
 class KernelLan:
     """`ports.Lan` on one interface, by packet(7) and rtnetlink(7).
 
-    `Egress.proven` is False only when the proof is lost (`core.egress`); the other changes, among
-    them that nobody is there to prove anything, come with True and a reason that says so.
+    `Egress` comes when somebody answers, when the proof is lost (`core.egress`), and when the loss
+    means nothing any more because the link is another; not when there is nobody to prove anything.
     Addresses are as `ipaddress` writes them. Loopback ones are on no LAN: nothing is said of them.
     """
 
@@ -200,11 +200,15 @@ class KernelLan:
                 _log.warning("%s: neighbours are not known: %s", self._interface, error)
                 return
             self._listen()
-            self._egress.ask(link, asked, self._watched, monitor.addresses.values())
+            self._egress.ask(link, asked, monitor.addresses.values())
         self._judged()
 
     def _judged(self) -> None:
-        proof = self._egress.proof
-        if proof.verdict is not self._verdict:
-            self._verdict = proof.verdict
+        proof, before = self._egress.proof, self._verdict
+        if proof.verdict is before:
+            return
+        self._verdict = proof.verdict
+        if proof.verdict is Verdict.UNKNOWN and before is not Verdict.LOST:
+            _log.debug("%s: egress is not proven: %s", self._interface, proof.reason)
+        else:
             self._deliver(Egress(proof.verdict is not Verdict.LOST, proof.reason))

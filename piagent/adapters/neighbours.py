@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 
 from msgspec import Struct
 
@@ -18,6 +19,8 @@ from piagent.adapters.netlink_messages import (
 
 NEIGHBOURS_MAX = 64
 """The most recent ones; a crowd is told by broadcast."""
+REMEMBER_S = 1.0
+"""Who takes many addresses at once does not ask for each of them."""
 
 _REACHABLE, _STALE, _DELAY, _PROBE, _PERMANENT = 0x02, 0x04, 0x08, 0x10, 0x80
 _KNOWN = _REACHABLE | _STALE | _DELAY | _PROBE | _PERMANENT
@@ -36,18 +39,25 @@ class Neighbours:
     def __init__(self) -> None:
         # Opened once, as all that may be needed when descriptors have run out.
         self._channel: socket.socket | None = None
+        self._recent: list[Neighbour] = []
+        self._asked_for = 0
+        self._asked_s = 0.0
 
     def recent(self, index: int) -> list[Neighbour]:
         """Whom this host spoke with on the interface: gateways first, then the latest first."""
+        now = time.monotonic()
+        if index != self._asked_for or now - self._asked_s >= REMEMBER_S:
+            self._recent = self._ask(index)
+            self._asked_for, self._asked_s = index, now
+        return self._recent
+
+    def _ask(self, index: int) -> list[Neighbour]:
         gateways = self.gateways(index)
         bodies = netlink_messages.dump(self._opened(), RTM_GETNEIGH)
         found = [
             message
-            for message in map(read_neighbour, bodies)
-            if message is not None
-            and message.index == index
-            and message.state & _KNOWN
-            and len(message.mac) == MAC_SIZE
+            for message in (read_neighbour(body, index) for body in bodies)
+            if message is not None and message.state & _KNOWN and len(message.mac) == MAC_SIZE
         ]
 
         def rank(message: NeighbourMessage) -> tuple[bool, int]:

@@ -10,14 +10,14 @@ from collections.abc import Collection
 from ipaddress import ip_address
 from typing import Any
 
-from piagent.adapters import arp
+from piagent.adapters import arp, netlink_messages
 from piagent.adapters.neighbours import Neighbours
+from piagent.adapters.netlink_messages import RTM_GETADDR, read_address
 from piagent.adapters.rtnetlink import (
     NLM_F_ACK,
     NLM_F_CREATE,
     NLM_F_REPLACE,
     RTM_DELADDR,
-    RTM_GETADDR,
     RTM_NEWADDR,
     Link,
     Rtnetlink,
@@ -56,6 +56,7 @@ class KernelAddresses:
         self._known: set[str] = set()
         # Opened once: removing an address must not fail because descriptors have run out.
         self._rtnetlink: Rtnetlink | None = None
+        self._questions: socket.socket | None = None
         self._frames: socket.socket | None = None
         self._neighbours = Neighbours()
         self._rounds_left: dict[str, int] = {}
@@ -98,7 +99,7 @@ class KernelAddresses:
     async def leftovers(self) -> tuple[str, ...]:
         """Addresses on the interface that carry our mark, from this life or a former one."""
         link = self._link()
-        return tuple(a for a, _, ours in _configured(self._kernel(), link.index) if ours)
+        return tuple(a for a, _, ours in _configured(self._asking(), link.index) if ours)
 
     def mac(self) -> bytes:
         """The interface's hardware address now; empty when it has none, or is not there."""
@@ -110,14 +111,14 @@ class KernelAddresses:
     def networks(self) -> tuple[str, ...]:
         """The host's own addresses on the interface, `address/prefix`; without the VIPs."""
         try:
-            here = _configured(self._kernel(), self._link().index)
+            here = _configured(self._asking(), self._link().index)
         except (AddressError, OSError):
             return ()
         return tuple(f"{address}/{prefix}" for address, prefix, ours in here if not ours)
 
     def close(self) -> None:
         """Nothing can be asked afterwards; nothing is removed."""
-        for opened in (self._rtnetlink, self._frames, self._neighbours):
+        for opened in (self._rtnetlink, self._questions, self._frames, self._neighbours):
             if opened is not None:
                 opened.close()
 
@@ -152,7 +153,7 @@ class KernelAddresses:
     def _confirmed_absent(self, interface: str, address: str) -> bool:
         try:
             index = self._kernel().link(interface).index
-            left = [entry for entry in _configured(self._kernel(), index) if entry[0] == address]
+            left = [entry for entry in _configured(self._asking(), index) if entry[0] == address]
         except OSError as error:
             if error.errno == errno.ENODEV:
                 return True  # the interface is gone, and its addresses with it
@@ -164,10 +165,9 @@ class KernelAddresses:
 
     def _announce(self, address: str) -> None:
         link = self._link()
-        here = [entry[0] for entry in _configured(self._kernel(), link.index)]
-        if (
-            address not in here
-        ):  # it expired while the agent was stopped: say nothing that is not true
+        here = [entry[0] for entry in _configured(self._asking(), link.index)]
+        if address not in here:
+            # It expired while the agent was stopped: say nothing that is not true.
             msg = f"{address} is not on {link.name}"
             raise AddressError(msg)
         try:
@@ -187,8 +187,13 @@ class KernelAddresses:
             self._rtnetlink = Rtnetlink()
         return self._rtnetlink
 
+    def _asking(self) -> socket.socket:
+        if self._questions is None:
+            self._questions = netlink_messages.open_socket()
+        return self._questions
+
     def _refuse_foreign(self, link: Link, address: str) -> None:
-        for found, prefix, ours in _configured(self._kernel(), link.index):
+        for found, prefix, ours in _configured(self._asking(), link.index):
             if found == address and not ours:
                 msg = (
                     f"{address} is already on {link.name} as {address}/{prefix}, and piagent did"
@@ -251,14 +256,11 @@ def _message(index: int, address: str, valid_s: int | None) -> Any:
     return message
 
 
-def _configured(rtnetlink: Rtnetlink, index: int) -> list[tuple[str, int, bool]]:
+def _configured(channel: socket.socket, index: int) -> list[tuple[str, int, bool]]:
     """(address, prefix length, ours) of every address on an interface."""
+    found = map(read_address, netlink_messages.dump(channel, RTM_GETADDR))
     return [
-        (
-            str(ip_address(entry.get_attr("IFA_LOCAL") or entry.get_attr("IFA_ADDRESS"))),
-            entry["prefixlen"],
-            entry.get_attr("IFA_PROTO") == IFA_PROTO_PIAGENT,
-        )
-        for entry in rtnetlink.dump(ifaddrmsg(), RTM_GETADDR)
-        if entry["index"] == index
+        (one.address, one.prefix, one.proto == IFA_PROTO_PIAGENT)
+        for one in found
+        if one is not None and one.index == index
     ]

@@ -12,7 +12,6 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from ipaddress import ip_address
 
 from msgspec import Struct
 
@@ -65,7 +64,6 @@ class AddressMessage(Struct, frozen=True):
 class NeighbourMessage(Struct, frozen=True):
     """struct ndmsg and what belongs to it."""
 
-    index: int
     state: int
     """NUD_ bits."""
     address: str
@@ -142,15 +140,17 @@ def read_address(body: bytes) -> AddressMessage | None:
     return AddressMessage(index, address, prefix, found.get(_IFA_PROTO, b"\0")[0])
 
 
-def read_neighbour(body: bytes) -> NeighbourMessage | None:
-    """None for what is no IPv4 or IPv6 neighbour with a hardware address."""
+def read_neighbour(body: bytes, interface: int) -> NeighbourMessage | None:
+    """None for what is no IPv4 or IPv6 neighbour on the interface with a hardware address."""
     family, index, state, _, _ = _NDMSG.unpack_from(body)
+    if index != interface:
+        return None
     found = _attributes(body, _NDMSG.size)
     address, mac = _address(family, found.get(_NDA_DST)), found.get(_NDA_LLADDR)
     if address is None or mac is None:
         return None
     confirmed, used = struct.unpack_from("=II", found.get(_NDA_CACHEINFO, bytes(8)))
-    return NeighbourMessage(index, state, address, mac, min(confirmed, used))
+    return NeighbourMessage(state, address, mac, min(confirmed, used))
 
 
 def read_gateway(body: bytes) -> tuple[int, str] | None:
@@ -205,4 +205,4 @@ def _address(family: int, packed: bytes | None) -> str | None:
     sizes: dict[int, int] = {socket.AF_INET: 4, socket.AF_INET6: 16}
     if packed is None or len(packed) != sizes.get(family):
         return None
-    return str(ip_address(packed))
+    return socket.inet_ntop(family, packed)

@@ -107,15 +107,35 @@ def test_an_interface_that_is_renamed_away_is_gone_until_it_is_named_so_again(
     other = network.add_host("b")
 
     async def work(watcher: KernelLan, seen: Seen) -> None:
+        host.add_address(f"{VIP4}/32")
         watcher.watch([VIP4])
         run(host, "ip", "link", "set", "eth0", "name", "old0")
         await until(lambda: seen.links == [CARRIER, ABSENT])
+        assert seen.gone == [VIP4]
         run(host, "ip", "link", "set", "old0", "name", "eth0")
         await until(lambda: seen.links == [CARRIER, ABSENT, CARRIER])
         await conflict_is_heard(other, seen)
         # What is on it was there before it had the name.
         assert watcher._monitor is not None
         assert ("10.9.0.1", 24) in watcher._monitor.addresses
+
+    inside(host, work)
+
+
+def test_an_interface_that_is_replaced_at_once_is_listened_to(
+    network: netns.Network, host: netns.Host
+) -> None:
+    other = network.add_host("b")
+
+    async def work(watcher: KernelLan, seen: Seen) -> None:
+        watcher.watch([VIP4])
+        await asyncio.sleep(0)
+        # All before the event loop has a turn.
+        run(host, "ip", "link", "set", "eth0", "name", "old0")
+        plug_in_again(network, host)
+        host.pull_cable()
+        await until(lambda: seen.links[-1] == CARRIER and ABSENT in seen.links)
+        await conflict_is_heard(other, seen)
 
     inside(host, work)
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import pytest
 
-from piagent.adapters import netns
+from piagent.adapters import netlink_messages, netns
 from piagent.adapters.netlink import KernelAddresses, _configured
 from piagent.adapters.rtnetlink import Rtnetlink
 from piagent.ports import AddressError
@@ -54,8 +54,8 @@ def inside(
 
 def configured(host: netns.Host) -> dict[str, tuple[int, bool]]:
     """Address -> (prefix length, ours), as the kernel lists them."""
-    with host.entered(), Rtnetlink() as rtnetlink:
-        return {a: (p, ours) for a, p, ours in _configured(rtnetlink, rtnetlink.link("eth0").index)}
+    with host.entered(), Rtnetlink() as rtnetlink, netlink_messages.open_socket() as channel:
+        return {a: (p, ours) for a, p, ours in _configured(channel, rtnetlink.link("eth0").index)}
 
 
 @pytest.mark.parametrize(("vip", "prefix"), [("10.9.0.9", 32), ("fd09::9", 128)])

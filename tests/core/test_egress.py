@@ -150,6 +150,7 @@ def test_what_strangers_say_is_no_evidence() -> None:
         lan.proof.spoke("stranger")
         lan.proof.answered("stranger")
         assert lan.rounds(1) is not Verdict.LOST
+    assert lan.proof.verdict is Verdict.UNKNOWN
 
 
 def test_a_host_that_left_long_ago_is_no_second_witness() -> None:
