@@ -27,7 +27,7 @@ from piagent.agent.vips import AnnounceOnce, Announcer, Vips, announced
 from piagent.agent.watch import Watch
 from piagent.core.lease import LeaseGroup
 from piagent.core.lease_types import MAX_KEYS, Reason
-from piagent.core.model import Config
+from piagent.core.model import Config, QuorumLoss
 from piagent.core.plan import is_loopback
 from piagent.core.wire import Control
 from piagent.ports import AddressError
@@ -154,6 +154,9 @@ class Agent:
     def _drain_ms(self) -> int:
         return 0 if self._hurry.is_set() else self._config().election.drain_ms
 
+    def _holds(self) -> bool:
+        return self._config().election.on_quorum_loss is QuorumLoss.HOLD
+
     def _host(self) -> Host:
         return Host(
             clock=self._edge.clock,
@@ -174,7 +177,7 @@ class Agent:
             guardian=self._edge.guardian,
             interface=self._config().node.interface,
             around=self._election.around(
-                self._handovers.former, self._watch.leave_for_now, self._drain_ms
+                self._handovers.former, self._watch.leave_for_now, self._drain_ms, self._holds
             ),
         )
         self._election.employ(tenure)

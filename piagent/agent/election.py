@@ -88,6 +88,7 @@ class Election:
         former: Callable[[str], Former | None],
         leave_for_now: Callable[[str, lease.Reason], None],
         drain_ms: Callable[[], int],
+        holds: Callable[[], bool],
     ) -> Surroundings:
         """What a `Tenure` needs of this."""
         return Surroundings(
@@ -98,6 +99,8 @@ class Election:
             successor=self.placing.successor,
             leave_for_now=leave_for_now,
             drain_ms=drain_ms,
+            is_member=self.members.has_mac,
+            holds=holds,
         )
 
     # ---- from others --------------------------------------------------------------------------

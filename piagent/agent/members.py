@@ -63,6 +63,12 @@ class Members:
         known = ((node, self.get(node)) for node in sorted(self._seen))
         return {node: said for node, said in known if said is not None}
 
+    def has_mac(self, mac: str | None) -> bool:
+        """Whether a hardware address, `02:00:00:00:00:01`, is that of another node."""
+        return mac is not None and any(
+            said.mac == mac.replace(":", "") for said in self.all().values()
+        )
+
     def _note_namesake(self, peer: Peer) -> bool:
         """Of two hosts with one name the later one gives way (the lease keeps them apart anyway).
 

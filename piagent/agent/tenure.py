@@ -46,6 +46,10 @@ class Surroundings(Struct, frozen=True):
     leave_for_now: Callable[[str, lease.Reason], None]
     """This host must not own the VIP for a while, for that reason."""
     drain_ms: Callable[[], int]
+    is_member: Callable[[str | None], bool]
+    """Whether a hardware address is that of another node of the cluster."""
+    holds: Callable[[], bool]
+    """Whether owners without a quorum keep their VIPs."""
 
 
 class Tenure:
@@ -76,7 +80,6 @@ class Tenure:
         self.transitions: Counter[tuple[str, str]] = Counter()
         """(key, reason) of acquisitions and releases."""
         self.alarms: Counter[str] = Counter()
-        self.conflicts = 0
 
     def owned(self) -> tuple[str, ...]:
         """The keys owned now."""
@@ -183,10 +186,12 @@ class Tenure:
             del self._probes[key]
         if done.cancelled() or done.exception() is not None or done.result() is None:
             return
-        reason = lease.Reason.ADDRESS_IN_USE
-        self.conflicts += 1
-        self.alarms[reason] += 1
-        log.error("alarm: vip %s: %s answers for it, reason=%s", key, done.result(), reason)
+        mac, reason = done.result(), lease.Reason.ADDRESS_IN_USE
+        if not self._around.is_member(mac):
+            self.alarms[reason] += 1
+            log.error("alarm: vip %s: %s answers for it, reason=%s", key, mac, reason)
+        elif not self._around.holds():
+            return  # who of us owns it is for the lease to say: this one was quicker
         self._around.post(lease.Occupied(key))
 
     async def _occupied(self, effect: lease.Acquired) -> bool:
@@ -196,6 +201,8 @@ class Tenure:
             return False
         await asyncio.wait((task,), timeout=PROBE_S)
         if not task.done() or task.cancelled() or task.exception() or task.result() is None:
+            return False
+        if self._around.is_member(task.result()) and not self._around.holds():
             return False
         self._around.leave_for_now(effect.key, lease.Reason.ADDRESS_IN_USE)
         return True

@@ -25,7 +25,7 @@ TIMES = int(os.environ.get("PIAGENT_LAB_TIMES", "2"))
 
 @pytest.fixture
 def lab() -> Iterator[Lab]:
-    with Lab(brokers=3) as built:
+    with Lab(brokers=3, profile="normal") as built:
         built.start()
         yield built
 
@@ -137,7 +137,9 @@ def test_capture_on_the_bridge_shows_one_answering_host_at_a_time(lab: Lab, tmp_
             dump.terminate()
             dump.wait()
     macs = {mac(lab, name): name for name in lab.nodes}
-    said = [macs[line.split()[1]] for line in capture.read_text().splitlines() if "is-at" in line]
+    said = [
+        macs[line.split()[1]] for line in capture.read_text().splitlines() if f"{VIP} is-at" in line
+    ]
     assert said, "somebody answered"
     changes = [b for a, b in zip([None, *said], said, strict=False) if a != b]
     assert changes == [owner, successor], "first the one, then the other, and never back"
