@@ -1,4 +1,4 @@
-"""The agent itself: start to ready, memory, failover gaps in the demo's cluster."""
+"""The agent and its guardian: start to ready, memory, failover gaps in the demo's cluster."""
 
 from __future__ import annotations
 
@@ -24,10 +24,15 @@ class Round(NamedTuple):
     """What one fresh cluster showed."""
 
     ready_ms: float
-    """A restarted agent: from exec to the first 200 of /readyz."""
+    """A restarted node: from exec of `piagent run` until its agent says that it is ready."""
     start_rss_kib: int
     """The largest agent, just started."""
+    guardian_rss_kib: int
+    """The largest guardian."""
     sigkill_gap_ms: float
+    """The owner's agent is killed; its guardian yields."""
+    lost_gap_ms: float
+    """The owner's agent and guardian are killed at once: the lease runs out."""
     sigterm_gap_ms: float
 
 
@@ -41,26 +46,30 @@ async def _gap(site: Site, client: Client, end_owner: Callable[[], asyncio.Futur
 
 
 async def one_round(say: Callable[[str], None]) -> Round:
-    """Start a cluster, look at it, end one owner softly and one hard."""
+    """Start a cluster, look at it, end an owner in order, kill one, lose one."""
     with tempfile.TemporaryDirectory(prefix="piagent-bench-") as folder:
         site: Site = NamespaceSite(3) if os.geteuid() == 0 else LoopbackSite(3)
         cluster = Cluster(site, Path(folder), lambda _: None)
         try:
             await cluster.start()
             client = Client(site.client_socket, site.vip)
-            rss = max(rss_kib(pid) for pid in cluster.agents())
+            nodes = cluster.running_nodes()
+            rss = max(rss_kib(cluster.pid(node)) for node in nodes)
+            guardian_rss = max(rss_kib(cluster.guardian(node)) for node in nodes)
             owner = await cluster.owner()
             soft = await _gap(site, client, lambda: asyncio.ensure_future(cluster.end(owner)))
             ready = await cluster.time_to_ready(owner)
             owner = await cluster.owner()
             hard = await _gap(site, client, lambda: asyncio.ensure_future(cluster.kill(owner)))
+            owner = await cluster.owner()
+            lost = await _gap(site, client, lambda: asyncio.ensure_future(cluster.lose(owner)))
         finally:
             await cluster.stop()
             site.close()
-    result = Round(ready * 1000, rss, hard, soft)
+    result = Round(ready * 1000, rss, guardian_rss, hard, lost, soft)
     say(
-        f"  ready {result.ready_ms:.0f} ms, RSS {rss / 1024:.1f} MiB,"
-        f" gap SIGKILL {hard:.0f} ms, SIGTERM {soft:.0f} ms"
+        f"  ready {result.ready_ms:.0f} ms, RSS {rss / 1024:.1f} + {guardian_rss / 1024:.1f} MiB,"
+        f" gap SIGKILL {hard:.0f} ms, node lost {lost:.0f} ms, SIGTERM {soft:.0f} ms"
     )
     return result
 

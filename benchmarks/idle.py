@@ -1,7 +1,7 @@
-"""What an agent costs that has nothing to do: memory, CPU and wake-ups, thread by thread.
+"""What a node costs that has nothing to do: memory, CPU and wake-ups, thread by thread.
 
-Three agents with 20 services, 40 backends that are checked every 2 s (the default) and five VIPs,
-all default values. A wake-up is a voluntary context switch: the thread had slept.
+Three agents and their guardians, 20 services, 40 backends that are checked every 2 s (the default)
+and five VIPs, all default values. A wake-up is a voluntary context switch: the thread had slept.
 """
 
 from __future__ import annotations
@@ -32,12 +32,15 @@ class Thread(NamedTuple):
 
 
 class Idle(NamedTuple):
-    """One agent, idle."""
+    """One agent and its guardian, idle."""
 
     node: str
     owner: bool
     rss_mib: float
+    """The agent's."""
+    guardian_rss_mib: float
     total: Thread
+    """Of both."""
     threads: dict[str, Thread]
 
 
@@ -57,6 +60,16 @@ def counts(pid: int) -> dict[str, _Count]:
         wakeups = int(status["voluntary_ctxt_switches"])
         found[task.name] = _Count(status["Name"], cpu_ns, wakeups)
     return found
+
+
+class _Node(NamedTuple):
+    agent: int
+    guardian: int
+
+    def counts(self) -> dict[str, _Count]:
+        """Of both processes."""
+        guardian = counts(self.guardian).items()
+        return counts(self.agent) | {task: it._replace(name="guardian") for task, it in guardian}
 
 
 def node_file(site: Site, node: Place, secret: Path, socket: Path) -> str:
@@ -89,13 +102,14 @@ async def measure(seconds: float) -> list[Idle]:
             await cluster.start()
             await asyncio.sleep(SETTLE_S)
             owner = await cluster.owner()
-            pids = {place.name: cluster.pid(place.name) for place in site.nodes}
-            before, since = {n: counts(p) for n, p in pids.items()}, time.monotonic()
+            names = cluster.running_nodes()
+            nodes = {name: _Node(cluster.pid(name), cluster.guardian(name)) for name in names}
+            before, since = {n: node.counts() for n, node in nodes.items()}, time.monotonic()
             await asyncio.sleep(seconds)
             passed_s = time.monotonic() - since
             found = [
-                _difference(name, before[name], pid, passed_s)._replace(owner=name == owner)
-                for name, pid in pids.items()
+                _difference(name, before[name], node, passed_s)._replace(owner=name == owner)
+                for name, node in nodes.items()
             ]
         finally:
             await cluster.stop()
@@ -103,9 +117,9 @@ async def measure(seconds: float) -> list[Idle]:
     return found
 
 
-def _difference(name: str, before: dict[str, _Count], pid: int, passed_s: float) -> Idle:
+def _difference(name: str, before: dict[str, _Count], node: _Node, passed_s: float) -> Idle:
     threads: dict[str, Thread] = {}
-    for task, now in counts(pid).items():
+    for task, now in node.counts().items():
         was = before.get(task, _Count(now.name, 0, 0))
         threads[f"{now.name}/{task}"] = Thread(
             (now.cpu_ns - was.cpu_ns) / passed_s / 1e7, (now.wakeups - was.wakeups) / passed_s
@@ -113,7 +127,8 @@ def _difference(name: str, before: dict[str, _Count], pid: int, passed_s: float)
     total = Thread(
         sum(t.cpu_percent for t in threads.values()), sum(t.wakeups for t in threads.values())
     )
-    return Idle(name, False, rss_kib(pid) / 1024, total, threads)
+    agent_mib, guardian_mib = (rss_kib(pid) / 1024 for pid in node)
+    return Idle(name, False, agent_mib, guardian_mib, total, threads)
 
 
 def report(found: list[Idle]) -> str:
@@ -121,11 +136,13 @@ def report(found: list[Idle]) -> str:
     rows = []
     for idle in found:
         title = f"{idle.node}, owner of the first VIP" if idle.owner else idle.node
-        rows.append([title, f"{idle.rss_mib:.1f}", *_cells(idle.total)])
+        rows.append(
+            [title, f"{idle.rss_mib:.1f}", f"{idle.guardian_rss_mib:.1f}", *_cells(idle.total)]
+        )
         busy = {name: thread for name, thread in idle.threads.items() if thread.wakeups >= 0.05}
         if len(busy) > 1:
-            rows += [[f"- {name}", "", *_cells(thread)] for name, thread in busy.items()]
-    return table(["idle agent", "RSS MiB", "CPU %", "wake-ups/s"], rows)
+            rows += [[f"- {name}", "", "", *_cells(thread)] for name, thread in busy.items()]
+    return table(["idle agent", "RSS MiB", "guardian MiB", "CPU %", "wake-ups/s"], rows)
 
 
 def _cells(thread: Thread) -> list[str]:

@@ -96,6 +96,8 @@ workers = 1
 name = "bench"
 [mqtt]
 brokers = ["mqtt://127.0.0.1:{broker}"]
+[election]
+drain = "1s"
 [admin]
 socket = "{folder}/admin.sock"
 [[service]]
@@ -150,7 +152,7 @@ def haproxy(folder: Path, ports: Ports) -> Iterator[Target]:
 
 @contextlib.contextmanager
 def piagent(folder: Path, ports: Ports) -> Iterator[Target]:
-    """A whole agent with its broker (which is not measured)."""
+    """A whole agent and its guardian, with a broker (which is not measured)."""
     broker = free_port()
     conf, file = folder / "mosquitto.conf", folder / "piagent.toml"
     conf.write_text(f"listener {broker} 127.0.0.1\nallow_anonymous true\npersistence false\n")

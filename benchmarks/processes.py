@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -40,7 +41,7 @@ def pinned(cpu: int, *argv: str) -> list[str]:
 
 @contextlib.contextmanager
 def running(*argv: str, cpu: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A child pinned to one CPU, killed at the end."""
+    """A child pinned to one CPU, ended with its own children at the end."""
     with log.open("ab") as out:
         process = subprocess.Popen(
             pinned(cpu, *argv), stdin=subprocess.DEVNULL, stdout=out, stderr=out
@@ -52,7 +53,9 @@ def running(*argv: str, cpu: int, log: Path) -> Iterator[subprocess.Popen[bytes]
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:
-            process.kill()
+            for pid in family(process.pid):  # a guardian's agent would live on for a while
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             process.wait()
 
 

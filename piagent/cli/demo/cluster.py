@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -77,10 +78,18 @@ class Cluster:
         return str(status.vips[0].owner)
 
     async def kill(self, name: str) -> None:
-        """SIGKILL: no goodbye."""
+        """SIGKILL to a node's agent, and wait until its guardian has done its work and ended."""
+        process = self._running.pop(name)
+        for child in _children(process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        await process.wait()
+
+    async def lose(self, name: str) -> None:
+        """SIGKILL to a process and its children at once, as if the host had died: no goodbye."""
         process = self._running.pop(name)
         if process.returncode is None:
-            process.kill()
+            _kill_family(process)
         await process.wait()
 
     async def end(self, name: str) -> None:
@@ -102,12 +111,17 @@ class Cluster:
         return await self._wait_for(lambda: self._ask(self._living()), true, what)
 
     def pid(self, name: str) -> int:
-        """The process of a node, a backend or the broker."""
+        """The process of a node's agent; its guardian's while there is no agent."""
+        guardian = self.guardian(name)
+        return next(iter(_children(guardian)), guardian)
+
+    def guardian(self, name: str) -> int:
+        """The process that guards a node's agent."""
         return self._running[name].pid
 
-    def agents(self) -> list[int]:
-        """The processes of the living agents."""
-        return [self.pid(name) for name in self._agents()]
+    def running_nodes(self) -> list[str]:
+        """The nodes that have not been ended."""
+        return [place.name for place in self._site.nodes if place.name in self._running]
 
     def socket(self, name: str) -> Path:
         """The admin socket of a node."""
@@ -138,14 +152,14 @@ class Cluster:
                     await process.wait()
             except TimeoutError:
                 self._say(f"{name} does not end by itself")
-                process.kill()
+                _kill_family(process)
                 await process.wait()
             del self._running[name]
 
     async def kill_all(self) -> None:
         """SIGKILL for whatever still runs."""
         for name in list(self._running):
-            await self.kill(name)
+            await self.lose(name)
 
     # ---- inside -------------------------------------------------------------------------------
 
@@ -172,11 +186,8 @@ class Cluster:
         for warning in said.splitlines()[:-1]:
             self._say(warning)
 
-    def _agents(self) -> list[str]:
-        return [place.name for place in self._site.nodes if place.name in self._running]
-
     def _living(self) -> str:
-        names = self._agents()
+        names = self.running_nodes()
         if not names:
             raise DemoError("no agent is running")
         return names[0]
@@ -217,3 +228,23 @@ class Cluster:
 
     def _log(self, name: str) -> Path:
         return self._folder / f"{name}.log"
+
+
+def _children(pid: int) -> list[int]:
+    """The processes that a process has started; none once it has ended."""
+    try:
+        listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [int(child) for child in listed.split()]
+
+
+def _kill_family(process: asyncio.subprocess.Process) -> None:
+    """SIGKILL to a process and its children, all at once: a stopped guardian starts no agent."""
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):
+        process.send_signal(signal.SIGSTOP)
+        # It stops within a moment. If it has ended, its end is left for asyncio to see.
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    for pid in (*_children(process.pid), process.pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

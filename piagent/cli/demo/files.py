@@ -15,6 +15,7 @@ def node_file(site: Site, node: Place, secret: Path, socket: Path) -> str:
         f'interface = "{node.interface}"' if node.interface else "",
         f'\n[cluster]\nname = "demo"\nsecret_file = "{secret}"',
         f'\n[mqtt]\nbrokers = ["mqtt://{site.broker.address}:{site.broker_port}"]',
+        '\n[election]\ndrain = "1s"',  # who ends the demo does not want to wait
         f'\n[admin]\nsocket = "{socket}"',
         f'\n[[pool]]\nname = "lan"\naddresses = ["{site.pool}"]' if site.pool else "",
         _service("echo", site.backends, site.backend_tcp_port, site.vip, site.tcp_port),
