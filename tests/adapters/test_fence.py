@@ -270,6 +270,28 @@ def test_packet_sockets_see_what_the_fence_drops(host: netns.Host, asker: Asker,
 
 
 @both
+def test_a_question_for_a_closed_address_does_not_even_reach_the_kernel(
+    host: netns.Host, asker: Asker, vip: str
+) -> None:
+    mac = asker.mac
+    there = "fd09::3" if ":" in vip else "10.9.0.3"
+
+    def learnt() -> bool:
+        asker.wire.send(
+            solicitation(mac, IPv6Address(there), IPv6Address(vip))
+            if ":" in vip
+            else arp_request(mac, IPv4Address(there), IPv4Address(vip))
+        )
+        asker.gets_mac(vip)
+        return mac.hex(":") in run(host, "ip", "neigh", "show", "to", there)
+
+    fence = fenced(host)
+    assert not learnt()
+    fence.open({vip: LONG_MS})
+    wait_until(learnt)  # whoever asks is learnt
+
+
+@both
 def test_a_guarding_host_learns_the_owner_from_its_announcement(
     network: netns.Network, host: netns.Host, vip: str
 ) -> None:
