@@ -31,6 +31,9 @@ class VipStatus(Struct, frozen=True, kw_only=True):
     """When `state` was entered."""
     reason: str
     """Why `state` was entered."""
+    brokers: tuple[str, ...] = ()
+    """An owner's: the brokers that its lease rests on; fewer than all are less than it should be,
+    and without a majority it ends."""
 
 
 class NodeStatus(Struct, frozen=True, kw_only=True):

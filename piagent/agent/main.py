@@ -19,6 +19,7 @@ from piagent.adapters.fence import KernelFence
 from piagent.adapters.guardian_line import line_from_environment
 from piagent.adapters.lan import KernelLan
 from piagent.adapters.mqtt import MqttBus, Presence
+from piagent.adapters.mqtt_tls import Certificates
 from piagent.adapters.netlink import KernelAddresses
 from piagent.adapters.probe import NetworkProber
 from piagent.admin.server import AdminError
@@ -30,7 +31,7 @@ from piagent.core.model import Config, QuorumLoss
 from piagent.core.text import printable
 from piagent.core.wire import config_hash
 from piagent.dataplane import EngineDataPlane
-from piagent.ports import AddressError
+from piagent.ports import AddressError, Guardian
 
 log = logging.getLogger("piagent")
 
@@ -52,8 +53,10 @@ def run_agent(path: str, level: str) -> int:
 async def _serve(path: str, config: Config) -> int:
     async with AsyncExitStack() as stack:
         try:
+            # Before other processes are started, which must not have it.
+            guardian = line_from_environment(config.mqtt, config.node.name)
             await _start_embedded_broker(config, stack)
-            agent = await _build(config)
+            agent = await _build(config, guardian)
             _handle_signals(agent, path)
             gc.freeze()  # what is here now stays: nothing to look through again and again
             return 0 if await agent.run() else FAILED
@@ -70,7 +73,7 @@ async def _start_embedded_broker(config: Config, stack: AsyncExitStack) -> None:
         await stack.enter_async_context(EmbeddedBroker(mqtt.embedded, users))
 
 
-async def _build(config: Config) -> Agent:
+async def _build(config: Config, guardian: Guardian | None) -> Agent:
     node, timing = config.node.name, config.election.timing
     clock = BootClock()
     addresses = KernelAddresses(config.node.interface)
@@ -91,6 +94,7 @@ async def _build(config: Config) -> Agent:
         presence=Presence(letters.presence_topic, letters.presence),
         password=config.mqtt.password,
         barrier=lambda connection: letters.echo(connection, BARRIER),
+        certificates=Certificates(config.mqtt.ca_file, config.mqtt.cert_file, config.mqtt.key_file),
     )
     group = LeaseGroup(
         timing,
@@ -110,7 +114,7 @@ async def _build(config: Config) -> Agent:
         addresses=addresses,
         fence=KernelFence(),
         lan=KernelLan(config.node.interface),
-        guardian=line_from_environment(config.mqtt, node),
+        guardian=guardian,
         announcer=Announcer,
         plane=EngineDataPlane(config.node.workers, config.secrets[0]),
         prober=NetworkProber(),

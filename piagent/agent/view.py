@@ -187,6 +187,7 @@ class View:
             epoch=epoch,
             since=wall_ms() - ago_ms,
             reason=view.reason,
+            brokers=tuple(view.holds) if own else (),
         )
 
     def _service(self, service: Service) -> ServiceStatus:

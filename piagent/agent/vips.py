@@ -20,6 +20,9 @@ from piagent.ports import AddressError, Addresses, Clock, Fence
 
 log = logging.getLogger(__name__)
 
+S_NS = 1_000_000_000
+TIMER_SLACK_NS = 20_000_000
+
 AnnounceOnce = Callable[[str], Awaitable[None]]
 
 
@@ -64,6 +67,7 @@ class Vips:
         self._serving = serving
         self._announced = announced
         self._until_ns: dict[str, int] = {}
+        self._ends_ns: dict[str, int] = {}  # when the kernel ends an address that is not renewed
 
     def guard(self, interface: str | None, vips: Collection[str]) -> None:
         """From now on the kernel keeps these silent unless they are open; said when it does not."""
@@ -93,6 +97,7 @@ class Vips:
             if former is not None:
                 self._pass_on(vip, former)
             self._open({vip: until_ns})
+            self._note_lifetime((vip,), until_ns)
             await self._addresses.add(vip, self._left_ms(until_ns))
         if self._announced(vip):
             self._announcer.start(vip)
@@ -106,6 +111,7 @@ class Vips:
             return {}
         try:
             self._open(real)
+            self._note_lifetime(real, min(real.values()))
             await self._addresses.renew(real, self._left_ms(min(real.values())))
         except (OSError, AddressError):
             return await self._keep_each(real)
@@ -157,9 +163,17 @@ class Vips:
         """Configure an owned VIP again; raises OSError or AddressError."""
         until_ns = self._until_ns.get(vip, 0)
         if not self._is_over(until_ns):
+            self._note_lifetime((vip,), until_ns)
             await self._addresses.add(vip, self._left_ms(until_ns))
             if self._announced(vip):
                 self._announcer.start(vip)
+
+    def has_run_out(self, vip: str) -> bool:
+        """Whether the kernel ended the address by itself, since its lease was not renewed.
+
+        The kernel counts whole seconds, so that comes up to one before the lease's end.
+        """
+        return self._clock.now_ns() >= self._ends_ns.get(vip, 0) - TIMER_SLACK_NS
 
     def defend(self, vip: str) -> None:
         """Say again whose it is."""
@@ -186,6 +200,11 @@ class Vips:
         """Not after the lease, as when this process was stopped for a while: others own it then."""
         if self._clock.now_ns() < self._until_ns.get(vip, 0):
             await self._addresses.announce(vip)
+
+    def _note_lifetime(self, vips: Collection[str], until_ns: int) -> None:
+        now_ns = self._clock.now_ns()
+        lifetime_ns = max(S_NS, (until_ns - now_ns) // S_NS * S_NS)
+        self._ends_ns.update(dict.fromkeys(vips, now_ns + lifetime_ns))
 
     def _is_over(self, until_ns: int) -> bool:
         """Too late: the kernel keeps what it is told to configure for a second at least."""

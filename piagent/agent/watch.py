@@ -105,6 +105,8 @@ class Watch:
             self.set(left=dict(self._left))
 
     def _gone(self, vip: str) -> None:
+        if self._vips.has_run_out(vip):
+            return  # nobody took it away: its lifetime ended, because the lease is not renewed
         self._restored[vip] += 1
         if self._restored[vip] > RESTORED_MAX:
             self.leave_for_now(vip, Reason.ADDRESS_TAKEN_AWAY)

@@ -211,6 +211,8 @@ def test_last_words_yield_and_nothing_that_was_said_before_counts_after_them() -
     )  # fmt: skip
     other.run(500)
     other.step(foreign(Role.OWNER, seq=2))
+    other.run(600)
+    assert other.reason is Reason.OTHER_OWNS
     other.step(yielded)
     other.step(foreign(Role.OWNER, seq=3))  # was still under way when its sender died
     other.run(10)
