@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from piagent.agent.brokers import BrokerBook
 from piagent.agent.election import Election
 from piagent.agent.handover import HandOvers, Host
 from piagent.agent.health import HealthLoop
-from piagent.agent.letters import Letters
+from piagent.agent.letters import LEADER, Letters
 from piagent.agent.reload import needs_restart
 from piagent.agent.serving import Down, Serving
 from piagent.agent.steward import Steward
@@ -29,6 +29,7 @@ from piagent.core.lease import LeaseGroup
 from piagent.core.lease_types import MAX_KEYS, Reason
 from piagent.core.model import Config, QuorumLoss
 from piagent.core.plan import is_loopback
+from piagent.core.vitals import Vitals
 from piagent.core.wire import Control
 from piagent.ports import AddressError
 
@@ -60,6 +61,8 @@ class Edge(Struct, frozen=True, kw_only=True):
     fence: ports.Fence
     lan: ports.Lan
     guardian: ports.Guardian | None
+    vitals: Callable[[bool], Vitals]
+    """How the hardware is, given whether the interface is a wireless one."""
     announcer: Callable[[AnnounceOnce], Announcer]
     plane: ports.DataPlane
     prober: ports.Prober
@@ -84,7 +87,14 @@ class Agent:
         )
         self._brokers = BrokerBook(config.mqtt.brokers)
         self._watch = Watch(
-            self._config, self._vips, self._restore, self._changed, edge.addresses.networks
+            config=self._config,
+            vips=self._vips,
+            restore=self._restore,
+            changed=self._changed,
+            guard=self._guard,
+            networks=edge.addresses.networks,
+            vitals=edge.vitals,
+            now_ns=edge.clock.now_ns,
         )
         self._describe()
         self._election = Election(
@@ -107,7 +117,7 @@ class Agent:
         self._admin = AdminServer(config.admin_socket, self.view)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._restoring: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def stop(self) -> None:
         """Hand over, drain, end; called again: end without waiting for connections."""
@@ -120,7 +130,7 @@ class Agent:
         await self._admin.start()
         try:
             self._serving.start()
-            self._vips.guard(self._config().node.interface, self._config().vips())
+            self._guard()
             self._changed()
             return await self._work()
         finally:
@@ -137,7 +147,9 @@ class Agent:
             return False
         self._edge.notifier.reloading()
         config = read()
-        result = "bad-file" if config is None else self._change(config)
+        return self._reloaded("bad-file" if config is None else self._change(config))
+
+    def _reloaded(self, result: str) -> bool:
         self._reloads[result] += 1
         if result == "done":
             log.info("reload: done, %s", self._summary())
@@ -227,7 +239,7 @@ class Agent:
         node = self._config().node
         return self._letters.describe(
             weight=node.vip_weight,
-            health=100,
+            health=self._watch.health,
             zone=node.zone,
             draining=self._watch.standing.draining,
             refuses=self._watch.refusals(),
@@ -241,9 +253,7 @@ class Agent:
             except (OSError, AddressError) as error:
                 log.error("vip %s: not put back: %s", vip, error)
 
-        task = asyncio.ensure_future(put_back())
-        self._restoring.add(task)
-        task.add_done_callback(self._restoring.discard)
+        self._spawn(put_back())
 
     def _backends_changed(self, down: Down) -> None:
         self._serving.mark_down(down)
@@ -251,6 +261,31 @@ class Agent:
 
     def _announced(self, vip: str) -> bool:
         return announced(self._serving.config, vip)
+
+    def _leaving(self, config: Config) -> list[str]:
+        """VIPs owned here that the file no longer has."""
+        gone = set(self._tenure.owned()) - {*config.vips(), LEADER}
+        return sorted(vip for vip in gone if not is_loopback(vip))
+
+    async def _hand_over_first(self, takers: Mapping[str, str | None]) -> None:
+        """Others may still have a VIP that leaves this file: nobody who uses it is to notice."""
+        await self._steward.give_all(takers, Reason.REMOVED)
+        self._rekey()
+
+    def _rekey(self) -> None:
+        self._guard()
+        self._election.set_keys(self._config().vips())
+        self._changed()
+
+    def _guard(self) -> None:
+        """The VIPs of the file, and those that left it and are not gone yet."""
+        vips = {*self._config().vips(), *self._tenure.here()}
+        self._vips.guard(self._config().node.interface, vips)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _change(self, config: Config) -> str:
         """What became of it."""
@@ -261,17 +296,21 @@ class Agent:
         if len(config.vips()) >= MAX_KEYS:
             log.error("reload: at most %d VIPs, not %d", MAX_KEYS - 1, len(config.vips()))
             return "failed"
+        leaving = self._leaving(config)
+        takers = self._election.placing.successors(leaving)
         try:
-            self._serving.reconfigure(config)
+            self._serving.reconfigure(config, frozenset(leaving))
         except (OSError, ValueError) as error:
             log.error("reload: %s", error)
             return "failed"
         self._letters.secrets = config.secrets
         self._health.configure(config)
         self._backends_changed(self._health.down())
-        self._vips.guard(config.node.interface, config.vips())
-        self._election.set_keys(config.vips())
-        self._changed()
+        if takers:
+            log.info("reload: handing over %s, which the file no longer has", ", ".join(takers))
+            self._spawn(self._hand_over_first(takers))
+        else:
+            self._rekey()
         return "done"
 
     # ---- life ---------------------------------------------------------------------------------
@@ -284,6 +323,7 @@ class Agent:
                     self._election.run(),
                     self._edge.bus.run(self._election.deliver),
                     self._edge.lan.run(self._watch.deliver),
+                    self._watch.run(),
                     self._health.run(),
                     self._steward.run(),
                 )

@@ -21,6 +21,7 @@ from piagent.adapters.lan import KernelLan
 from piagent.adapters.mqtt import MqttBus, Presence
 from piagent.adapters.mqtt_tls import Certificates
 from piagent.adapters.netlink import KernelAddresses
+from piagent.adapters.pi import Hardware
 from piagent.adapters.probe import NetworkProber
 from piagent.admin.server import AdminError
 from piagent.agent.agent import Agent, Edge
@@ -108,6 +109,7 @@ async def _build(config: Config, guardian: Guardian | None) -> Agent:
         wall_ms=wall_ms(),
         hold=config.election.on_quorum_loss is QuorumLoss.HOLD,
     )
+    hardware = Hardware()
     edge = Edge(
         clock=clock,
         bus=bus,
@@ -115,6 +117,7 @@ async def _build(config: Config, guardian: Guardian | None) -> Agent:
         fence=KernelFence(),
         lan=KernelLan(config.node.interface),
         guardian=guardian,
+        vitals=lambda wireless: hardware.vitals(wireless=wireless),
         announcer=Announcer,
         plane=EngineDataPlane(config.node.workers, config.secrets[0]),
         prober=NetworkProber(),

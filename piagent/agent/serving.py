@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from piagent.core.model import Config
-from piagent.core.plan import Plan, plan
+from piagent.core.plan import Plan, plan, with_leaving
 from piagent.ports import DataPlane
 
 Down = frozenset[tuple[str, str]]
@@ -20,6 +20,7 @@ class Serving:
         self._config = config
         self._owned: Vips = frozenset()
         self._draining: Vips = frozenset()
+        self._leaving: Vips = frozenset()
         self._down: Down = frozenset()
         self._plan: Plan | None = None
 
@@ -37,9 +38,16 @@ class Serving:
         """Serve the first plan; raises OSError when a port cannot be had."""
         self._try()
 
-    def reconfigure(self, config: Config) -> None:
-        """Serve another configuration; raises OSError, and then nothing has changed."""
-        self._try(config=config)
+    def reconfigure(self, config: Config, leaving: Vips = frozenset()) -> None:
+        """Serve another configuration; raises OSError, and then nothing has changed.
+
+        `leaving`: VIPs that it no longer has, and whose connections live on until `left`.
+        """
+        self._try(config=config, leaving=(self._leaving | leaving) - {*config.vips()})
+
+    def left(self, vip: str) -> None:
+        """No connection to a VIP that left the configuration is served any more."""
+        self._try(leaving=self._leaving - {vip})
 
     def own(self, vip: str) -> None:
         """A VIP has come; raises OSError when its ports cannot be had."""
@@ -79,14 +87,18 @@ class Serving:
         config: Config | None = None,
         owned: Vips | None = None,
         draining: Vips | None = None,
+        leaving: Vips | None = None,
         down: Down | None = None,
     ) -> None:
         config = self._config if config is None else config
         owned = self._owned if owned is None else owned
         draining = self._draining if draining is None else draining
+        leaving = self._leaving if leaving is None else leaving
         down = self._down if down is None else down
         wanted = plan(config, owned, down, draining)
+        if self._plan is not None and leaving:
+            wanted = with_leaving(wanted, self._plan, leaving)
         if wanted != self._plan:
             self._plane.apply(wanted)
         self._config, self._owned, self._draining = config, owned, draining
-        self._down, self._plan = down, wanted
+        self._leaving, self._down, self._plan = leaving, down, wanted

@@ -91,7 +91,10 @@ class Steward:
         """Give these to others, all at once, as far as there are others that take them."""
         owned = set(self._election.tenure.owned()) - {LEADER}
         mine = sorted(vip for vip in vips if vip in owned and not is_loopback(vip))
-        takers = self._election.placing.successors(mine)
+        await self.give_all(self._election.placing.successors(mine), reason)
+
+    async def give_all(self, takers: Mapping[str, str | None], reason: Reason) -> None:
+        """Give each VIP to its taker, all at once; those without one stay."""
         await asyncio.gather(
             *(self._give(vip, to, reason) for vip, to in takers.items() if to is not None)
         )

@@ -89,6 +89,10 @@ class Tenure:
         """This host answers for nothing."""
         return not self._held
 
+    def here(self) -> set[str]:
+        """VIPs that are on this host, owned or hidden."""
+        return {*self._held, *self._lingering}
+
     def lingering(self) -> tuple[str, ...]:
         """VIPs that others own, and whose old connections are served here still."""
         return tuple(self._lingering)
@@ -256,7 +260,7 @@ class Tenure:
         """Tell the guardian what to do if this process dies now."""
         if self._guardian is None:
             return
-        here = {*self._held, *self._lingering}
+        here = self.here()
         yields = {key: self._around.successor(key) for key in self._held}
         words = self._around.last_words(yields)
         will = ports.Will(

@@ -72,15 +72,12 @@ class Vips:
     def guard(self, interface: str | None, vips: Collection[str]) -> None:
         """From now on the kernel keeps these silent unless they are open; said when it does not."""
         real = [vip for vip in vips if not is_loopback(vip)]
-        if not real or interface is None:
+        if interface is None:
             return
         before = self._fence.why_not
-        try:
-            self._fence.guard(interface, real)
-        except OSError as error:
-            log.debug("fence: %s", error)
+        self._fence.guard(interface, real)
         why_not = self._fence.why_not
-        if why_not is not None and why_not != before:
+        if real and why_not is not None and why_not != before:
             log.error("fence: %s; only the second net holds: the addresses' lifetimes", why_not)
 
     async def take(self, vip: str, until_ns: int, former: Former | None = None) -> None:
@@ -150,13 +147,13 @@ class Vips:
             return True
         self._announcer.stop(vip)
         self._until_ns.pop(vip, None)
-        if self._fence.why_not is None:
-            try:
-                self._fence.close(vip)
-            except OSError as error:
-                log.error("vip %s: the fence could not be closed: %s", vip, error)
+        try:
+            self._fence.close(vip)
+        except OSError as error:
+            log.error("vip %s: the fence could not be closed: %s", vip, error)
         self._serving.cut(vip)
         self._serving.undrain(vip)
+        self._serving.left(vip)
         return await self._addresses.remove(vip)
 
     async def restore(self, vip: str) -> None:
@@ -185,7 +182,7 @@ class Vips:
         return self._serving.connections(vip)
 
     def _open(self, until_ns: Mapping[str, int]) -> None:
-        if self._fence.why_not is None:
+        if until_ns:
             self._fence.open({vip: self._left_ms(at_ns) for vip, at_ns in until_ns.items()})
 
     def _pass_on(self, vip: str, former: Former) -> None:

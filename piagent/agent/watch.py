@@ -15,6 +15,7 @@ from piagent.agent.vips import Vips
 from piagent.core.eligibility import Standing, pool_of, refusals
 from piagent.core.lease_types import Reason
 from piagent.core.model import Config, Conflict
+from piagent.core.vitals import HealthScore, Vitals, step
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,7 @@ DEFEND_S = 10.0
 LEFT_S = {Reason.ADDRESS_IN_USE: (60.0,), Reason.ADDRESS_TAKEN_AWAY: (60.0,)}
 LEFT_ELSE_S = (2.0, 5.0, 15.0, 60.0)
 """How long a VIP is left to others after this host failed to own it: first, second, … time."""
+LOOK_EVERY_S = 5.0
 RESTORED_MAX = 3
 """So often a minute an address is put back that somebody takes away."""
 
@@ -32,18 +34,31 @@ class Watch:
 
     def __init__(
         self,
+        *,
         config: Callable[[], Config],
         vips: Vips,
         restore: Callable[[str], None],
         changed: Callable[[], None],
+        guard: Callable[[], None],
         networks: Callable[[], tuple[str, ...]],
+        vitals: Callable[[bool], Vitals],
+        now_ns: Callable[[], int],
     ) -> None:
-        """`restore`: put an address back. `changed`: what `refusals` says may be new."""
+        """Each is asked or told when something has happened.
+
+        `restore`: put an address back. `changed`: what `refusals` or `health` say may be new.
+        `guard`: the interface is there (again). `vitals`: how the hardware is, given whether the
+        interface is a wireless one.
+        """
         self._config = config
         self._vips = vips
         self._restore = restore
         self._changed = changed
+        self._guard = guard
         self._networks = networks
+        self._vitals = vitals
+        self._now_ns = now_ns
+        self._score = HealthScore()
         self._left: dict[str, Reason] = {}
         self._failures: Counter[tuple[str, Reason]] = Counter()
         self._restored: Counter[str] = Counter()
@@ -53,6 +68,22 @@ class Watch:
         """VIP -> how often another host said that it is its own."""
         self.rivals: dict[str, str] = {}
         """VIP -> the hardware address of the last such host."""
+
+    async def run(self) -> None:
+        """Look at the hardware now and then, until cancelled."""
+        while True:
+            before = self._score
+            self._score = step(before, self._vitals(self.standing.wireless), self._now_ns())
+            if self._score.troubles != before.troubles:
+                words = ", ".join(self._score.troubles) or "well again"
+                log.warning("this node: %s, health %d %%", words, self._score.percent)
+                self._changed()
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    @property
+    def health(self) -> int:
+        """Percent: how fit this host is to own VIPs."""
+        return self._score.percent
 
     def refusals(self) -> dict[str, Reason]:
         """VIP -> why this node must not own it now."""
@@ -87,7 +118,7 @@ class Watch:
                 level = logging.INFO if up else logging.ERROR
                 log.log(level, "interface %s: %s", self._config().node.interface, reason)
                 if up:
-                    self._vips.guard(self._config().node.interface, self._config().vips())
+                    self._guard()
                 self.set(carrier=up, wireless=wireless, networks=self._networks())
             case ports.Egress(proven, reason):
                 level = logging.INFO if proven else logging.ERROR

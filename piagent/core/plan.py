@@ -88,6 +88,28 @@ def plan(
     )
 
 
+def with_leaving(wanted: Plan, before: Plan, vips: frozenset[str]) -> Plan:
+    """Add to a plan what serves VIPs that are not in it any more, until their connections end.
+
+    Their listeners drain, and lead where the plan now says that their target leads; what it does
+    not know any more stays as it was.
+    """
+    listeners = tuple(
+        replace(one, draining=True) for one in before.listeners if one.address in vips
+    )
+    targets = {one.target for one in listeners}
+    known = {gateway.name for gateway in wanted.gateways}
+    gateways = tuple(g for g in before.gateways if g.name in targets - known)
+    needed = targets | {route.service for gateway in gateways for route in gateway.routes}
+    served = {service.name for service in wanted.services}
+    services = tuple(s for s in before.services if s.name in needed - served)
+    return Plan(
+        listeners=(*wanted.listeners, *listeners),
+        services=(*wanted.services, *services),
+        gateways=(*wanted.gateways, *gateways),
+    )
+
+
 def service_key(service: Service, port: ServicePort) -> str:
     """Return the name of one port of a service: `service:port`."""
     return f"{service.name}:{port.port}"

@@ -27,6 +27,7 @@ from piagent.core.model import (
     ServiceType,
     Timing,
 )
+from piagent.core.vitals import Vitals
 from piagent.core.wire import config_hash
 from piagent.ports import BusEvent
 from tests.fakes import (
@@ -165,6 +166,7 @@ class Bench:
         self.fence = FakeFence(clock)
         self.lan = FakeLan()
         self.guardian = FakeGuardian()
+        self.vitals = Vitals()
         self.announcers: list[FakeAnnouncer] = []
         self.plane = FakeDataPlane()
         self.prober = FakeProber()
@@ -176,6 +178,7 @@ class Bench:
             fence=self.fence,
             lan=self.lan,
             guardian=self.guardian,
+            vitals=lambda _wireless: self.vitals,
             announcer=self._announcer,
             plane=self.plane,
             prober=self.prober,

@@ -238,3 +238,16 @@ async def test_one_node_leads(tmp_path: Path) -> None:
     await cluster.benches.pop(leader).stop()
     await until(lambda: leaders() == set(cluster.benches), "the other leads")
     await cluster.stop()
+
+
+async def test_vip_that_leaves_one_file_is_handed_to_those_that_have_it(tmp_path: Path) -> None:
+    election = Election(profile="fast", timing=TIMING, drain_ms=200)
+    cluster = Cluster(tmp_path, "n1", "n2", election=election)
+    owner = await cluster.owner()
+    bench, other = cluster.benches[owner], cluster.benches[cluster.other(owner)]
+    assert bench.agent.reload(lambda: replace(bench.config, services=()))
+    await until(other.owns, "the other owns it")
+    assert view(other) == Reason.INVITED
+    await until(lambda: bench.agent.view.status().vips == (), "the file is in force")
+    assert bench.notifier.said == ["ready", "reloading", "ready"]
+    await cluster.stop()

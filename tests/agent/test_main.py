@@ -31,7 +31,7 @@ def test_addresses_that_a_killed_life_left_are_gone_before_the_next_one_runs(
         former = KernelAddresses("eth0")
         await former.add(VIP, 60_000)
         assert await former.leftovers() == (VIP,)
-        agent = await _build(made)
+        agent = await _build(made, None)
         assert await former.leftovers() == ()
         agent._edge.plane.stop()
         former.close()
