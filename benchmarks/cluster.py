@@ -18,6 +18,8 @@ from piagent.cli.demo.cluster import Cluster
 from piagent.cli.demo.site import LoopbackSite, NamespaceSite, Site
 
 SETTLE_S = 0.5
+JOIN_S = 3.0
+"""A node that has just started listens first, and is nobody's successor for so long."""
 
 
 class Round(NamedTuple):
@@ -59,6 +61,7 @@ async def one_round(say: Callable[[str], None]) -> Round:
             owner = await cluster.owner()
             soft = await _gap(site, client, lambda: asyncio.ensure_future(cluster.end(owner)))
             ready = await cluster.time_to_ready(owner)
+            await asyncio.sleep(JOIN_S)
             owner = await cluster.owner()
             hard = await _gap(site, client, lambda: asyncio.ensure_future(cluster.kill(owner)))
             owner = await cluster.owner()
