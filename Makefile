@@ -1,5 +1,5 @@
 # make demo, make test: each sets itself up first (see .ci/setup.sh) and says what it does.
-.PHONY: build demo test lint sim bench wheelhouse clean help
+.PHONY: build demo test lint sim bench bench-failover wheelhouse clean help
 .DEFAULT_GOAL := build
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -47,11 +47,14 @@ sim: build .venv/dev.stamp  ## longer simulations: make sim ARGS='--seeds 5000 -
 bench: build .venv/dev.stamp  ## beside nginx and HAProxy, alternating runs
 	@$(PY) -m benchmarks $(ARGS)
 
+bench-failover: build .venv/dev.stamp  ## an owner's end beside keepalived's (apt install keepalived): ARGS=20
+	@$(PY) -m benchmarks.failover $(ARGS)
+
 wheelhouse: .venv/run.stamp  ## the wheels that the Ansible role installs
 	@$(PY) -m pip --disable-pip-version-check wheel --wheel-dir ansible/wheelhouse .
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## */\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' Makefile | expand -t 16
 
 clean:  ## everything that was built or installed here
 	rm -rf .venv build dist *.egg-info ansible/wheelhouse .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

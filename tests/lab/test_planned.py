@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import subprocess
 import sys
 import time
@@ -12,7 +13,8 @@ from tests.lab.traffic import KeptRequests, Traffic, connect, tcp_name
 from tests.lab.watch import Watch, overlaps
 from tests.waiting import wait_until
 
-MOVES = 6
+MOVES = 3 * int(os.environ.get("PIAGENT_LAB_TIMES", "2"))
+"""The long form has 20."""
 
 
 def move(lab: Lab, asked: str, to: str) -> None:
