@@ -162,7 +162,8 @@ def test_ctrl_c_pressed_again_and_again_at_any_moment_leaves_nothing(
 def test_ctrl_c_pressed_again_ends_agents_that_hang() -> None:
     with running("--loopback") as demo:
         demo.until("Ctrl-C")
-        agents = [pid for pid, line in demo.processes().items() if "--unguarded" in line]
+        running_agent = re.compile(r"\S+ -m piagent\.cli run ")
+        agents = [pid for pid, line in demo.processes().items() if running_agent.match(line)]
         assert len(agents) == 3
         for agent in agents:
             os.kill(agent, signal.SIGSTOP)
