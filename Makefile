@@ -1,5 +1,5 @@
 # make demo, make test: each sets itself up first (see .ci/setup.sh) and says what it does.
-.PHONY: build demo test lint sim bench bench-failover wheelhouse clean help
+.PHONY: build demo test lint sim model bench bench-failover wheelhouse clean help
 .DEFAULT_GOAL := build
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -43,6 +43,9 @@ lint: build .venv/dev.stamp .venv/probes.stamp  ## only the style checks
 
 sim: build .venv/dev.stamp  ## longer simulations: make sim ARGS='--seeds 5000 --brokers 3'
 	@$(PY) -m tests.sim $(ARGS)
+
+model: build .venv/dev.stamp  ## every order of events, by Spin; ARGS=--partial for what is too large
+	@$(PY) -m tests.model $(ARGS)
 
 bench: build .venv/dev.stamp  ## beside nginx and HAProxy, alternating runs
 	@$(PY) -m benchmarks $(ARGS)

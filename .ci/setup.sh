@@ -36,6 +36,7 @@ have mosquitto || want+=(mosquitto)
 have curl || want+=(curl)
 if [ "$mode" = dev ]; then
   have ip || want+=(iproute2)
+  have spin || want+=(spin)
 fi
 missing="${need[*]} ${want[*]}"
 missing=${missing# }
