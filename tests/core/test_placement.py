@@ -99,7 +99,7 @@ def test_what_has_been_claimed_already_does_not_change_who_claims_the_rest() -> 
 def test_nodes_that_see_one_node_more_or_less_at_a_start_still_agree_on_most_vips() -> None:
     few = firsts(place(keys(100), nodes(9), {}), keys(100))
     many = firsts(place(keys(100), nodes(10), {}), keys(100))
-    assert sum(few[key] != many[key] for key in keys(100)) < 50
+    assert sum(few[key] != many[key] for key in keys(100)) < 25
 
 
 def test_a_new_vip_goes_to_who_has_fewest() -> None:
@@ -157,13 +157,14 @@ def test_a_sick_node_gets_what_the_others_have_no_room_for() -> None:
 
 @pytest.mark.parametrize(("said", "meant"), [(1000, 100), (-1, 0)])
 def test_health_beyond_its_range_is_the_end_of_the_range(said: int, meant: int) -> None:
+    others = [Candidate(name=name, health=meant) for name in NODES[:2]]
     found = [
-        place(keys(6), [Candidate(name="pi-1", health=health), *nodes(3)[1:]], {})
+        place(keys(4), [*others, Candidate(name="pi-3", health=health)], {})
         for health in (said, meant)
     ]
     assert found[0].share == found[1].share
     assert found[0].load == found[1].load
-    assert found[0].order(keys(1)[0]) == found[1].order(keys(1)[0])
+    assert [found[0].order(key) for key in keys(4)] == [found[1].order(key) for key in keys(4)]
 
 
 def test_differences_within_a_health_class_do_not_count_as_sickness() -> None:

@@ -99,6 +99,15 @@ def test_keys_without_an_owner_take_up_room_and_are_not_moved() -> None:
     assert [(move.giver, len(moves)) for move in moves] == [("a", 1)]
 
 
+def test_a_key_without_an_owner_that_has_to_make_room_is_none_to_be_moved() -> None:
+    owned_by_a = {f"10.1.0.{number}": "a" for number in range(10)}
+    limited = Candidate(name="c", health=80, refuses=dict.fromkeys(owned_by_a, Reason.NOT_ELIGIBLE))
+    placement = place([*owned_by_a, *keys(10)], (A, B, limited), owned_by_a)
+    assert placement.load == {"a": 10, "b": 9, "c": 1}
+    assert placement.share == {"a": 9, "b": 9, "c": 3}
+    assert excess(placement) == (Move("10.1.0.0", "a", "b"),)
+
+
 # ---- preferred ----
 
 
@@ -132,6 +141,7 @@ def test_a_preferred_node_gets_no_more_than_its_share_and_no_more_than_the_owner
     "preferred",
     [
         Candidate(name="a", health=60),
+        Candidate(name="a", health=60, weight=300),
         Candidate(name="a", draining=True),
         Candidate(name="a", weight=0),
         Candidate(name="a", refuses={keys(1)[0]: Reason.NO_LOCAL_BACKEND}),
