@@ -76,7 +76,8 @@ def line_from_environment(mqtt: Mqtt, node: str) -> GuardianLine | None:
     """The line to the guardian that started this process; None when none did.
 
     To be called once, before other processes are started. From then on this process gets SIGTERM
-    when its guardian dies, so that it hands over and ends instead of going on unguarded.
+    when its guardian dies, so that it hands over and ends instead of going on unguarded. Raises
+    OSError when the guardian that started it has died already.
     """
     number = os.environ.pop(guardian.LINE, None)
     if number is None:
@@ -102,6 +103,8 @@ def _line(number: str) -> socket.socket | None:
         if guardian_id == os.getppid():  # it has not died before prctl
             return line
     line.detach()  # not ours to close
+    if guardian_id > 0:
+        raise OSError("the guardian has ended: nobody would take the VIPs down after this agent")
     return None
 
 

@@ -244,7 +244,14 @@ class Agent:
             draining=self._watch.standing.draining,
             refuses=self._watch.refusals(),
             mac=self._edge.addresses.mac(),
+            listening=self._listening(),
         )
+
+    def _listening(self) -> bool:
+        """R1: at no majority of the brokers this node has listened for long enough to claim."""
+        now_ns = self._edge.clock.now_ns()
+        wait_ns = self._config().election.timing.wait_ms * 1_000_000
+        return not self._brokers.quorum_since(now_ns - wait_ns)
 
     def _restore(self, vip: str) -> None:
         async def put_back() -> None:

@@ -25,10 +25,12 @@ class BrokerBook:
             for broker in brokers
         }
         self._connections: dict[str, str] = {}
+        self._up_ns: dict[str, int] = {}
 
-    def up(self, broker: str, connection: str) -> None:
-        """Connected and subscribed."""
+    def up(self, broker: str, connection: str, now_ns: int) -> None:
+        """Connected and subscribed, at that time of the lease clock."""
         self._connections[broker] = connection
+        self._up_ns[broker] = now_ns
         self._note(broker, up=True, reason="subscribed")
 
     def down(self, broker: str, reason: str) -> None:
@@ -51,6 +53,11 @@ class BrokerBook:
     def quorum(self) -> bool:
         """Whether a majority is up."""
         return 2 * len(self._connections) > len(self._known)
+
+    def quorum_since(self, at_ns: int) -> bool:
+        """Whether a majority is up, and was at that time on the same connections."""
+        lasting = sum(self._up_ns[broker] <= at_ns for broker in self._connections)
+        return 2 * lasting > len(self._known)
 
     def statuses(self) -> tuple[BrokerStatus, ...]:
         """All of them, in the file's order."""

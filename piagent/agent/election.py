@@ -29,6 +29,7 @@ MAX_WAITING = 10_000
 BATCH = 100
 """Broker events looked at in one turn of the event loop."""
 _POLL_S = 0.005
+_LATER_S = 0.01
 SETTLED_NS = 5_000_000_000
 """From then on a host of our name that comes is the second one."""
 ANSWER_TWIN_NS = 5_000_000_000
@@ -71,6 +72,7 @@ class Election:
         self._heard: deque[ports.BusEvent] = deque()
         self._own: deque[lease.Event | Retry] = deque()
         self._wake = asyncio.Event()
+        self._wait_s = config().election.timing.wait_ms / 1000 + _LATER_S
         self._stopping = False
         self._wanted: dict[str, lease.Reason | None] = {}
         self._ranked: dict[str, int] = {}
@@ -216,7 +218,8 @@ class Election:
     async def _hear(self, event: ports.BusEvent) -> None:
         match event:
             case ports.Subscribed(broker, connection):
-                self._brokers.up(broker, connection)
+                self._brokers.up(broker, connection, self._clock.now_ns())
+                asyncio.get_running_loop().call_later(self._wait_s, self._changed)
                 for key in self.tenure.owned():
                     self._bus.publish(broker, *self.tenure.note(key), retain=True)
                 await self._step(lease.Subscribed(broker, connection))

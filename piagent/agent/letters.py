@@ -81,6 +81,7 @@ class Letters:
         draining: bool,
         refuses: Mapping[str, str],
         mac: bytes,
+        listening: bool,
     ) -> bool:
         """What the presence says of this node from now on; whether that is news."""
         said = replace(
@@ -91,6 +92,7 @@ class Letters:
             draining=int(draining),
             refuses=dict(refuses),
             mac=mac.hex(),
+            listening=int(listening),
         )
         news, self._said = said != self._said, said
         return news

@@ -120,4 +120,8 @@ def _same(one: Presence | None, other: Presence | None) -> bool:
     """But for the connection, which says nothing about the node."""
     if one is None or other is None:
         return one is other
-    return candidate("", one) == candidate("", other) and one.incarnation == other.incarnation
+    return (one.incarnation, one.listening, candidate("", one)) == (
+        other.incarnation,
+        other.listening,
+        candidate("", other),
+    )

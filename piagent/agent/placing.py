@@ -44,16 +44,21 @@ class Placing:
         return {**ranks, LEADER: rank(LEADER, node, (), self._members.all())}
 
     def successor(self, key: str) -> str | None:
-        """Who should own the key if this node did not."""
+        """Who should own the key if this node did not, of those that may claim it at once."""
         if key == LEADER or key not in self._config().vips():
             return None
-        order = self.placement.order(key)
-        return next((node for node in order if node != self._letters.node), None)
+        others = [node for node in self.placement.order(key) if node != self._letters.node]
+        listening = self._listening()
+        return next((node for node in others if node not in listening), None)
 
     def successors(self, keys: Collection[str]) -> dict[str, str | None]:
         """The same for many at once, spread over the nodes: as if this node were not there."""
-        without = self._place(frozenset({self._letters.node}))
+        without = self._place(self._listening() | {self._letters.node})
         return {key: without.first(key) for key in keys}
+
+    def _listening(self) -> frozenset[str]:
+        """Nodes that came lately: what is yielded to them would wait for them."""
+        return frozenset(name for name, said in self._members.all().items() if said.listening)
 
     def move(self) -> tuple[Move, Reason] | None:
         """What this node should hand over now, all having been quiet for long enough."""

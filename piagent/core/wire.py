@@ -75,6 +75,7 @@ class Presence(
         "draining": "d",
         "refuses": "r",
         "mac": "m",
+        "listening": "l",
     },
 ):
     """`s/<node>`, retained, and its last will: a hint for placement, never a proof of death.
@@ -99,6 +100,8 @@ class Presence(
     """VIP -> why this node may not own it now."""
     mac: Mac = ""
     """The hardware address that its VIPs are announced with."""
+    listening: Flag = 0
+    """It came lately, and has to listen for a while before it may claim anything (R1)."""
 
 
 class Command(StrEnum):

@@ -103,16 +103,15 @@ def test_without_a_guardian_there_is_no_line(monkeypatch: pytest.MonkeyPatch) ->
     assert line_from_environment(MQTT, "pi-1") is None
 
 
-@pytest.mark.parametrize("kind", ["nonsense", "-1", "99999", "file", "tcp", "not our parent's"])
+@pytest.mark.parametrize("kind", ["nonsense", "-1", "99999", "file", "tcp"])
 def test_what_is_no_guardians_is_left_alone(
     kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with (
         open(os.devnull) as file,
         socket.create_server(("127.0.0.1", 0)) as tcp,
-        socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)[0] as ours,
     ):
-        opened = {"file": file, "tcp": tcp, "not our parent's": ours}
+        opened = {"file": file, "tcp": tcp}
         number = str(opened[kind].fileno()) if kind in opened else kind
         monkeypatch.setenv(guardian.LINE, number)
         with caplog.at_level(logging.WARNING):
@@ -122,6 +121,17 @@ def test_what_is_no_guardians_is_left_alone(
         for each in opened.values():
             os.fstat(each.fileno())
         assert signal_at_parents_death() == 0
+
+
+def test_who_was_started_by_a_guardian_that_has_ended_does_not_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)[0] as ours:  # not our parent's
+        monkeypatch.setenv(guardian.LINE, str(ours.fileno()))
+        with pytest.raises(OSError, match="the guardian has ended"):
+            line_from_environment(MQTT, "pi-1")
+    assert guardian.LINE not in os.environ
+    assert signal_at_parents_death() == 0
 
 
 def signal_at_parents_death() -> int:

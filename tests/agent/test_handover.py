@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -45,6 +46,13 @@ class Cluster:
 def view(bench: Bench, vip: str = VIP) -> str:
     """Why this node stands with the VIP as it does."""
     return next(v.reason for v in bench.agent.view.status().vips if v.address == vip)
+
+
+def named(bench: Bench) -> str | None:
+    """Whom the node's guardian would name as the VIP's successor now."""
+    word = bench.guardian.wills[-1].letters[0].payload.partition(b".")[2]
+    yields: dict[str, str | None] = json.loads(word)["y"]
+    return yields[VIP]
 
 
 async def test_vip_moves_to_the_node_that_was_named(tmp_path: Path) -> None:
@@ -216,13 +224,26 @@ async def test_second_host_with_a_name_owns_nothing_and_says_whom_it_met(tmp_pat
 async def test_guardian_knows_what_to_do_before_the_address_is_there(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path, "n1", "n2")
     owner = await cluster.owner()
-    will = cluster.benches[owner].guardian.wills[-1]
+    bench, other = cluster.benches[owner], cluster.other(owner)
+    await until(lambda: named(bench) == other, "the other may claim")
+    will = bench.guardian.wills[-1]
     assert will.vips == (VIP,)
     assert [letter.broker for letter in will.letters] == ["b1"]
-    assert f'"{VIP}":"{cluster.other(owner)}"'.encode() in will.letters[0].payload
     await cluster.benches[owner].stop()
     last = cluster.benches[owner].guardian.wills[-1]
     assert (last.vips, last.letters) == ((), ())
+    await cluster.stop()
+
+
+async def test_node_that_came_lately_is_no_successor(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, "n1")
+    await cluster.owner()
+    one = cluster.benches["n1"]
+    made = config(tmp_path, "n2")
+    cluster.benches["n2"] = Bench(made, cluster.broker).start()
+    await until(lambda: len(one.agent.view.status().nodes) == 2, "n2 is there")
+    assert named(one) is None
+    await until(lambda: named(one) == "n2", "n2 may claim now")
     await cluster.stop()
 
 
@@ -245,6 +266,7 @@ async def test_vip_that_leaves_one_file_is_handed_to_those_that_have_it(tmp_path
     cluster = Cluster(tmp_path, "n1", "n2", election=election)
     owner = await cluster.owner()
     bench, other = cluster.benches[owner], cluster.benches[cluster.other(owner)]
+    await until(lambda: named(bench) == cluster.other(owner), "the other may claim")
     assert bench.agent.reload(lambda: replace(bench.config, services=()))
     await until(other.owns, "the other owns it")
     assert view(other) == Reason.INVITED

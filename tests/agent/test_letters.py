@@ -64,6 +64,7 @@ def test_presence_comes_back_retained_or_not() -> None:
         draining=True,
         refuses={"10.0.0.9": "carrier-lost"},
         mac=bytes(6),
+        listening=False,
     )
     payload = LETTERS.presence(True, "c1")
     read = LETTERS.read(received("piagent/home/s/n1", payload, retain=True))
