@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from piagent import ports
+from piagent.adapters.wireless import crowded
 from piagent.admin.server import AdminServer
 from piagent.agent.brokers import BrokerBook
 from piagent.agent.election import Election
@@ -117,6 +118,7 @@ class Agent:
         self._admin = AdminServer(config.admin_socket, self.view)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._warned: str | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def stop(self) -> None:
@@ -286,8 +288,15 @@ class Agent:
 
     def _guard(self) -> None:
         """The VIPs of the file, and those that left it and are not gone yet."""
-        vips = {*self._config().vips(), *self._tenure.here()}
-        self._vips.guard(self._config().node.interface, vips)
+        vips, interface = (
+            {*self._config().vips(), *self._tenure.here()},
+            self._config().node.interface,
+        )
+        self._vips.guard(interface, vips)
+        warning = crowded(interface, vips) if interface is not None else None
+        if warning is not None and warning != self._warned:
+            log.warning("%s", warning)
+        self._warned = warning
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)

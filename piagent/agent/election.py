@@ -244,6 +244,7 @@ class Election:
 
     def _note(self, peer: Peer) -> None:
         if self.members.note(peer):
+            self.placing.unsettle()
             self.rank_again()
             self._changed()
         namesake = peer.node == self._letters.node and peer.fresh and peer.said.online

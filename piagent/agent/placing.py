@@ -33,9 +33,12 @@ class Placing:
 
     def refresh(self, silent: Collection[str] = ()) -> dict[str, int]:
         """Compute anew; key -> this node's rank. `silent`: nodes that are heard no more."""
-        self._quiet_since_s = time.monotonic()
         self.placement = self._place(frozenset(silent))
         return self.ranks()
+
+    def unsettle(self) -> None:
+        """The members have changed: what is evened out waits until they are quiet again."""
+        self._quiet_since_s = time.monotonic()
 
     def ranks(self) -> dict[str, int]:
         """Key -> this node's place among those who claim it; the leadership included."""
