@@ -132,8 +132,8 @@ class Connection:
         self._granted = False
         self._clear = identity.barrier is None
         """All that the broker retains has come."""
-        self._retained = 0
-        self._retained_size = 0
+        self._early = 0
+        self._early_size = 0
         self.progress = 0
         """Messages received."""
         self._failure: str | None = None
@@ -321,9 +321,9 @@ class Connection:
             return False
         if self._clear:
             return True
-        self._retained += 1
-        self._retained_size += len(payload)
-        return self._retained <= MAX_RETAINED and self._retained_size <= MAX_RETAINED_SIZE
+        self._early += 1
+        self._early_size += len(payload)
+        return self._early <= MAX_RETAINED and self._early_size <= MAX_RETAINED_SIZE
 
     def _on_message(self, _client: Any, _userdata: Any, message: Any) -> None:
         self.progress += 1

@@ -9,7 +9,7 @@ import pytest
 
 from piagent.adapters.mqtt import MqttBus, Presence
 from piagent.core.model import Broker
-from piagent.ports import BusEvent, Received
+from piagent.ports import BusEvent, Received, Subscribed
 
 COUNT = 900
 CONNACK, SUBACK = b"\x20\x02\x00\x00", b"\x90\x03\x00\x01\x01"
@@ -66,3 +66,46 @@ def test_messages_arrive_whole_and_in_order_however_they_are_cut(
 
     asyncio.run(main())
     assert heard == payloads
+
+
+def test_what_is_published_while_a_connection_comes_up_is_not_lost() -> None:
+    """A node that joins at the same moment says only once that it is there."""
+    events: list[BusEvent] = []
+    done = asyncio.Event()
+
+    def take(event: BusEvent) -> None:
+        events.append(event)
+        if isinstance(event, Received):
+            done.set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(CONNACK)
+        await reader.read(1000)
+        writer.write(SUBACK + PUBLISH + b"hi")  # not retained, and before the barrier comes back
+        await reader.read(1000)
+        writer.write(b"\x30\x06\x00\x03t/bB")
+        await done.wait()
+        writer.close()
+
+    async def main() -> None:
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            bus = MqttBus(
+                [Broker(label="b", host="127.0.0.1", port=server.sockets[0].getsockname()[1])],
+                node="n",
+                incarnation="0123456789abcdef",
+                subscriptions=["t/+"],
+                presence=Presence("s/n", lambda _there, _name: b""),
+                barrier=lambda _connection: ("t/b", b"B"),
+            )
+            running = asyncio.create_task(bus.run(take))
+            async with asyncio.timeout(30):
+                await done.wait()
+            running.cancel()
+            await asyncio.wait([running])
+
+    asyncio.run(main())
+    first, second = events[:2]
+    assert isinstance(first, Subscribed)
+    assert isinstance(second, Received)
+    assert second.payload == b"hi"
