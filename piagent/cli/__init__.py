@@ -28,6 +28,7 @@ COMMANDS: Final[dict[str, str]] = {
     "vip": "list the VIPs with their owners, or hand one over to another node",
     "node": "drain a node of its VIPs, or let it take part again",
     "check": "validate a configuration file and print what it makes this node do",
+    "doctor": "check this host, or probe a broker: each finding with its cure",
     "route": "list the routes in the order they are tried, or explain which one a request takes",
     "release-addresses": "remove the addresses and the fence that an agent left behind",
 }
