@@ -25,7 +25,6 @@ _STORED = {
     "bits": "-DBITSTATE",  # a few bits of each state: overlooks some
 }
 _TRAIL_LINES = 100
-_DEPTH = 3_000_000
 _MEMORY_MIB = 4000
 _BIT_TABLE = 34
 """2**34 bits, 2 GiB."""
@@ -45,6 +44,8 @@ class Search(msgspec.Struct, frozen=True):
     """Names of the model's macros, with values: `RENEWALS GIVE_UPS=1`."""
     model: str = "lease"
     storage: str = "exact"
+    depth: int = 3_000_000
+    """Steps of the longest run; the stack for it is part of the memory."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -79,7 +80,7 @@ def run(search: Search, *, limit_s: float, optimise: str = "-O2") -> Outcome:
         flags = [optimise, "-w", "-DSAFETY", "-DNOCLAIM", storage, f"-DMEMLIM={_MEMORY_MIB}"]
         _must(["cc", *flags, "-o", "pan", "pan.c"], folder)
         began = time.monotonic()
-        text, timely = _search(folder, search.storage, limit_s)
+        text, timely = _search(folder, search, limit_s)
         seconds = time.monotonic() - began
         found = {name: re.search(regex, text, re.MULTILINE) for name, regex in _FIELDS.items()}
         if None in found.values():
@@ -100,10 +101,10 @@ def run(search: Search, *, limit_s: float, optimise: str = "-O2") -> Outcome:
         )
 
 
-def _search(folder: Path, storage: str, limit_s: float) -> tuple[str, bool]:
+def _search(folder: Path, search: Search, limit_s: float) -> tuple[str, bool]:
     """(what pan says, whether it came to its end in time)."""
-    size = [f"-w{_BIT_TABLE}"] if storage == "bits" else []
-    command = ["./pan", "-E", f"-m{_DEPTH}", *size]
+    size = [f"-w{_BIT_TABLE}"] if search.storage == "bits" else []
+    command = ["./pan", "-E", f"-m{search.depth}", *size]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as pan:
         try:
             return pan.communicate(timeout=limit_s)[0], True
