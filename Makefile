@@ -1,5 +1,5 @@
 # make demo, make test: each sets itself up first (see .ci/setup.sh) and says what it does.
-.PHONY: build demo test lint sim model bench bench-failover wheelhouse clean help
+.PHONY: build demo test lint sim sim-mutants sim-scale model bench bench-failover wheelhouse clean help
 .DEFAULT_GOAL := build
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -41,8 +41,15 @@ test: build .venv/dev.stamp .venv/probes.stamp  ## every test that CI runs
 lint: build .venv/dev.stamp .venv/probes.stamp  ## only the style checks
 	@$(PY) -m pytest tests/style $(ARGS)
 
-sim: build .venv/dev.stamp  ## longer simulations: make sim ARGS='--seeds 5000 --brokers 3'
-	@$(PY) -m tests.sim $(ARGS)
+SEEDS ?= 100
+sim: build .venv/dev.stamp  ## the simulation in every house: make sim SEEDS=2000
+	@$(PY) -m tests.sim --seeds $(SEEDS) $(ARGS)
+
+sim-mutants: build .venv/dev.stamp  ## each rule removed once: what the simulation notices
+	@$(PY) -m tests.sim.mutants
+
+sim-scale: build .venv/dev.stamp  ## 1000 nodes: messages and CPU per node
+	@$(PY) -m tests.sim.scale $(ARGS)
 
 model: build .venv/dev.stamp  ## every order of events, by Spin; ARGS=--partial for what is too large
 	@$(PY) -m tests.model $(ARGS)

@@ -2,46 +2,58 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 from collections.abc import Callable
 
-from piagent.core import wire
-from piagent.core.lease_types import HandOver, LeaseMessage, Rank, Reason, SetKeys, Want
+from piagent.core.lease_types import HandOver, Rank, Reason, Want
 from tests.sim.broker import SimBroker
-from tests.sim.node import GROUP, TOPICS, SimNode
+from tests.sim.host import Host
+from tests.sim.lan import Lan
+from tests.sim.rogue import Rogue
 from tests.sim.world import MS, S, World
 
 _FAVOUR = 5
+_RARE = {"suspend", "unplug", "squat", "split"}
+"""Only in houses that name them: each needs something of its own."""
 
 
 class Storm:
     """Faults at random times until the storm ends."""
 
-    def __init__(self, world: World, nodes: list[SimNode], brokers: list[SimBroker]) -> None:
+    def __init__(self, world: World, hosts: list[Host], brokers: list[SimBroker], lan: Lan) -> None:
         self._world = world
-        self._nodes = nodes
+        self._hosts = hosts
         self._brokers = brokers
-        self._faults: dict[str, tuple[int, Callable[[SimNode, SimBroker], None]]] = {
+        self._lan = lan
+        faults: dict[str, tuple[int, Callable[[Host, SimBroker], None]]] = {
             "reset": (15, self._reset),
             "half-open": (10, self._half_open),
             "broker-crash": (6, self._crash_broker),
             "broker-stall": (4, self._stall_broker),
             "pause": (14, self._pause),
+            "freeze": (6, self._freeze),
             "node-crash": (8, self._crash_node),
+            "power": (4, self._cut_power),
             "hand-over": (10, self._hand_over),
+            "drain": (3, self._drain),
             "partition": (6, self._partition),
+            "one-way": (3, self._one_way),
             "clog": (6, self._clog),
-            "rogue": (5, self._rogue),
+            "rogue": (5, Rogue(world, brokers).strike),
             "want": (4, self._want),
             "reload": (4, self._reload),
+            "suspend": (4, self._suspend),
+            "unplug": (4, self._unplug),
+            "squat": (4, self._squat),
+            "split": (4, self._split),
         }
+        options = world.options
+        named = set(options.favourites) | set(options.only)
+        chosen = options.only or [name for name in faults if name in named or name not in _RARE]
+        self._faults = [faults[name][1] for name in chosen]
         self._weights = [
-            weight * (_FAVOUR if name in world.options.favourites else 1)
-            for name, (weight, _) in self._faults.items()
+            faults[name][0] * (_FAVOUR if name in options.favourites else 1) for name in chosen
         ]
-        if world.options.faults_per_s:
+        if options.faults_per_s:
             self._schedule()
 
     def _schedule(self) -> None:
@@ -49,136 +61,162 @@ class Storm:
         self._world.after(int(self._world.random.expovariate(1) * mean), self._strike)
 
     def _strike(self) -> None:
-        if self._world.calm:
+        world = self._world
+        if world.over:
             return
         self._schedule()
-        random = self._world.random
-        _, fault = random.choices(list(self._faults.values()), self._weights)[0]
-        fault(random.choice(self._nodes), random.choice(self._brokers))
+        world.counts["faults"] += 1
+        world.disturb(0)
+        fault = world.random.choices(self._faults, self._weights)[0]
+        fault(world.random.choice(self._hosts), world.random.choice(self._brokers))
 
     def end(self) -> None:
         """Everything works again, from now on."""
-        self._world.calm = True
+        self._world.calm = self._world.over = True
         self._world.log("the storm is over")
-        for node in self._nodes:
-            node.cut_off_until = 0
-            node.boot()
-            node.step(SetKeys(dict.fromkeys(node.setup.keys, node.setup.rank)))
-            for key in node.setup.keys:
-                node.step(Want(key, wanted=True))
+        self._lan.heal()
+        for host in self._hosts:
+            host.cut_off_until.clear()
+            host.drained = False
+            host.boot()
+            if host.agent is not None:
+                host.agent.hurry()
+                host.agent.set_keys(host.setup.keys)
+                host.agent.want_all(wanted=True)
 
     # ---- the network ----
 
-    def _reset(self, node: SimNode, broker: SimBroker) -> None:
-        if (connection := node.connections.get(broker.label)) is not None:
+    def _reset(self, host: Host, broker: SimBroker) -> None:
+        if host.agent and (connection := host.agent.connections.get(broker.label)) is not None:
             connection.cut(0)
 
-    def _half_open(self, node: SimNode, broker: SimBroker) -> None:
-        if (connection := node.connections.get(broker.label)) is not None:
+    def _half_open(self, host: Host, broker: SimBroker) -> None:
+        if host.agent and (connection := host.agent.connections.get(broker.label)) is not None:
             connection.cut(self._world.random.randrange(100 * MS, 2500 * MS))
 
-    def _partition(self, node: SimNode, _: SimBroker) -> None:
+    def _partition(self, host: Host, _: SimBroker) -> None:
+        """One node, and all or some of the brokers."""
         random = self._world.random
         span = random.randrange(200 * MS, 4 * S)
-        self._world.log(node.setup.name, node.setup.place, "is cut off", span / 1e9)
-        node.cut_off_until = self._world.now + span
+        self._world.log(host.setup.name, host.setup.place, "is cut off", span / S)
         for broker in self._brokers:
             if random.random() < 0.7:
-                self._half_open(node, broker)
+                host.cut_off(broker.label, span)
 
-    def _clog(self, node: SimNode, broker: SimBroker) -> None:
+    def _one_way(self, host: Host, _: SimBroker) -> None:
+        """What the node sends is lost in time, or what it should hear; the other way is open."""
         random = self._world.random
-        if (connection := node.connections.get(broker.label)) is not None:
+        span, down = random.randrange(200 * MS, 3 * S), random.random() < 0.5
+        self._world.log(host.setup.name, "hears" if down else "says", "nothing for", span / S)
+        for connection in host.agent.connections.values() if host.agent else ():
+            connection.clog(span, down=down)
+
+    def _clog(self, host: Host, broker: SimBroker) -> None:
+        random = self._world.random
+        if host.agent and (connection := host.agent.connections.get(broker.label)) is not None:
             span = random.randrange(100 * MS, 3 * S)
-            self._world.log("clogged:", connection.name, span / 1e9)
+            self._world.log("clogged:", connection.name, span / S)
             connection.clog(span, down=random.random() < 0.7)
+
+    # ---- the LAN ----
+
+    def _unplug(self, host: Host, _: SimBroker) -> None:
+        host.unplug(int(self._world.random.choice((100, 1000, 3000)) * MS))
+
+    def _split(self, _: Host, __: SimBroker) -> None:
+        random = self._world.random
+        places = {host.setup.place for host in self._hosts if random.random() < 0.5}
+        self._world.disturb(span := random.randrange(S, 6 * S))
+        self._lan.split(places, span)
+
+    def _squat(self, host: Host, _: SimBroker) -> None:
+        random = self._world.random
+        self._world.disturb(span := random.randrange(S, 4 * S))
+        self._lan.squat(random.choice(host.setup.keys), span)
 
     # ---- brokers and nodes ----
 
-    def _crash_broker(self, _: SimNode, broker: SimBroker) -> None:
+    def _crash_broker(self, _: Host, broker: SimBroker) -> None:
         random = self._world.random
         broker.crash(int(random.choice((50, 400, 2000)) * MS * random.uniform(0.5, 1.5)))
 
-    def _stall_broker(self, _: SimNode, broker: SimBroker) -> None:
+    def _stall_broker(self, _: Host, broker: SimBroker) -> None:
         broker.stall(int(self._world.random.choice((100, 600, 1500)) * MS))
 
-    def _pause(self, node: SimNode, _: SimBroker) -> None:
+    def _span(self) -> int:
+        """Around everything that a lease's end depends on."""
         random = self._world.random
-        span = random.choice((50, 300, 900, 1000, 1500, 4000)) * random.uniform(0.8, 1.2)
-        node.pause(int(span * MS))
+        return int(random.choice((50, 300, 900, 1000, 1500, 4000)) * random.uniform(0.8, 1.2) * MS)
 
-    def _crash_node(self, node: SimNode, _: SimBroker) -> None:
+    def _pause(self, host: Host, _: SimBroker) -> None:
+        host.pause(self._span())
+
+    def _freeze(self, host: Host, _: SimBroker) -> None:
+        if host.agent is None:
+            return
+        if self._world.random.random() < 0.5:
+            host.agent.freeze(self._world.random.randrange(3), self._span())
+        else:
+            host.agent.freeze_in_call(self._span())
+
+    def _suspend(self, host: Host, _: SimBroker) -> None:
+        host.suspend(self._span())
+
+    def _crash_node(self, host: Host, _: SimBroker) -> None:
         random = self._world.random
-        node.crash(int(random.choice((50, 500, 3000)) * MS * random.random()))
+        host.crash(int(random.choice((50, 500, 3000)) * MS * random.random()))
+
+    def _cut_power(self, host: Host, _: SimBroker) -> None:
+        host.lose_power(self._world.random.randrange(500 * MS, 4 * S))
 
     # ---- people ----
 
-    def _hand_over(self, node: SimNode, _: SimBroker) -> None:
-        random = self._world.random
-        key, other = random.choice(node.setup.keys), random.choice(self._nodes)
-        owner = next((n for n in self._nodes if self._owns(n, key)), node)
-        owner.step(HandOver(key, other.setup.name))
+    def _owner(self, key: str, otherwise: Host) -> Host:
+        owners = (host for host in self._hosts if host.agent and host.agent.owns(key))
+        return next(owners, otherwise)
 
-    def _owns(self, node: SimNode, key: str) -> bool:
-        return node.core is not None and any(
-            view.key == key and view.until_ns is not None for view in node.core.view()
-        )
-
-    def _want(self, node: SimNode, _: SimBroker) -> None:
+    def _hand_over(self, host: Host, _: SimBroker) -> None:
         random = self._world.random
-        key = random.choice(node.setup.keys)
+        key, other = random.choice(host.setup.keys), random.choice(self._hosts)
+        if (agent := self._owner(key, host).agent) is not None:
+            agent.step(HandOver(key, other.setup.name))
+
+    def _drain(self, host: Host, _: SimBroker) -> None:
+        """Every VIP to somebody else, and later back to normal."""
+        random = self._world.random
+        other = random.choice(self._hosts).setup.name
+        host.drained = True
+        for key in host.setup.keys:
+            self._say(host, Want(key, False, Reason.DRAINED, other))
+        self._world.after(random.randrange(200 * MS, 4 * S), self._undrain, host)
+
+    def _undrain(self, host: Host) -> None:
+        host.drained = False
+        if host.agent is not None:
+            host.agent.want_all(wanted=True)
+
+    def _want(self, host: Host, _: SimBroker) -> None:
+        random = self._world.random
+        key = random.choice(host.setup.keys)
         at = 0
         for wanted in (False, True, random.random() < 0.5, True):
-            event = Want(key, wanted=wanted, reason=Reason.STOPPING)
-            self._world.after(at, node.step, event)
+            self._world.after(at, self._say, host, Want(key, wanted, Reason.STOPPING))
             at += int(random.choice((5 * MS, 200 * MS, 2 * S)) * random.random())
-        self._world.after(at, node.step, Rank(key, random.randrange(4)))
+        self._world.disturb(at)
+        self._world.after(at, self._say, host, Rank(key, random.randrange(4)))
 
-    def _reload(self, node: SimNode, _: SimBroker) -> None:
+    def _say(self, host: Host, event: Want | Rank) -> None:
+        if host.agent is not None:
+            host.agent.step(event)
+
+    def _reload(self, host: Host, _: SimBroker) -> None:
         """A key goes from the node's file and comes back."""
         random = self._world.random
-        gone = random.choice(node.setup.keys)
-        ranks = dict.fromkeys(node.setup.keys, node.setup.rank)
-        node.step(SetKeys({key: rank for key, rank in ranks.items() if key != gone}))
-        self._world.after(random.randrange(5 * S), node.step, SetKeys(ranks))
+        gone = random.choice(host.setup.keys)
+        if host.agent is not None:
+            host.agent.set_keys(key for key in host.setup.keys if key != gone)
+            self._world.after(random.randrange(5 * S), self._reload_all, host)
 
-    # ---- somebody with access to the broker ----
-
-    def _rogue(self, node: SimNode, broker: SimBroker) -> None:
-        random = self._world.random
-        topic = TOPICS.lease(GROUP, node.setup.name)
-        kind = random.randrange(5)
-        if kind == 0:
-            payload = random.randbytes(random.choice((0, 1, 30, 20_000)))
-        elif kind == 1:
-            payload = _forged_yield(topic, node)
-        elif kind == 2 and broker.yields:  # word for word again
-            topic, payload = random.choice(broker.yields)
-        elif kind == 3 and broker.history:
-            topic, payload = random.choice(broker.history)
-        elif broker.history:  # another node's words
-            payload = random.choice(broker.history)[1]
-        else:
-            payload = _signed_nonsense(node.setup.secret, topic)
-        self._world.log("rogue", kind, "as", node.setup.name)
-        broker.publish(None, (topic, payload))
-
-
-def _forged_yield(topic: str, node: SimNode) -> bytes:
-    message = LeaseMessage(
-        node=node.setup.name,
-        incarnation="0" * 16,
-        seq=1 << 50,
-        broker="b1",
-        config_hash=node.setup.config_hash,
-        lease_ms=node.setup.timing.lease_ms,
-        yields=dict.fromkeys(node.setup.keys, None),
-    )
-    return wire.encode(b"not the secret", topic, message)
-
-
-def _signed_nonsense(secret: bytes, topic: str) -> bytes:
-    """A sound signature over something that is no lease message."""
-    body = b'{"v":1,"n":[]}'
-    digest = hmac.digest(secret, b"|".join((b"pa1", topic.encode(), body)), hashlib.sha256)
-    return base64.urlsafe_b64encode(digest[:16]).rstrip(b"=") + b"." + body
+    def _reload_all(self, host: Host) -> None:
+        if host.agent is not None:
+            host.agent.set_keys(host.setup.keys)

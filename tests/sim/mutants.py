@@ -1,326 +1,27 @@
 """The protocol with one rule removed at a time: the simulation has to notice each.
 
-A mutant replaces one method or two of the real classes while it is applied. Nothing in the
-production code knows of mutants.
+A mutant replaces one method or two while it is applied. Nothing in the production code knows of
+mutants. `python -m tests.sim.mutants` prints the table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from multiprocessing import get_context
 
-import msgspec
 import pytest
 
-from piagent.core import lease_types
-from piagent.core.key_lease import KeyLease
-from piagent.core.lag_guard import EchoGuard, LoopGuard
-from piagent.core.lease import LeaseGroup
-from piagent.core.lease_types import (
-    FOREVER,
-    Assertion,
-    LeaseMessage,
-    Reason,
-    Released,
-    Sender,
-    State,
-)
-from piagent.core.register import Register, Said
-from tests.sim.houses import HOUSES
-from tests.sim.world import Options
-
-Patch = Callable[[pytest.MonkeyPatch], None]
-
-
-class Mutant(msgspec.Struct, frozen=True):
-    """What is removed, and the house in which that shows."""
-
-    removed: str
-    patch: Patch
-    house: str
-    kept_seed: int
-    """It is found there; others find it, too."""
-    expect: str = "may act until"
-    """In the violation."""
-
-    @property
-    def options(self) -> Options:
-        """The house that it is played in."""
-        return HOUSES[self.house]
-
-
-# ---- R1 ----
-
-
-def _no_wait_after_suback(patch: pytest.MonkeyPatch) -> None:
-    real = Register.listen
-
-    def listen(self: Register, now: int) -> None:
-        real(self, now - self._spans.wait)
-
-    patch.setattr(Register, "listen", listen)
-
-
-def _one_wait_a_life(patch: pytest.MonkeyPatch) -> None:
-    real = Register.listen
-    first: dict[int, tuple[Register, int]] = {}
-
-    def listen(self: Register, now: int) -> None:
-        real(self, first.setdefault(id(self), (self, now))[1])
-
-    patch.setattr(Register, "listen", listen)
-
-
-def _new_key_counts_as_quiet(patch: pytest.MonkeyPatch) -> None:
-    real = LeaseGroup._set_keys
-
-    def set_keys(self: LeaseGroup, keys: Any) -> None:
-        before = set(self._leases)
-        real(self, keys)
-        for key in set(self._leases) - before:
-            for broker in self._links:
-                self._leases[key].registers[broker].listen(self._now - self._spans.wait)
-
-    patch.setattr(LeaseGroup, "_set_keys", set_keys)
-
-
-def _wait_shorter_than_lease(patch: pytest.MonkeyPatch) -> None:
-    real = lease_types.Spans.of
-
-    def of(timing: Any) -> lease_types.Spans:
-        return msgspec.structs.replace(real(timing), wait=timing.lease_ms * 850_000)
-
-    patch.setattr(lease_types.Spans, "of", of)
-
-
-# ---- R2 to R5 ----
-
-
-def _no_window(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Register, "_close_windows", lambda self: None)
-
-
-def _no_barrier(patch: pytest.MonkeyPatch) -> None:
-    real = Register.hear_own
-
-    def hear_own(self: Register, seq: int, now: int) -> None:
-        real(self, seq, now)
-        if self._echoed is not None and self._echoed.seq == seq:
-            self._certify(self._echoed, now)
-
-    patch.setattr(Register, "hear_own", hear_own)
-
-
-def _base_is_the_echo(patch: pytest.MonkeyPatch) -> None:
-    real = Register._certify
-
-    def certify(self: Register, said: Said, now: int) -> None:
-        real(self, Said(said.seq, now, claim=said.claim), now)
-
-    patch.setattr(Register, "_certify", certify)
-
-
-def _no_chain(patch: pytest.MonkeyPatch) -> None:
-    def certify(self: Register, said: Said, now: int) -> None:
-        until = said.at + self._spans.lease
-        if until > now and (self.hold_until > 0 or said.claim):
-            self.hold_until = max(self.hold_until, until)
-
-    def expire(self: LeaseGroup) -> None:
-        """Stop acting, but go on renewing."""
-        for lease in self._leases.values():
-            if lease.state is State.OWNER and 0 < lease.until <= self._now:
-                lease.until = 0
-                lease._enter(State.CLAIMING, lease.reason, self._now)
-                lease._claim_ends = FOREVER
-                self._out.append(Released(lease.key, Reason.LEASE_RAN_OUT, None, lease.epoch))
-
-    patch.setattr(Register, "_certify", certify)
-    patch.setattr(Register, "claimed", lambda self: True)
-    patch.setattr(LeaseGroup, "_expire", expire)
-    real = KeyLease.acquire
-
-    def acquire(self: KeyLease, now: int) -> None:
-        self.epoch += 1
-        real(self, now)
-
-    patch.setattr(KeyLease, "acquire", acquire)
-
-
-# ---- R6 ----
-
-
-def _any_yield_cancels(patch: pytest.MonkeyPatch) -> None:
-    real = LeaseGroup._hear_other
-
-    def hear_other(self: LeaseGroup, broker: str, message: LeaseMessage) -> None:
-        real(self, broker, message)
-        for key in message.yields:
-            if key in self._leases:
-                self._leases[key].registers[broker].hear_yield(message.sender)
-
-    patch.setattr(LeaseGroup, "_hear_other", hear_other)
-
-
-def _yield_ends_the_wait(patch: pytest.MonkeyPatch) -> None:
-    real = Register.hear_yield
-
-    def hear_yield(self: Register, sender: Sender) -> None:
-        real(self, sender)
-        self._quiet_since -= self._spans.wait
-
-    patch.setattr(Register, "hear_yield", hear_yield)
-
-
-def _yield_before_withdrawal(patch: pytest.MonkeyPatch) -> None:
-    real = LeaseGroup._release
-
-    def release(
-        self: LeaseGroup, lease: KeyLease, reason: Reason, successor: str | None = None
-    ) -> None:
-        real(self, lease, reason, successor)
-        self._yield(lease.key, successor)
-
-    patch.setattr(LeaseGroup, "_release", release)
-
-
-def _lost_claim_hides_an_address(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(KeyLease, "may_yield_claim", lambda self: True)
-    real = KeyLease.claim_at
-
-    def claim_at(self: KeyLease, now: int) -> int:
-        self._withdrawing_ends = now
-        return real(self, now)
-
-    patch.setattr(KeyLease, "claim_at", claim_at)
-
-
-def _yielder_keeps_its_hold(patch: pytest.MonkeyPatch) -> None:
-    def drop(self: Register) -> None:
-        self._forget_said()
-
-    patch.setattr(Register, "drop", drop)
-
-
-# ---- R7 to R9 ----
-
-
-def _own_by_name(patch: pytest.MonkeyPatch) -> None:
-    real = LeaseGroup._hear
-
-    def hear(self: LeaseGroup, broker: str, message: LeaseMessage) -> None:
-        if message.node == self._me[0]:
-            self._hear_own(broker, message)
-        else:
-            real(self, broker, message)
-
-    patch.setattr(LeaseGroup, "_hear", hear)
-
-
-def _minority(patch: pytest.MonkeyPatch) -> None:
-    real = KeyLease.__init__
-
-    def init(self: KeyLease, *args: Any) -> None:
-        real(self, *args)
-        self._quorum = 1
-
-    patch.setattr(KeyLease, "__init__", init)
-
-
-def _no_connection_guard(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(EchoGuard, "overdue", lambda self, now: False)
-    patch.setattr(EchoGuard, "due", lambda self, now: False)
-    patch.setattr(EchoGuard, "wakeup", lambda self: FOREVER)
-    patch.setattr(EchoGuard, "crowded", lambda self: False)
-    patch.setattr(EchoGuard, "full", lambda self: False)
-
-
-def _no_loop_guard(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(LoopGuard, "late", lambda self, now: False)
-
-
-# ---- trust, epochs, liveness ----
-
-
-def _unreadable_ignored(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(KeyLease, "hear_unreadable", lambda *args: None)
-
-
-def _unreadable_only_blocks_one_key(patch: pytest.MonkeyPatch) -> None:
-    real = LeaseGroup._hear_unreadable
-
-    def hear_unreadable(self: LeaseGroup, *args: Any) -> None:
-        every, self._leases = self._leases, dict(list(self._leases.items())[:1])
-        real(self, *args)
-        self._leases = every
-
-    patch.setattr(LeaseGroup, "_hear_unreadable", hear_unreadable)
-
-
-def _lower_epochs_ignored(patch: pytest.MonkeyPatch) -> None:
-    real = KeyLease.hear_assertion
-
-    def hear_assertion(
-        self: KeyLease, broker: str, sender: Sender, said: Assertion, *rest: int
-    ) -> None:
-        if said.epoch >= max(self._epoch_seen, self.epoch):
-            real(self, broker, sender, said, *rest)
-
-    patch.setattr(KeyLease, "hear_assertion", hear_assertion)
-
-
-def _epoch_without_clock(patch: pytest.MonkeyPatch) -> None:
-    real = KeyLease.claim
-    patch.setattr(KeyLease, "claim", lambda self, now, wall_ms: real(self, now, 0))
-
-
-def _failed_once_gives_up(patch: pytest.MonkeyPatch) -> None:
-    real = KeyLease.lose_claim
-
-    def lose_claim(self: KeyLease, now: int, backoff: int) -> None:
-        real(self, now, FOREVER)
-
-    patch.setattr(KeyLease, "lose_claim", lose_claim)
-
-
-MUTANTS: dict[str, Mutant] = {
-    "r1-suback": Mutant("the wait after SUBACK", _no_wait_after_suback, "plain", 0),
-    "r1-per-life": Mutant("the wait at each connection", _one_wait_a_life, "plain", 0),
-    "r1-new-key": Mutant("the wait after a key is new", _new_key_counts_as_quiet, "plain", 3),
-    "wait": Mutant("W >= L", _wait_shorter_than_lease, "plain", 10),
-    "r2": Mutant("the window", _no_window, "plain", 0),
-    "r3": Mutant("the barrier, with serial fan-out", _no_barrier, "racing", 6),
-    "r4": Mutant("the base at the sending", _base_is_the_echo, "racing", 33),
-    "r5": Mutant("the chain", _no_chain, "plain", 5),
-    "r6-seq": Mutant("a yield cancels only what is older", _any_yield_cancels, "haunted", 18),
-    "r6-suback": Mutant(
-        "a yield leaves the wait after SUBACK", _yield_ends_the_wait, "restless", 24
-    ),
-    "r6-withdrawn": Mutant(
-        "the address goes before the yield", _yield_before_withdrawal, "plain", 0
-    ),
-    "r6-claim": Mutant(
-        "also before a lost claim's yield", _lost_claim_hides_an_address, "slow-removal", 33
-    ),
-    "r6-drop": Mutant("the yielder drops its hold first", _yielder_keeps_its_hold, "restless", 2),
-    "r7": Mutant("the incarnation, among twins", _own_by_name, "twins", 0),
-    "r8": Mutant("the majority", _minority, "three-brokers", 0),
-    "r9-echo": Mutant("the self-echo and the limit", _no_connection_guard, "clogged", 9),
-    "r9-loop": Mutant("the loop guard", _no_loop_guard, "crowded", 12),
-    "fail-safe": Mutant("unreadable blocks", _unreadable_ignored, "other-secret", 0),
-    "fail-safe-config": Mutant(
-        "another configuration blocks", _unreadable_ignored, "other-config", 0
-    ),
-    "fail-safe-keys": Mutant(
-        "it blocks every key", _unreadable_only_blocks_one_key, "other-secret", 0
-    ),
-    "epoch-order": Mutant("every epoch blocks", _lower_epochs_ignored, "plain", 0),
-    "epoch-clock": Mutant(
-        "the clock in the epoch", _epoch_without_clock, "plain", 2, "after epoch"
-    ),
-    "liveness": Mutant("another attempt", _failed_once_gives_up, "plain", 6, "after the storm"),
-}
+from tests.sim.agent_mutants import AGENT_MUTANTS
+from tests.sim.history import play
+from tests.sim.lease_mutants import LEASE_MUTANTS
+from tests.sim.mutant import Mutant
+
+MUTANTS: dict[str, Mutant] = LEASE_MUTANTS | AGENT_MUTANTS
+
+SEARCHED = 400
+"""Seeds tried after the kept one, should that not find it any more."""
 
 
 @contextmanager
@@ -328,5 +29,43 @@ def applied(name: str) -> Iterator[Mutant]:
     """The rule is removed inside, and back afterwards."""
     mutant = MUTANTS[name]
     with pytest.MonkeyPatch.context() as patch:
-        mutant.patch(patch)
+        if mutant.patch is not None:
+            mutant.patch(patch)
         yield mutant
+
+
+def search(name: str, *, kept: bool = True) -> tuple[int, str] | None:
+    """A seed whose history goes wrong without the rule, and how; None when there is none."""
+    with applied(name) as mutant:
+        for seed in (*((mutant.kept_seed,) if kept else ()), *range(SEARCHED)):
+            violation = play(seed, mutant.options).violation
+            if violation is not None and mutant.caught_by(violation):
+                return seed, violation
+    return None
+
+
+def main() -> int:
+    """Print rule, what was removed, the seed, and what happened; 1 if one is not noticed."""
+    missed = 0
+    print(f"{'rule':12}{'removed':44}{'house':16}{'seed':>5}  what happened")
+    with get_context("fork").Pool(2) as pool:
+        for name, found in pool.imap(_search, MUTANTS):
+            mutant = MUTANTS[name]
+            house = mutant.house if isinstance(mutant.house, str) else "(its own)"
+            seed, what = ("-", "NOTHING") if found is None else (found[0], _short(found[1]))
+            missed += found is None
+            print(f"{mutant.rule:12}{mutant.removed:44}{house:16}{seed:>5}  {what}", flush=True)
+    print(f"\n{len(MUTANTS)} mutants, {missed} of them not noticed")
+    return 1 if missed else 0
+
+
+def _search(name: str) -> tuple[str, tuple[int, str] | None]:
+    return name, search(name)
+
+
+def _short(violation: str) -> str:
+    return violation.partition(" at ")[2]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""Seeds that once went wrong, in the core or in what the agent was thought to do."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Regression(Struct, frozen=True):
+    """One history that has to stay sound."""
+
+    house: str
+    seed: int
+    what: str
+    """What went wrong, and what was changed."""
+
+
+REGRESSIONS = (
+    Regression(
+        "same-ids",
+        8,
+        "stopped for 0.8 s between the clock and the call that opens the fence, the agent gave the "
+        "kernel 0.8 s too much, while its lease still ran: after a slow call it tells it again",
+    ),
+    Regression(
+        "sleepy",
+        394,
+        "killed with its guardian, started again, suspended: what the first life had left in the "
+        "kernel answered after the sleep; a new life removes it before anything else",
+    ),
+    Regression(
+        "sleepy",
+        528,
+        "an address whose removal had failed was there again after a suspend: it is removed at "
+        "once when the host wakes up",
+    ),
+    Regression(
+        "placed",
+        75,
+        "after a stall the broker published the wills of former connections behind the presence of "
+        "the present one: a node that hears its own absence says again that it is there",
+    ),
+    Regression(
+        "placed",
+        79,
+        "VIPs moved round and round because the successor was stopped: it is asked first",
+    ),
+)
