@@ -81,6 +81,12 @@ async def test_stopped_owner_hands_over_at_once_and_is_never_on_the_lan_with_ano
     await until(lambda: any(b.owns() for b in benches), "somebody owns the VIP")
     owner = next(b for b in benches if b.owns())
     others = [b for b in benches if b is not owner]
+
+    def someone_is_next() -> bool:
+        why = owner.agent.view.why(VIP)
+        return why is not None and why.next is not None
+
+    await until(someone_is_next, "another may claim at once")
     assert await owner.stop()
     await until(lambda: any(b.owns() for b in others), "another owns the VIP")
     assert [b for b in benches if b.on_lan] == [b for b in others if b.owns()]
