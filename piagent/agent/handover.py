@@ -80,6 +80,7 @@ class HandOvers:
         Raises HandOverError.
         """
         self._check(vip, to)
+        await self._until_it_may_claim(vip, to)
         await self._prepare(vip, to)
         if not self._owns(vip):
             raise HandOverError(f"{vip}: this node owns it no more")
@@ -108,6 +109,14 @@ class HandOvers:
             raise HandOverError(f"node {to} is being drained: piagent node undrain {to}")
         if vip in said.refuses:
             raise HandOverError(f"node {to} does not take {vip}: {said.refuses[vip]}")
+
+    async def _until_it_may_claim(self, vip: str, to: str) -> None:
+        """A node that came lately has to listen first (R1); meanwhile nobody would have the VIP."""
+        end = asyncio.get_running_loop().time() + TAKEN_S
+        while (said := self._members.get(to)) is not None and said.listening:
+            if asyncio.get_running_loop().time() > end:
+                raise HandOverError(f"node {to} came lately and may not claim yet; {vip} stays")
+            await asyncio.sleep(_POLL_S)
 
     async def _prepare(self, vip: str, to: str) -> None:
         mac, ms = self._host.mac().hex(), self._host.drain_ms()

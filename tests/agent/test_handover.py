@@ -247,6 +247,22 @@ async def test_node_that_came_lately_is_no_successor(tmp_path: Path) -> None:
     await cluster.stop()
 
 
+async def test_move_to_a_node_that_came_lately_waits_until_it_may_claim(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, "n1")
+    await cluster.owner()
+    one = cluster.benches["n1"]
+    two = Bench(config(tmp_path, "n2"), cluster.broker).start()
+    cluster.benches["n2"] = two
+    await until(lambda: len(one.agent.view.status().nodes) == 2, "n2 is there")
+    move = asyncio.create_task(one.agent.view.move(VIP, "n2"))
+    await asyncio.sleep(0.2)
+    assert one.owns(), "it stays while n2 has to listen"
+    assert await move is None
+    assert two.owns()
+    assert view(two) == Reason.INVITED
+    await cluster.stop()
+
+
 async def test_one_node_leads(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path, "n1", "n2")
 
