@@ -38,6 +38,8 @@ class Owning:
         self._world = agent.world
         self._until: dict[str, int] = {}
         """VIPs that this life acts for: until when, by the lease clock."""
+        self._told: dict[str, int] = {}
+        """Until when the kernel was told to answer, by the lease clock."""
         self._nth: dict[str, int] = {}
         """How often each was acquired."""
         self._probing: set[str] = set()
@@ -61,6 +63,7 @@ class Owning:
         self._probing.add(key)
         rival = self._host.lan.ask(self._host.setup.place, key)
         if rival is None:
+            self._world.log(*self._agent.who, "hears nobody answer for", key)
             self._agent.later(_PROBE_NS, lambda: self._unanswered(key))
         else:
             self._world.log(*self._agent.who, "hears somebody answer for", key, rival)
@@ -78,11 +81,11 @@ class Owning:
         self._probing.discard(key)
         self._agent.step(Occupied(key))
         if self._waiting.pop(key, None) is not None:
-            self._avoid(key)
+            self._avoid(key, Reason.ADDRESS_IN_USE)
 
-    def _avoid(self, key: str) -> None:
+    def _avoid(self, key: str, reason: Reason) -> None:
         """Leave it to whoever has it, for a while."""
-        self._agent.step(Want(key, wanted=False, reason=Reason.ADDRESS_IN_USE))
+        self._agent.step(Want(key, wanted=False, reason=reason))
         span = 2 * S + self._world.random.randrange(S)
         self._agent.later(span, lambda: self._agent.want_all(wanted=True))
 
@@ -109,17 +112,26 @@ class Owning:
 
     def _extended(self, key: str, until: int) -> None:
         self._until[key] = until
-        if key not in _NO_ADDRESS and key not in self._waiting:
+        if key not in _NO_ADDRESS and key not in self._waiting and not self._lapsed(key):
             self._open(key)
+
+    def _lapsed(self, key: str) -> bool:
+        """Without a quorum only the kernel's answers keep others away: a gap in them ends it."""
+        if not self._world.options.hold or self._told.get(key, 0) > self._host.clock():
+            return False
+        self._agent.later(0, lambda: self._avoid(key, Reason.LEASE_RAN_OUT))
+        return True
 
     def _open(self, key: str) -> None:
         left = self._until[key] - self._host.clock()
         if left <= 0:
             return
+        told, self._told[key] = self._told.get(key, 0), self._until[key]
         if (span := self._agent.stop_in_call()) is None:
             self._host.kernel.open(key, left)
             return
-        self._host.pause(span)  # the time that is left was computed, and the kernel not yet told
+        self._told[key] = told  # the time that is left was computed, and the kernel not yet told
+        self._host.pause(span)
         self._world.after(span, self._open_late, key, left)
 
     def _open_late(self, key: str, left: int) -> None:
@@ -131,9 +143,8 @@ class Owning:
     def _check_late(self, key: str) -> None:
         """The call took long: what the kernel was told is too much, so tell it again."""
         self._host.kernel.close(key)
-        left = self._until.get(key, 0) - self._host.clock()
-        if left > 0:
-            self._host.kernel.open(key, left)
+        if key in self._until and not self._lapsed(key):
+            self._open(key)
 
     def _announce(self, key: str, nth: int, times: int) -> None:
         if nth != self._nth.get(key) or key not in self._until:
