@@ -130,6 +130,11 @@ class Tenure:
     async def keep(self, until_ns: Mapping[str, int]) -> Sequence[lease.Event]:
         """Own these longer."""
         real = {key: at for key, at in until_ns.items() if key != LEADER and key in self._acquired}
+        if self._around.holds():
+            # Without a quorum only our answers keep others away: after a gap they may have come.
+            for key in [key for key in real if self._vips.fell_silent(key)]:
+                del real[key]
+                self._around.leave_for_now(key, lease.Reason.LEASE_RAN_OUT)
         for key, error in (await self._vips.keep(real)).items():
             self._fail(key, error)
         return ()

@@ -165,6 +165,10 @@ class Vips:
             if self._announced(vip):
                 self._announcer.start(vip)
 
+    def fell_silent(self, vip: str) -> bool:
+        """Whether the kernel's answers have ended, as after a pause of this process."""
+        return not is_loopback(vip) and self._is_over(self._until_ns.get(vip, 0))
+
     def has_run_out(self, vip: str) -> bool:
         """Whether the kernel ended the address by itself, since its lease was not renewed.
 

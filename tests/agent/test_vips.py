@@ -215,3 +215,13 @@ async def test_fence_that_refuses_is_a_failure_to_take(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="not permitted"):
         await host.vips.take(VIP, host.in_ms(800))
     assert host.announcer.active == set()
+
+
+async def test_gap_in_the_answers_is_told(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    await host.vips.take(VIP, host.in_ms(800))
+    host.clock.advance_ms(799)
+    assert not host.vips.fell_silent(VIP)
+    host.clock.advance_ms(1)
+    assert host.vips.fell_silent(VIP)
+    assert not host.vips.fell_silent(LOOPBACK_VIP)
