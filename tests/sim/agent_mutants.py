@@ -12,11 +12,13 @@ import pytest
 from piagent.core.lease import LeaseGroup
 from piagent.core.lease_types import Released, Withdrawn
 from tests.sim import owning, ranking
+from tests.sim.broker import Connection
 from tests.sim.guardian import Letter, SimGuardian
 from tests.sim.host import Host
 from tests.sim.lan import Kernel
 from tests.sim.mutant import Mutant
 from tests.sim.owning import Owning
+from tests.sim.ranking import Ranking
 from tests.sim.world import FAST, Options, S
 
 # ---- R6 on the host ----
@@ -64,6 +66,24 @@ def _late_call_is_not_noticed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Owning, "_check_late", lambda self, key: None)
 
 
+# ---- what is left over ----
+
+
+def _new_life_finds_the_old_addresses(patch: pytest.MonkeyPatch) -> None:
+    real = Host.boot
+
+    def boot(self: Host) -> None:
+        with pytest.MonkeyPatch.context() as inside:
+            inside.setattr(Kernel, "power_off", lambda _: None)
+            real(self)
+
+    patch.setattr(Host, "boot", boot)
+
+
+def _failed_removal_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Owning, "tidy", lambda self: None)
+
+
 # ---- the LAN ----
 
 
@@ -74,6 +94,10 @@ def _announced_once(patch: pytest.MonkeyPatch) -> None:
 
 def _hold_does_not_ask(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Owning, "probe", lambda self, key: None)
+
+
+def _hold_goes_on_after_a_gap(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Owning, "_lapsed", lambda self, key: False)
 
 
 # ---- moves ----
@@ -93,6 +117,16 @@ def _evens_nothing_out(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ranking, "excess", lambda placement: ())
 
 
+def _says_only_once_that_it_is_there(patch: pytest.MonkeyPatch) -> None:
+    real = Ranking.heard
+
+    def heard(self: Ranking, connection: Connection, node: str, payload: bytes) -> None:
+        if node != self._me:
+            real(self, connection, node, payload)
+
+    patch.setattr(Ranking, "heard", heard)
+
+
 _UNSPLIT = ("partition", "broker-crash", "node-crash")
 
 AGENT_MUTANTS: dict[str, Mutant] = {
@@ -106,13 +140,57 @@ AGENT_MUTANTS: dict[str, Mutant] = {
         "R6", "the guardian removes before it yields", _guardian_removes_nothing, "deadly", 0
     ),
     "clock-boottime": Mutant(
-        "A3", "a lease clock that counts sleep", _lease_clock_sleeps, "sleepy", 49
+        "A3",
+        "a lease clock that counts sleep",
+        _lease_clock_sleeps,
+        Options(only=("suspend", "node-crash"), faults_per_s=2),
+        15,
     ),
     "late-call": Mutant(
-        "A5", "a second look after a slow call", _late_call_is_not_noticed, "sleepy", 13
+        "A5",
+        "telling the kernel again after a slow call",
+        _late_call_is_not_noticed,
+        Options(only=("freeze", "node-crash"), faults_per_s=2),
+        13,
+    ),
+    "leftovers": Mutant(
+        "A5",
+        "a new life removes what the old one left",
+        _new_life_finds_the_old_addresses,
+        Options(only=("suspend", "node-crash"), faults_per_s=4),
+        24,
+    ),
+    "removal": Mutant(
+        "A5",
+        "trying again to remove, after a sleep",
+        _failed_removal_is_forgotten,
+        Options(only=("suspend", "hand-over"), faults_per_s=4),
+        1,
     ),
     "announce": Mutant("LAN", "announcing again", _announced_once, "plain", 8, ("clients send",)),
-    "hold-probe": Mutant("hold", "asking the LAN before a claim", _hold_does_not_ask, "hold", 9),
+    "hold-probe": Mutant("hold", "asking the LAN before a claim", _hold_does_not_ask, "hold", 22),
+    "hold-gap": Mutant(
+        "hold",
+        "a gap in the answers ends it",
+        _hold_goes_on_after_a_gap,
+        Options(
+            hold=True,
+            probes=True,
+            timing=FAST,
+            keys=1,
+            only=("freeze", "partition", "broker-crash"),
+            faults_per_s=4,
+        ),
+        12,
+    ),
+    "presence": Mutant(
+        "placement",
+        "saying again that one is there",
+        _says_only_once_that_it_is_there,
+        "placed",
+        320,
+        ("its share", "without a cause"),
+    ),
     "cause": Mutant(
         "causes", "renewing in time", _renews_too_seldom, "gentle", 0, ("without a cause",)
     ),

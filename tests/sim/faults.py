@@ -152,7 +152,7 @@ class Storm:
         host.pause(self._span())
 
     def _freeze(self, host: Host, _: SimBroker) -> None:
-        if host.agent is None:
+        if host.agent is None or host.drowsy():
             return
         if self._world.random.random() < 0.5:
             host.agent.freeze(self._world.random.randrange(3), self._span())

@@ -93,7 +93,7 @@ class Host:
             self.world.after(down_ns, self.boot)
 
     def _kill(self, how: str) -> bool:
-        if self.agent is None or self.asleep():
+        if self.agent is None or self.drowsy():
             return False
         self.world.log(self.setup.name, self.setup.place, how)
         self.agent.die()
@@ -104,10 +104,10 @@ class Host:
     def pause(self, span_ns: int) -> None:
         """Stop the agent for a while (SIGSTOP); the kernel goes on.
 
-        Not while the host sleeps: an agent that is stopped when its host wakes up cannot undo what
-        the kernel, whose timers stood still, takes up again.
+        Not while the host sleeps or wakes up: an agent that is stopped then cannot undo what the
+        kernel, whose timers stood still, takes up again. Nothing else could.
         """
-        if self.asleep():
+        if self.drowsy():
             return
         self.world.log(self.setup.name, self.setup.place, "pauses", span_ns / 1e9)
         self.world.disturb(span_ns)
@@ -143,9 +143,9 @@ class Host:
         """Nothing runs on the host."""
         return self.world.now < self._asleep_until
 
-    def just_woke(self) -> bool:
-        """The kernel's timers stood still a moment ago; the agent has to be quick."""
-        return self.world.now - self._asleep_until < GRACE_NS and self._asleep_until > 0
+    def drowsy(self) -> bool:
+        """Asleep, or the kernel's timers stood still a moment ago and the agent has to be quick."""
+        return self._asleep_until > 0 and self.world.now < self._asleep_until + GRACE_NS
 
     def when_up(self, delay: int, call: Callable[..., None], *args: object) -> None:
         """Call later, and not while the host sleeps."""

@@ -176,7 +176,7 @@ class Owning:
         self._agent.ranking.stale()
         nth = self._nth.get(key, 0)
         random = self._world.random
-        calm = self._world.calm or self._host.just_woke()
+        calm = self._world.calm or self._host.drowsy()
         if not calm and random.random() < 0.05:
             return  # the kernel cannot be asked: only the deadline ends it
         slow = self._world.options.slow_removal
