@@ -13,6 +13,7 @@ from piagent.core.lag_guard import EchoGuard, LoopGuard
 from piagent.core.lease import LeaseGroup
 from piagent.core.lease_types import (
     FOREVER,
+    NEVER,
     Assertion,
     LeaseMessage,
     Reason,
@@ -140,8 +141,9 @@ def _yield_ends_the_wait(patch: pytest.MonkeyPatch) -> None:
     real = Register.hear_yield
 
     def hear_yield(self: Register, sender: Sender) -> None:
-        real(self, sender)
         self._quiet_since -= self._spans.wait
+        self._blocked_until.setdefault(sender, NEVER)
+        real(self, sender)
 
     patch.setattr(Register, "hear_yield", hear_yield)
 
