@@ -247,8 +247,12 @@ class Election:
             self.placing.unsettle()
             self.rank_again()
             self._changed()
-        namesake = peer.node == self._letters.node and peer.fresh and peer.said.online
-        if namesake and peer.said.incarnation != self._letters.incarnation:
+        if peer.node != self._letters.node or not peer.fresh:
+            return
+        ours = peer.said.incarnation == self._letters.incarnation
+        if ours and not peer.said.online and not self._stopping:
+            self.say_presence()  # the will of a former connection, come late
+        elif not ours and peer.said.online:
             now_ns = self._clock.now_ns()
             if now_ns - self._answered_twin_ns >= ANSWER_TWIN_NS:
                 self._answered_twin_ns = now_ns

@@ -124,11 +124,14 @@ class KeyLease:
         return now >= self._claim_ends or not self.winnable(now)
 
     def probe_due(self, now: int) -> bool:
-        """Time to ask the LAN who has the address; once before each claim."""
-        if self._probed or self.state is not State.FOLLOWER or not self.wanted:
-            return False
-        self._probed = now >= self.claim_at(now) - self._spans.probe_lead
-        return self._probed
+        """Time to ask the LAN who has the address: before each claim, anew when it is put off."""
+        near = (
+            self.state is State.FOLLOWER
+            and self.wanted
+            and now >= self.claim_at(now) - self._spans.probe_lead
+        )
+        first, self._probed = near and not self._probed, near
+        return first
 
     def occupied(self, now: int) -> None:
         """Somebody answers for the address without owning it: keep away from it for a while."""

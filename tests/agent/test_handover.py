@@ -263,6 +263,20 @@ async def test_move_to_a_node_that_came_lately_waits_until_it_may_claim(tmp_path
     await cluster.stop()
 
 
+async def test_node_that_hears_its_own_absence_says_that_it_is_there(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, "n1", "n2")
+    await cluster.owner()
+    one, two = cluster.benches["n1"], cluster.benches["n2"]
+    await until(lambda: len(two.agent.view.status().nodes) == 2, "n2 knows n1")
+    letters = one.agent._letters
+    will = letters.presence(False, "a former connection")
+    cluster.broker.publish(letters.presence_topic, will, retain=True)
+    topic = "piagent/home/s/n1"
+    await until(lambda: b'"on":1' in cluster.broker.retained[topic], "said again")
+    await until(lambda: len(two.agent.view.status().nodes) == 2, "n2 knows n1 again")
+    await cluster.stop()
+
+
 async def test_one_node_leads(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path, "n1", "n2")
 

@@ -17,6 +17,7 @@ from piagent.core.lease_types import (
     LeaseMessage,
     Occupied,
     Probe,
+    Rank,
     Reason,
     Released,
     Role,
@@ -125,6 +126,19 @@ def test_a_stranger_on_the_lan_is_left_alone_and_asked_again() -> None:
     node.run(1000)
     assert len(node.times(Probe)) == 2
     assert node.state is State.OWNER
+
+
+def test_the_lan_is_asked_anew_when_a_claim_is_put_off() -> None:
+    node = Node()
+    node.run(850)
+    assert len(node.times(Probe)) == 1
+    node.step(Rank(KEY, 30))
+    node.run(1000)
+    assert node.state is State.FOLLOWER
+    assert len(node.times(Probe)) == 1
+    node.run(300)
+    assert node.state is State.OWNER
+    assert len(node.times(Probe)) == 2
 
 
 def test_a_claim_ends_when_a_stranger_answers() -> None:
