@@ -22,6 +22,7 @@ from piagent.agent.letters import LEADER, Letters
 from piagent.agent.reload import needs_restart
 from piagent.agent.serving import Down, Serving
 from piagent.agent.steward import Steward
+from piagent.agent.tasks import Tasks
 from piagent.agent.tenure import Tenure
 from piagent.agent.view import View
 from piagent.agent.vips import AnnounceOnce, Announcer, Vips, announced
@@ -119,7 +120,7 @@ class Agent:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._warned: str | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     def stop(self) -> None:
         """Hand over, drain, end; called again: end without waiting for connections."""
@@ -191,7 +192,11 @@ class Agent:
             guardian=self._edge.guardian,
             interface=self._config().node.interface,
             around=self._election.around(
-                self._handovers.former, self._watch.leave_for_now, self._drain_ms, self._holds
+                former=self._handovers.former,
+                leave_for_now=self._watch.leave_for_now,
+                works=self._watch.works,
+                drain_ms=self._drain_ms,
+                holds=self._holds,
             ),
         )
         self._election.employ(tenure)
@@ -262,7 +267,7 @@ class Agent:
             except (OSError, AddressError) as error:
                 log.error("vip %s: not put back: %s", vip, error)
 
-        self._spawn(put_back())
+        self._tasks.spawn(put_back())
 
     def _backends_changed(self, down: Down) -> None:
         self._serving.mark_down(down)
@@ -288,20 +293,13 @@ class Agent:
 
     def _guard(self) -> None:
         """The VIPs of the file, and those that left it and are not gone yet."""
-        vips, interface = (
-            {*self._config().vips(), *self._tenure.here()},
-            self._config().node.interface,
-        )
+        interface = self._config().node.interface
+        vips = {*self._config().vips(), *self._tenure.here()}
         self._vips.guard(interface, vips)
         warning = crowded(interface, vips) if interface is not None else None
         if warning is not None and warning != self._warned:
             log.warning("%s", warning)
         self._warned = warning
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     def _change(self, config: Config) -> str:
         """What became of it."""
@@ -324,7 +322,7 @@ class Agent:
         self._backends_changed(self._health.down())
         if takers:
             log.info("reload: handing over %s, which the file no longer has", ", ".join(takers))
-            self._spawn(self._hand_over_first(takers))
+            self._tasks.spawn(self._hand_over_first(takers))
         else:
             self._rekey()
         return "done"

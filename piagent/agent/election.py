@@ -87,8 +87,10 @@ class Election:
 
     def around(
         self,
+        *,
         former: Callable[[str], Former | None],
         leave_for_now: Callable[[str, lease.Reason], None],
+        works: Callable[[str], None],
         drain_ms: Callable[[], int],
         holds: Callable[[], bool],
     ) -> Surroundings:
@@ -100,6 +102,7 @@ class Election:
             former=former,
             successor=self.placing.successor,
             leave_for_now=leave_for_now,
+            works=works,
             drain_ms=drain_ms,
             is_member=self.members.has_mac,
             holds=holds,
@@ -137,9 +140,9 @@ class Election:
         self._ranked = dict(known)
         self.post(lease.SetKeys(known))
 
-    def rank_again(self, silent: Iterable[str] = ()) -> None:
+    def rank_again(self) -> None:
         """Who is there has changed, and with it the order in which VIPs are claimed."""
-        for key, place in self.placing.refresh(tuple(silent)).items():
+        for key, place in self.placing.refresh().items():
             if self._ranked.get(key) != place:
                 self._ranked[key] = place
                 self.post(lease.Rank(key, place))

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from piagent.agent.letters import Letters
 from piagent.agent.members import Members
+from piagent.agent.tasks import Tasks
 from piagent.agent.vips import Former
 from piagent.core.lease_types import HandOver, KeyView, Reason, State
 from piagent.core.replay import Replay
@@ -70,7 +71,7 @@ class HandOvers:
         self._replay = Replay()
         self._answers: dict[tuple[str, str], asyncio.Future[str]] = {}
         self._expected: dict[str, Announced] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     # ---- giving ----
 
@@ -89,7 +90,7 @@ class HandOvers:
 
     async def move(self, vip: str, owner: str, to: str) -> None:
         """Have the owner, another node, do it. Raises HandOverError."""
-        answer = self._ask(owner, Command.MOVE, vip, lambda bare: replace(bare, node=to))
+        answer = self._ask(owner, Command.MOVE, vip, node=to)
         await self._until_owned(vip, to, answer)
 
     def ask_to_drain(self, node: str, *, drain: bool) -> None:
@@ -120,7 +121,7 @@ class HandOvers:
 
     async def _prepare(self, vip: str, to: str) -> None:
         mac, ms = self._host.mac().hex(), self._host.drain_ms()
-        answer = self._ask(to, Command.PREPARE, vip, lambda bare: replace(bare, mac=mac, ms=ms))
+        answer = self._ask(to, Command.PREPARE, vip, mac=mac, ms=ms)
         try:
             async with asyncio.timeout(ANSWER_S):
                 refusal = await answer
@@ -147,30 +148,18 @@ class HandOvers:
             await asyncio.sleep(_POLL_S)
         raise HandOverError(f"{vip}: given up, but {to} was not heard to own it in {TAKEN_S:g} s")
 
-    def _ask(
-        self, node: str, command: Command, vip: str, write: Callable[[Control], Control]
-    ) -> asyncio.Future[str]:
+    def _ask(self, whom: str, command: Command, vip: str, **about: Any) -> asyncio.Future[str]:
         """Say it; the future is the answer: empty, or why not."""
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._answers[node, vip] = answer
-        self._say(node, command, vip, write)
+        self._answers[whom, vip] = answer
+        self._say(whom, command, vip=vip, **about)
         return answer
 
-    def _say(
-        self,
-        node: str,
-        command: Command,
-        vip: str = "",
-        write: Callable[[Control], Control] = lambda bare: bare,
-    ) -> None:
-        said = self._members.get(node)
+    def _say(self, whom: str, command: Command, **about: Any) -> None:
+        said = self._members.get(whom)
         if said is None:
-            raise HandOverError(f"node {node} is not there")
-        to = said.incarnation
-        topic, payload = self._letters.command(
-            node, command, lambda bare: write(replace(bare, to=to, vip=vip))
-        )
-        self._host.publish(topic, payload)
+            raise HandOverError(f"node {whom} is not there")
+        self._host.publish(*self._letters.command(whom, said.incarnation, command, **about))
 
     # ---- taking ----
 
@@ -196,7 +185,7 @@ class HandOvers:
                     )
             case Command.MOVE:
                 log.info("vip %s: %s asks to move it to %s", said.vip, said.sender, said.node)
-                self._spawn(self._move_for(said))
+                self._tasks.spawn(self._move_for(said))
             case Command.DRAIN | Command.UNDRAIN:
                 log.info("%s asks to %s this node", said.sender, said.command)
                 self._host.drain(said.command is Command.DRAIN)
@@ -225,14 +214,9 @@ class HandOvers:
 
     def _answer(self, said: Control, command: Command, detail: str = "") -> None:
         try:
-            self._say(said.sender, command, said.vip, lambda bare: replace(bare, detail=detail))
+            self._say(said.sender, command, vip=said.vip, detail=detail)
         except HandOverError as error:
             log.warning("vip %s: no answer to %s: %s", said.vip, said.sender, error)
 
     def _owns(self, vip: str) -> bool:
         return any(v.key == vip and v.state is State.OWNER for v in self._host.views())
-
-    def _spawn(self, work: object) -> None:
-        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -19,8 +20,6 @@ GROUP = "vips"
 LEADER = "leader"
 """The key of the group whose owner leads the cluster: it tidies up, and no failover needs it."""
 MAX_NONCE = 64
-_NOWHERE = "0" * 16
-"""What stands in a command for the incarnation of a node that is not known yet."""
 
 
 class Peer(Struct, frozen=True):
@@ -116,19 +115,23 @@ class Letters:
         return self._echo + connection, nonce.encode()
 
     def command(
-        self, to: str, command: wire.Command, write: Callable[[wire.Control], wire.Control]
+        self, whom: str, life: str, command: wire.Command, **about: Any
     ) -> tuple[str, bytes]:
-        """Topic and payload of a control message; `write` fills in what it is about."""
+        """Topic and payload of a control message to a node, in that life (incarnation) of it.
+
+        `about`: the fields of `wire.Control` that say what it is about.
+        """
         self._asked += 1
-        bare = wire.Control(
+        message = wire.Control(
             sender=self.node,
             incarnation=self.incarnation,
             seq=self._asked,
-            to=_NOWHERE,
+            to=life,
             command=command,
+            **about,
         )
-        topic = self._topics.control(to)
-        return topic, wire.encode_control(self.secrets[0], topic, write(bare))
+        topic = self._topics.control(whom)
+        return topic, wire.encode_control(self.secrets[0], topic, message)
 
     def vip(
         self, vip: str, *, owner: str | None, epoch: int, since_ms: int, reason: str

@@ -45,6 +45,8 @@ class Surroundings(Struct, frozen=True):
     successor: Callable[[str], str | None]
     leave_for_now: Callable[[str, lease.Reason], None]
     """This host must not own the VIP for a while, for that reason."""
+    works: Callable[[str], None]
+    """It owns the VIP: earlier failures count no more."""
     drain_ms: Callable[[], int]
     is_member: Callable[[str | None], bool]
     """Whether a hardware address is that of another node of the cluster."""
@@ -93,10 +95,6 @@ class Tenure:
         """VIPs that are on this host, owned or hidden."""
         return {*self._held, *self._lingering}
 
-    def lingering(self) -> tuple[str, ...]:
-        """VIPs that others own, and whose old connections are served here still."""
-        return tuple(self._lingering)
-
     # ---- effects ------------------------------------------------------------------------------
 
     def probe(self, key: str) -> None:
@@ -120,6 +118,7 @@ class Tenure:
             except (OSError, AddressError) as error:
                 self._fail(key, error)
                 return ()
+            self._around.works(key)
         self._acquired[key] = effect, wall_ms()
         self._lan.watch(self._watched())
         self.transitions[key, effect.reason] += 1

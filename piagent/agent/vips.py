@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 S_NS = 1_000_000_000
 TIMER_SLACK_NS = 20_000_000
+"""The kernel may end a lifetime so much before it is over by our clock."""
 
 AnnounceOnce = Callable[[str], Awaitable[None]]
 
@@ -93,9 +94,7 @@ class Vips:
         if not self._is_over(until_ns):
             if former is not None:
                 self._pass_on(vip, former)
-            self._open({vip: until_ns})
-            self._note_lifetime((vip,), until_ns)
-            await self._addresses.add(vip, self._left_ms(until_ns))
+            await self._configure(vip, until_ns)
         if self._announced(vip):
             self._announcer.start(vip)
 
@@ -118,8 +117,7 @@ class Vips:
         failed: dict[str, Exception] = {}
         for vip, at_ns in until_ns.items():
             try:
-                self._open({vip: at_ns})
-                await self._addresses.add(vip, self._left_ms(at_ns))
+                await self._configure(vip, at_ns)
             except (OSError, AddressError) as error:
                 failed[vip] = error
         return failed
@@ -147,11 +145,11 @@ class Vips:
             return True
         self._announcer.stop(vip)
         self._until_ns.pop(vip, None)
+        self._serving.cut(vip)  # while the fence lets the resets out
         try:
             self._fence.close(vip)
         except OSError as error:
             log.error("vip %s: the fence could not be closed: %s", vip, error)
-        self._serving.cut(vip)
         self._serving.undrain(vip)
         self._serving.left(vip)
         return await self._addresses.remove(vip)
@@ -160,8 +158,7 @@ class Vips:
         """Configure an owned VIP again; raises OSError or AddressError."""
         until_ns = self._until_ns.get(vip, 0)
         if not self._is_over(until_ns):
-            self._note_lifetime((vip,), until_ns)
-            await self._addresses.add(vip, self._left_ms(until_ns))
+            await self._configure(vip, until_ns)
             if self._announced(vip):
                 self._announcer.start(vip)
 
@@ -185,9 +182,13 @@ class Vips:
         """How many connections clients have to the VIP here."""
         return self._serving.connections(vip)
 
+    async def _configure(self, vip: str, until_ns: int) -> None:
+        self._open({vip: until_ns})
+        self._note_lifetime((vip,), until_ns)
+        await self._addresses.add(vip, self._left_ms(until_ns))
+
     def _open(self, until_ns: Mapping[str, int]) -> None:
-        if until_ns:
-            self._fence.open({vip: self._left_ms(at_ns) for vip, at_ns in until_ns.items()})
+        self._fence.open({vip: self._left_ms(at_ns) for vip, at_ns in until_ns.items()})
 
     def _pass_on(self, vip: str, former: Former) -> None:
         """Without it connections through the former owner break: no reason not to take the VIP."""

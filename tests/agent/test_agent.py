@@ -384,3 +384,17 @@ async def test_vip_survives_a_broker_that_restarts_empty(tmp_path: Path) -> None
 @pytest.fixture(autouse=True)
 def _log_everything(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
+
+
+async def test_success_ends_the_count_of_failures(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = Cluster(tmp_path).add("n1").start()
+    await until(lambda: one.on_lan, "n1 has the VIP")
+    for times in (1, 2):
+        one.addresses.failure = AddressError("interface down")
+        await until(lambda: not one.on_lan, "given up")
+        one.addresses.failure = None
+        await until(lambda: one.on_lan, "n1 has the VIP again")
+        assert caplog.text.count("left to others for 2 s") == times
+    await one.stop()

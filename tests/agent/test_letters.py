@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
 from piagent.agent.letters import Asked, Letters, Peer
 from piagent.core.lease_types import Assertion, EchoReturned, Heard, LeaseMessage, Role, Unreadable
@@ -82,9 +81,7 @@ def test_presence_that_nobody_of_the_cluster_signed_is_not_believed() -> None:
 
 
 def test_command_reaches_only_the_life_it_is_meant_for() -> None:
-    topic, payload = letters("n2").command(
-        "n1", Command.DRAIN, lambda bare: replace(bare, to=LETTERS.incarnation)
-    )
+    topic, payload = letters("n2").command("n1", LETTERS.incarnation, Command.DRAIN)
     read = LETTERS.read(received(topic, payload))
     assert isinstance(read, Asked)
     assert (read.message.sender, read.message.command) == ("n2", Command.DRAIN)
