@@ -37,14 +37,6 @@ class LeaseGroups:
         """`groups`: by name; exactly one of them sends the echoes that all of them rely on."""
         self._groups = dict(groups)
 
-    def names(self) -> tuple[str, ...]:
-        """Every group."""
-        return tuple(self._groups)
-
-    def add(self, name: str, group: LeaseGroup) -> None:
-        """A group that a reload brought; what was said of it until now was not listened to."""
-        self._groups[name] = group
-
     def step(self, event: Event, now_ns: int) -> list[Effect]:
         """Take the event; what must now be done, in this order."""
         effects: list[Effect] = []

@@ -233,8 +233,8 @@ class LeaseGroup:
         if lease is None or (lease.doomed and not isinstance(event, Withdrawn)):
             return
         match event:
-            case Want(_, wanted, reason, successor):
-                self._want(lease, wanted, reason, successor)
+            case Want(_, wanted, reason):
+                self._want(lease, wanted, reason)
             case Rank(_, rank):
                 lease.rank = rank
             case Withdrawn(key, epoch):
@@ -264,11 +264,11 @@ class LeaseGroup:
     def _has_quorum(self) -> bool:
         return 2 * len(self._links) > len(self._brokers)
 
-    def _want(self, lease: KeyLease, wanted: bool, reason: Reason, successor: str | None) -> None:
+    def _want(self, lease: KeyLease, wanted: bool, reason: Reason) -> None:
         lease.wanted = wanted
         if not wanted:
             lease.not_wanted_because = reason
-            self._give_up(lease, reason, successor)
+            self._give_up(lease, reason)
 
     def _set_keys(self, keys: Mapping[str, int]) -> None:
         if len(keys) > MAX_KEYS:
@@ -443,9 +443,9 @@ class LeaseGroup:
         elif lease.lost(self._now):
             self._lose(lease, self._chance.below(lease.backoff_span()))
 
-    def _give_up(self, lease: KeyLease, reason: Reason, successor: str | None = None) -> None:
+    def _give_up(self, lease: KeyLease, reason: Reason) -> None:
         if lease.state is State.OWNER:
-            self._release(lease, reason, successor)
+            self._release(lease, reason)
         elif lease.state is State.CLAIMING:
             self._lose(lease, 0)
 

@@ -287,8 +287,6 @@ class Want(Struct, frozen=True):
     wanted: bool
     reason: Reason = Reason.NOT_WANTED
     """Why not: the reason of the release."""
-    successor: str | None = None
-    """Who is to own it next, when it is owned here."""
 
 
 class Rank(Struct, frozen=True):

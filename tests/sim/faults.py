@@ -187,7 +187,8 @@ class Storm:
         other = random.choice(self._hosts).setup.name
         host.drained = True
         for key in host.setup.keys:
-            self._say(host, Want(key, False, Reason.DRAINED, other))
+            self._say(host, HandOver(key, other, Reason.DRAINED))
+            self._say(host, Want(key, False, Reason.DRAINED))
         self._world.after(random.randrange(200 * MS, 4 * S), self._undrain, host)
 
     def _undrain(self, host: Host) -> None:
