@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
@@ -22,6 +22,36 @@ def in_one_piece(data: bytes) -> Iterator[bytes]:
 
 def byte_by_byte(data: bytes) -> Iterator[bytes]:
     yield from (data[i : i + 1] for i in range(len(data)))
+
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def run(
+    serve: Serve,
+    take: Callable[[BusEvent], None],
+    done: asyncio.Event,
+    barrier: Callable[[str], tuple[str, bytes]] | None = None,
+) -> None:
+    """A bus on a server that speaks for itself, until `done`."""
+
+    async def main() -> None:
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            bus = MqttBus(
+                [Broker(label="b", host="127.0.0.1", port=server.sockets[0].getsockname()[1])],
+                node="n",
+                incarnation="0123456789abcdef",
+                subscriptions=["t/+"],
+                presence=Presence("s/n", lambda _there, _name: b""),
+                barrier=barrier,
+            )
+            running = asyncio.create_task(bus.run(take))
+            async with asyncio.timeout(30):
+                await done.wait()
+            running.cancel()
+            await asyncio.wait([running])
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("cut", [in_one_piece, byte_by_byte])
@@ -49,22 +79,7 @@ def test_messages_arrive_whole_and_in_order_however_they_are_cut(
         await done.wait()
         writer.close()
 
-    async def main() -> None:
-        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-            bus = MqttBus(
-                [Broker(label="b", host="127.0.0.1", port=server.sockets[0].getsockname()[1])],
-                node="n",
-                incarnation="0123456789abcdef",
-                subscriptions=["t/+"],
-                presence=Presence("s/n", lambda _there, _name: b""),
-            )
-            running = asyncio.create_task(bus.run(take))
-            async with asyncio.timeout(30):
-                await done.wait()
-            running.cancel()
-            await asyncio.wait([running])
-
-    asyncio.run(main())
+    run(serve, take, done)
     assert heard == payloads
 
 
@@ -88,23 +103,7 @@ def test_what_is_published_while_a_connection_comes_up_is_not_lost() -> None:
         await done.wait()
         writer.close()
 
-    async def main() -> None:
-        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-            bus = MqttBus(
-                [Broker(label="b", host="127.0.0.1", port=server.sockets[0].getsockname()[1])],
-                node="n",
-                incarnation="0123456789abcdef",
-                subscriptions=["t/+"],
-                presence=Presence("s/n", lambda _there, _name: b""),
-                barrier=lambda _connection: ("t/b", b"B"),
-            )
-            running = asyncio.create_task(bus.run(take))
-            async with asyncio.timeout(30):
-                await done.wait()
-            running.cancel()
-            await asyncio.wait([running])
-
-    asyncio.run(main())
+    run(serve, take, done, barrier=lambda _connection: ("t/b", b"B"))
     first, second = events[:2]
     assert isinstance(first, Subscribed)
     assert isinstance(second, Received)
