@@ -241,6 +241,8 @@ class Agent:
         if self._describe():
             self._election.say_presence()
             self._election.rank_again()
+        if not self._letters.described().listening:
+            self._election.members.settle()
 
     def _describe(self) -> bool:
         node = self._config().node

@@ -30,8 +30,6 @@ BATCH = 100
 """Broker events looked at in one turn of the event loop."""
 _POLL_S = 0.005
 _LATER_S = 0.01
-SETTLED_NS = 5_000_000_000
-"""From then on a host of our name that comes is the second one."""
 ANSWER_TWIN_NS = 5_000_000_000
 FAILOVER_BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 
@@ -62,10 +60,7 @@ class Election:
         self._group = group
         self._changed = changed
         self._asked = asked
-        born_ns = clock.now_ns()
-        self.members = Members(
-            letters.node, letters.described(), lambda: clock.now_ns() - born_ns > SETTLED_NS
-        )
+        self.members = Members(letters.node, letters.incarnation)
         self.placing = Placing(letters, self.members, config, group.view)
         self.tenure: Tenure
         """Given by `employ` before anything runs."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from piagent.agent.letters import Peer
 from piagent.core.lease_types import Reason
 from piagent.core.ledger import Candidate
@@ -12,24 +10,22 @@ from piagent.core.wire import Presence
 MAX_MEMBERS = 2000
 """Presence is signed, so only members of the cluster can be many."""
 
-TOGETHER_MS = 5000
-"""Two hosts of one name that start so close to each other draw lots."""
-
 
 class Members:
     """Nodes by their presence at each broker."""
 
-    def __init__(self, node: str, said: Presence, settled: Callable[[], bool]) -> None:
-        """`node`: this one, which is always there; `said`: what it says of this life of it.
-
-        `settled`: whether this life has lasted for long enough to be there before others.
-        """
+    def __init__(self, node: str, incarnation: str) -> None:
+        """`node`: this one, which is always there; `incarnation`: this life of it."""
         self._node = node
-        self._own = said
-        self._settled = settled
+        self._incarnation = incarnation
+        self._settled = False
         self._seen: dict[str, dict[str, Presence]] = {}
         self.twin: Presence | None = None
         """Another host with our name that was there before us."""
+
+    def settle(self) -> None:
+        """This life may claim, or could once: who comes now with our name is the second."""
+        self._settled = True
 
     def note(self, peer: Peer) -> bool:
         """Take note of a presence; whether what is known of the others has changed."""
@@ -75,7 +71,7 @@ class Members:
         What is retained may be of our own former life; who is alive answers to our presence.
         """
         said, before = peer.said, self.twin
-        if said.incarnation == self._own.incarnation:
+        if said.incarnation == self._incarnation:
             return False
         if not said.online:
             if before is not None and before.incarnation == said.incarnation:
@@ -85,11 +81,8 @@ class Members:
         return self.twin != before
 
     def _was_first(self, said: Presence) -> bool:
-        """Whether this host was there before the other of its name."""
-        if self._settled():
-            return True
-        together = abs(said.started - self._own.started) < TOGETHER_MS
-        return together and self._own.incarnation < said.incarnation
+        """Whether this host was there before the other of its name; newcomers draw lots."""
+        return self._settled or (bool(said.listening) and self._incarnation < said.incarnation)
 
 
 def candidate(name: str, said: Presence) -> Candidate:

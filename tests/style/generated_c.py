@@ -9,9 +9,7 @@ from typing import NamedTuple
 from tests.style.cython_source import Function
 from tests.style.sources import Finding
 
-_NO_CODE = re.compile(
-    r"""/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'""", re.DOTALL
-)
+_NO_CODE = re.compile(r"""/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'""", re.DOTALL)
 _BODY = re.compile(r"^static [^\n;{]*?\b(__pyx_f_\w+)\([^;{]*\)\s*\{", re.MULTILINE)
 _PYTHON = re.compile(r"\b(_?Py[A-Z]\w*|__Pyx_\w+)")
 _POSITION = re.compile(r'/\* "([^"\n]+)":(\d+)\n')

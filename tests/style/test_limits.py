@@ -128,9 +128,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("check", "path", "text", "line"), BAD)
-def test_each_check_finds_what_it_looks_for(
-    check: object, path: str, text: str, line: int
-) -> None:
+def test_each_check_finds_what_it_looks_for(check: object, path: str, text: str, line: int) -> None:
     assert callable(check)
     assert [(finding.path, finding.line) for finding in check(path, text)] == [(path, line)]
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 FOLDER = "piagent-demo-"
 """How the names of the demo's temporary folders begin; the process id follows."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What ends the demo."""
 INTERRUPTED = 130
 
 
@@ -55,7 +57,7 @@ async def _demo(nodes: int, *, once: bool, loopback: bool) -> int:
     from piagent.cli.demo.site import make_site
 
     asked = asyncio.Event()
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for signum in SIGNALS:
         asyncio.get_running_loop().add_signal_handler(signum, asked.set)
     folder = _fresh_folder()
     try:
@@ -75,7 +77,15 @@ async def _demo(nodes: int, *, once: bool, loopback: bool) -> int:
         return 1
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        _hear_no_more_signals()
     return INTERRUPTED if once and interrupted else 0
+
+
+def _hear_no_more_signals() -> None:
+    """All is down. asyncio closes the descriptor that signals are written to before it lets go."""
+    for signum in SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
+    signal.set_wakeup_fd(-1)
 
 
 async def _until(asked: asyncio.Event, work: Coroutine[None, None, None]) -> None:
