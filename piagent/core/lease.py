@@ -452,6 +452,8 @@ class LeaseGroup:
     def _release(self, lease: KeyLease, reason: Reason, successor: str | None = None) -> None:
         epoch = lease.epoch
         lease.release(reason, self._now, successor)
+        for link in self._links.values():  # of a former tenure, and not sent yet: not true now (R6)
+            link.yields.pop(lease.key, None)
         self._out.append(Released(lease.key, reason, successor, epoch))
 
     def _lose(self, lease: KeyLease, backoff: int) -> None:

@@ -393,6 +393,29 @@ def test_yields_that_come_in_a_burst_share_messages() -> None:
     assert not bench.group.yields_pending()
 
 
+def test_a_yield_that_waits_is_not_said_when_the_key_was_owned_again_meanwhile() -> None:
+    """The address is there again: what was true when the yield began to wait is not now (R6)."""
+    others = tuple(f"10.0.1.{i}" for i in range(5))
+    bench = Bench(THREE, keys=(KEY, *others))
+    bench.own()
+    bench.deaf = {"b1"}
+    for key in (*others, KEY):
+        bench.step(Want(key, wanted=False))
+        (released,) = bench.taken(Released)
+        bench.step(Withdrawn(key, released.epoch))
+    last = [send for send in bench.taken(Send) if send.broker == "b1"][-1]
+    assert bench.group.yields_pending()
+    bench.step(Want(KEY, wanted=True))
+    assert len(bench.taken(Acquired)) == 1
+    bench.step(HandOver(KEY, "pi2"))
+    (released,) = bench.taken(Released)
+    bench.effects.clear()
+    bench.hear("b1", last.message)
+    assert all(KEY not in yields for yields in _yields(bench))
+    bench.step(Withdrawn(KEY, released.epoch))
+    assert _yields(bench) == [{KEY: "pi2"}] * 3
+
+
 # ---- what cannot be trusted ----
 
 

@@ -45,4 +45,10 @@ REGRESSIONS = (
         "stopped while it held without a quorum, its kernel fell silent and another was right to "
         "take over; it must not go on when it runs again, though its lease has not run out",
     ),
+    Regression(
+        "five-brokers",
+        100,
+        "a yield waited for its turn at a slow broker; meanwhile the key was owned again and given "
+        "up again, and it was said while the address was still there: a release takes it back",
+    ),
 )
