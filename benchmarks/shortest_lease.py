@@ -1,0 +1,121 @@
+"""The shortest lease that a loaded machine bears: which VIPs move though nothing happened to them?
+
+Clusters with different leases run side by side, each three agents and a broker in a house of its
+own, while every core of the machine computes and its disk is written to. Nobody touches them: each
+acquisition after the first is a spurious move, each silence of the VIP one that clients notice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from benchmarks.houses import VIP, Piagents, house
+from benchmarks.pings import Pings
+from benchmarks.tables import table
+
+LEASES_MS = (150, 200, 250, 300, 400, 600)
+PROGRESS_S = 60.0
+PING_EVERY_S = 0.02
+_MOVED = re.compile(rf"vip {re.escape(VIP)}: (acquired|released), epoch \d+, reason=(\S+)")
+_COMPUTE = "while True: pass"
+_WRITE = """
+import os, sys
+while True:
+    with open(sys.argv[1], "wb") as file:
+        file.write(bytes(4 << 20))
+        os.fsync(file.fileno())
+"""
+
+
+def election(lease_ms: int) -> str:
+    """What goes with a lease: six renewals in it, two of which a stall may cost."""
+    values = {
+        "lease": lease_ms,
+        "renew": lease_ms // 6,
+        "guard": lease_ms // 10,
+        "attempt": lease_ms // 3,
+        "stagger": 20,
+        "lag": lease_ms // 2,
+    }
+    return "\n".join(f'{key} = "{value}ms"' for key, value in values.items())
+
+
+@contextmanager
+def load(folder: Path) -> Iterator[None]:
+    """One process a core that computes, and one that writes to the disk."""
+    programs = [[_COMPUTE]] * (os.cpu_count() or 1) + [[_WRITE, str(folder / "written")]]
+    running = [subprocess.Popen([sys.executable, "-c", *program]) for program in programs]
+    try:
+        yield
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def moves(built: Piagents) -> Counter[str]:
+    """What the agents' log says of the VIP: "acquired silence" and so on, each with its count."""
+    found = _MOVED.findall((built.folder / "log").read_text())
+    return Counter(f"{what} {why}" for what, why in found)
+
+
+def acquired(what: Counter[str]) -> int:
+    """How often anybody took the VIP."""
+    return sum(count for name, count in what.items() if name.startswith("acquired"))
+
+
+def run(seconds: float, leases_ms: list[int]) -> str:
+    """All leases at once for so long; a table."""
+    with ExitStack() as stack:
+        built, pings, before = {}, {}, {}
+        for lease_ms in leases_ms:
+            one = stack.enter_context(
+                house(lambda network, folder, ms=lease_ms: Piagents(network, folder, election(ms)))
+            )
+            assert isinstance(one, Piagents)
+            built[lease_ms] = one
+            pings[lease_ms] = stack.enter_context(Pings(one.client, VIP, PING_EVERY_S))
+            pings[lease_ms].wait()
+        time.sleep(5)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="piagent-load-")))
+        stack.enter_context(load(folder))
+        before = {ms: moves(one) for ms, one in built.items()}
+        since_s = time.monotonic()
+        while (left_s := since_s + seconds - time.monotonic()) > 0:
+            time.sleep(min(PROGRESS_S, left_s))
+            so_far = {ms: acquired(moves(one) - before[ms]) for ms, one in built.items()}
+            passed_s = time.monotonic() - since_s
+            print(f"{passed_s:6.0f} s, moves by lease in ms: {so_far}", file=sys.stderr, flush=True)
+        rows = []
+        for ms, one in built.items():
+            since = moves(one) - before[ms]
+            why = ", ".join(f"{name} {count}" for name, count in sorted(since.items())) or "-"
+            gap_ms = pings[ms].gap_s(since_s) * 1000
+            rows.append([f"{ms} ms", str(acquired(since)), f"{gap_ms:.0f} ms", why])
+    load_now = os.getloadavg()[2]
+    title = f"{seconds:.0f} s, load average {load_now:.1f} on {os.cpu_count()} cores\n\n"
+    return title + table(["lease", "moves", "longest silence", "log"], rows)
+
+
+def main() -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(prog="make bench-lease", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=3600, help="how long; 3600")
+    parser.add_argument("--lease", type=int, nargs="+", default=list(LEASES_MS), help="in ms")
+    args = parser.parse_args()
+    print(run(args.seconds, args.lease))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
