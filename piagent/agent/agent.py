@@ -18,7 +18,7 @@ from piagent.agent.brokers import BrokerBook
 from piagent.agent.election import Election
 from piagent.agent.handover import HandOvers, Host
 from piagent.agent.health import HealthLoop
-from piagent.agent.letters import LEADER, Letters
+from piagent.agent.letters import Letters
 from piagent.agent.reload import needs_restart
 from piagent.agent.serving import Down, Serving
 from piagent.agent.steward import Steward
@@ -28,7 +28,7 @@ from piagent.agent.view import View
 from piagent.agent.vips import AnnounceOnce, Announcer, Vips, announced
 from piagent.agent.watch import Watch
 from piagent.core.lease import LeaseGroup
-from piagent.core.lease_types import MAX_KEYS, Reason
+from piagent.core.lease_types import LEADER, MAX_KEYS, Reason
 from piagent.core.model import Config, QuorumLoss
 from piagent.core.plan import is_loopback
 from piagent.core.vitals import Vitals

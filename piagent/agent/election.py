@@ -12,7 +12,7 @@ from piagent import ports
 from piagent.adapters.clock import wall_ms
 from piagent.admin.exposition import Histogram
 from piagent.agent.brokers import BrokerBook
-from piagent.agent.letters import LEADER, Asked, Letters, Peer
+from piagent.agent.letters import Asked, Letters, Peer
 from piagent.agent.members import Members
 from piagent.agent.placing import Placing
 from piagent.agent.tenure import Retry, Surroundings, Tenure
@@ -20,6 +20,7 @@ from piagent.agent.vips import Former
 from piagent.core import lease_types as lease
 from piagent.core import wire
 from piagent.core.lease import LeaseGroup
+from piagent.core.lease_types import LEADER
 from piagent.core.model import Config
 
 log = logging.getLogger(__name__)

@@ -16,9 +16,7 @@ from piagent.core import wire
 from piagent.ports import Received
 
 GROUP = "vips"
-"""All VIPs of a cluster have one list of candidates, so they are one group."""
-LEADER = "leader"
-"""The key of the group whose owner leads the cluster: it tidies up, and no failover needs it."""
+"""All VIPs of a cluster have one list of candidates, so they and its leadership are one group."""
 MAX_NONCE = 64
 
 

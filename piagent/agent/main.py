@@ -25,9 +25,10 @@ from piagent.adapters.pi import Hardware
 from piagent.adapters.probe import NetworkProber
 from piagent.admin.server import AdminError
 from piagent.agent.agent import Agent, Edge
-from piagent.agent.letters import LEADER, Letters
+from piagent.agent.letters import Letters
 from piagent.config import ConfigError, load
 from piagent.core.lease import LeaseGroup
+from piagent.core.lease_types import LEADER
 from piagent.core.model import Config, QuorumLoss
 from piagent.core.text import printable
 from piagent.core.wire import config_hash

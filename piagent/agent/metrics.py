@@ -13,7 +13,7 @@ from typing import Any
 from piagent import __version__
 from piagent.admin.exposition import Family, Histogram, Kind, Sample, histogram_samples
 from piagent.admin.status import Status
-from piagent.agent.letters import LEADER
+from piagent.core.lease_types import LEADER
 
 
 def of_status(status: Status) -> Iterator[Family]:

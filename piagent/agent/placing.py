@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 
-from piagent.agent.letters import LEADER, Letters
+from piagent.agent.letters import Letters
 from piagent.agent.members import Members, candidate
-from piagent.core.lease_types import KeyView, Reason, State
+from piagent.core.lease_types import LEADER, KeyView, Reason, State
 from piagent.core.model import Config
 from piagent.core.placement import Placement, place, rank
 from piagent.core.rebalance import Move, excess, preempted

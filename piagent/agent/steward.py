@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Mapping
 
 from piagent.agent.election import Election
 from piagent.agent.handover import HandOverError, HandOvers
-from piagent.agent.letters import LEADER, Letters
+from piagent.agent.letters import Letters
 from piagent.agent.watch import Watch
-from piagent.core.lease_types import Reason
+from piagent.core.lease_types import LEADER, Reason
 from piagent.core.model import Config
 from piagent.core.plan import is_loopback
 

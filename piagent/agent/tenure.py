@@ -11,9 +11,10 @@ from msgspec import Struct
 
 from piagent import ports
 from piagent.adapters.clock import wall_ms
-from piagent.agent.letters import LEADER, Letters
+from piagent.agent.letters import Letters
 from piagent.agent.vips import Former, Vips
 from piagent.core import lease_types as lease
+from piagent.core.lease_types import LEADER
 from piagent.core.plan import is_loopback
 from piagent.ports import AddressError
 

@@ -23,11 +23,10 @@ from piagent.agent.brokers import BrokerBook
 from piagent.agent.election import Election
 from piagent.agent.handover import HandOverError
 from piagent.agent.health import HealthLoop
-from piagent.agent.letters import LEADER
 from piagent.agent.serving import Serving
 from piagent.agent.steward import Steward
 from piagent.agent.watch import Watch
-from piagent.core.lease_types import KeyView, State
+from piagent.core.lease_types import LEADER, KeyView, State
 from piagent.core.model import Backend, Config, Service
 from piagent.core.wire import Presence
 from piagent.ports import Clock, DataPlane, Fence

@@ -14,6 +14,7 @@ from piagent.core.key_lease import KeyLease
 from piagent.core.lag_guard import EchoGuard, LoopGuard
 from piagent.core.lease_types import (
     FOREVER,
+    LEADER,
     MAX_COUNT,
     MAX_KEYS,
     NEVER,
@@ -87,15 +88,13 @@ class LeaseGroup:
         seed: int,
         now_ns: int,
         wall_ms: int,
-        name: str = "",
         hold: bool = False,
-        echoes: bool = True,
     ) -> None:
         """Follow `keys` (key -> rank of this node); ValueError when it cannot work.
 
         `incarnation` (16 hex digits) must be new in each life of the process, `seed` secret.
-        `name`: the group's, as in its topics. `hold`: an owner without a quorum keeps its keys.
-        `echoes`: False when another group watches the lag of the same connections.
+        `hold`: an owner without a quorum keeps its keys, but never the leadership: no address is
+        asked after before somebody else takes that.
         """
         if not brokers or len(set(brokers)) != len(brokers):
             raise ValueError("brokers must be named, and different")
@@ -104,9 +103,7 @@ class LeaseGroup:
         self._brokers = brokers
         self._me: Sender = (node, incarnation)
         self._config_hash = config_hash
-        self._name = name
         self._hold = hold
-        self._echoes = echoes
         self._quorum_since = FOREVER
         self._chance = Chance(seed)
         self._now = now_ns
@@ -142,12 +139,11 @@ class LeaseGroup:
         speaking = False
         for lease in self._leases.values():
             at = min(at, lease.wakeup(self._now))
-            if self._hold and lease.state is State.OWNER:
+            if lease.state is State.OWNER and self._holdable(lease):
                 at = min(at, lease.until - self._spans.renew)
             speaking = speaking or lease.state is not State.FOLLOWER
         for link in self._links.values():
-            if self._echoes:
-                at = min(at, link.guard.wakeup())
+            at = min(at, link.guard.wakeup())
             if speaking and link.next_renewal > self._now:
                 at = min(at, link.next_renewal)
         return max(at, self._now + _RETRY_NS)
@@ -174,7 +170,7 @@ class LeaseGroup:
         if not yields:
             return []
         said = (self._message(broker, MAX_COUNT, {}, yields) for broker in self._brokers)
-        return [Send(message.broker, message, self._name) for message in said]
+        return [Send(message.broker, message) for message in said]
 
     def yields_pending(self) -> bool:
         """A yield waits for its turn: do not disconnect yet."""
@@ -407,14 +403,17 @@ class LeaseGroup:
                 continue
             if self._now >= lease.until:
                 self._release(lease, Reason.LEASE_RAN_OUT)
-            elif self._now >= lease.until - self._spans.renew and self._may_hold():
+            elif self._now >= lease.until - self._spans.renew and self._may_hold(lease):
                 lease.hold(self._now)
                 self._out.append(Extended(lease.key, lease.until))
 
-    def _may_hold(self) -> bool:
+    def _holdable(self, lease: KeyLease) -> bool:
+        return self._hold and lease.key != LEADER
+
+    def _may_hold(self, lease: KeyLease) -> bool:
         """The majority of the brokers is gone, or back for too short a time to be owner by it."""
         regained_by = self._quorum_since + 2 * self._spans.wait + self._spans.attempt
-        return self._hold and self._now < regained_by
+        return self._holdable(lease) and self._now < regained_by
 
     def _advance(self) -> None:
         for key, lease in list(self._leases.items()):
@@ -481,7 +480,7 @@ class LeaseGroup:
         link = self._links.get(broker)
         if link is None:
             return
-        if self._echoes and link.guard.due(self._now):
+        if link.guard.due(self._now):
             nonce = f"{self._chance.word():016x}"
             link.guard.echo_sent(nonce, self._now)
             self._out.append(SendEcho(broker, link.connection, nonce))
@@ -508,7 +507,7 @@ class LeaseGroup:
         link.next_renewal = self._now + self._spans.renew if asserts else NEVER
         link.urgent = False
         link.yields.clear()
-        self._out.append(Send(broker, message, self._name))
+        self._out.append(Send(broker, message))
 
     def _message(
         self,

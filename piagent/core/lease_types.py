@@ -20,6 +20,8 @@ Sender = tuple[str, str]
 NEVER = -(1 << 62)
 FOREVER = 1 << 62
 
+LEADER = "leader"
+"""The key whose owner leads the cluster: it tidies up, and no failover needs it."""
 MAX_KEYS = 101
 """Keys of one group: all of them fit into one message of `wire.MAX_SIZE` bytes."""
 MAX_LEASE_MS = 600_000
@@ -245,8 +247,6 @@ class Heard(Struct, frozen=True):
     connection: str
     """The connection that it came over; what an earlier one still brings is ignored."""
     message: LeaseMessage
-    group: str = ""
-    """The group of the topic that it came on."""
 
 
 class Unreadable(Struct, frozen=True):
@@ -262,7 +262,6 @@ class Unreadable(Struct, frozen=True):
     reason: Reason
     lease_ms: int = 0
     """How long its sender's leases may be, when that could be read."""
-    group: str = ""
 
 
 class EchoReturned(Struct, frozen=True):
@@ -324,7 +323,6 @@ class SetKeys(Struct, frozen=True):
     keys: Mapping[str, int]
     config_hash: str | None = None
     """When the reload changed what the hash covers."""
-    group: str = ""
 
 
 Event = (
@@ -350,7 +348,6 @@ class Send(Struct, frozen=True):
 
     broker: str
     message: LeaseMessage
-    group: str = ""
 
 
 class SendEcho(Struct, frozen=True):

@@ -12,8 +12,9 @@ from msgspec.structs import replace
 
 from piagent.adapters.clock import BootClock
 from piagent.agent.agent import Agent, Edge
-from piagent.agent.letters import LEADER, Letters
+from piagent.agent.letters import Letters
 from piagent.core.lease import LeaseGroup
+from piagent.core.lease_types import LEADER
 from piagent.core.model import (
     Backend,
     Broker,

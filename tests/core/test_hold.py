@@ -1,8 +1,7 @@
-"""Around a claim and without a quorum: probes, strangers, holding, last words, several groups."""
+"""Around a claim and without a quorum: probes, strangers, holding, last words."""
 
 from __future__ import annotations
 
-from piagent.core.groups import LeaseGroups
 from piagent.core.lease import LeaseGroup
 from piagent.core.lease_types import (
     MAX_COUNT,
@@ -232,20 +231,3 @@ def test_last_words_yield_and_nothing_that_was_said_before_counts_after_them() -
     other.run(10)
     assert other.state is State.OWNER
     assert other.reason is Reason.INVITED
-
-
-def test_groups_share_connections_and_keep_their_keys_apart() -> None:
-    def group(name: str, key: str, *, echoes: bool) -> LeaseGroup:
-        return LeaseGroup(
-            TIMING, ("b1",), "n1", "1" * 16, {key: 0}, config_hash="c", seed=1, now_ns=0,
-            wall_ms=1, name=name, echoes=echoes,
-        )  # fmt: skip
-
-    groups = LeaseGroups({"a": group("a", "x", echoes=True), "b": group("b", "y", echoes=False)})
-    effects = groups.step(Subscribed("b1", "c1"), MS)
-    assert sum(isinstance(effect, SendEcho) for effect in effects) == 1
-    now = 940 * MS
-    sent = [e for e in groups.step(Tick(), now) if isinstance(e, Send)]
-    assert {(e.group, *e.message.asserts) for e in sent} <= {("a", "x"), ("b", "y")}
-    groups.step(Disconnected("b1"), now + MS)
-    assert {view.key for view in groups.view()} == {"x", "y"}

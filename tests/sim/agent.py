@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from piagent.core import wire
-from piagent.core.groups import LeaseGroups
 from piagent.core.lease import LeaseGroup
 from piagent.core.lease_types import (
+    LEADER,
     Acquired,
     Alarm,
     CloseConnection,
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 
 TOPICS = wire.Topics("sim")
 VIPS = "vips"
-LEADER = "leader"
-"""The group with the one key of the same name."""
 
 decode = lru_cache(maxsize=4096)(wire.decode)
 """One message is the same to all that read it."""
@@ -76,29 +74,23 @@ class SimAgent:
         if host.drained:
             self.want_all(wanted=False, reason=Reason.DRAINED)
 
-    def _make_core(self, incarnation: str) -> LeaseGroups:
-        setup = self.host.setup
-        ranks = dict.fromkeys(setup.keys, setup.rank)
-        groups = {VIPS: self._make_group(VIPS, incarnation, ranks)}
-        if self.world.options.leader:
-            groups[LEADER] = self._make_group(LEADER, incarnation, {LEADER: setup.rank})
-        return LeaseGroups(groups)
+    def _ranked(self, keys: Iterable[str]) -> dict[str, int]:
+        leader = (LEADER,) if self.world.options.leader else ()
+        return dict.fromkeys((*keys, *leader), self.host.setup.rank)
 
-    def _make_group(self, name: str, incarnation: str, ranks: Mapping[str, int]) -> LeaseGroup:
+    def _make_core(self, incarnation: str) -> LeaseGroup:
         world, setup = self.world, self.host.setup
         return LeaseGroup(
             setup.timing,
             tuple(self.host.brokers),
             setup.name,
             incarnation,
-            ranks,
+            self._ranked(setup.keys),
             config_hash=setup.config_hash,
             seed=world.random.getrandbits(64),
             now_ns=self.host.clock(),
             wall_ms=WALL_MS + world.now // MS,
-            name=name,
-            hold=world.options.hold and name == VIPS,
-            echoes=name == VIPS,
+            hold=world.options.hold,
         )
 
     def die(self) -> None:
@@ -226,9 +218,9 @@ class SimAgent:
             read = decode((self.host.setup.secret,), topic, payload)
             if isinstance(read, LeaseMessage):
                 self.ranking.owners_heard(read)
-                self.step(Heard(label, name, read, words[0]))
+                self.step(Heard(label, name, read))
             else:
-                where = (label, name, read.sender, read.reason, read.lease_ms, words[0])
+                where = (label, name, read.sender, read.reason, read.lease_ms)
                 self.step(Unreadable(*where))
 
     def on_link(self) -> None:
@@ -283,9 +275,9 @@ class SimAgent:
 
     def _run(self, effect: Effect) -> None:
         match effect:
-            case Send(broker, message, group):
+            case Send(broker, message):
                 self.host.checker.yielding(self.host.setup.place, message.yields)
-                self._publish(broker, self.sealed(group, message))
+                self._publish(broker, self.sealed(message))
             case SendEcho(broker, connection, nonce):
                 self._publish(broker, (TOPICS.echo(self.who[0], connection), nonce.encode()))
             case CloseConnection(broker, reason):
@@ -298,9 +290,9 @@ class SimAgent:
             case Alarm(reason, detail):
                 self.host.checker.alarm(reason, detail)
 
-    def sealed(self, group: str, message: LeaseMessage) -> Message:
+    def sealed(self, message: LeaseMessage) -> Message:
         """As it goes over the wire."""
-        topic = TOPICS.lease(group, self.who[0])
+        topic = TOPICS.lease(VIPS, self.who[0])
         return topic, wire.encode(self.host.setup.secret, topic, message)
 
     def _publish(self, label: str, message: Message) -> None:
@@ -319,7 +311,7 @@ class SimAgent:
 
     def set_keys(self, keys: Iterable[str]) -> None:
         """A reload."""
-        self.step(SetKeys(dict.fromkeys(keys, self.host.setup.rank), group=VIPS))
+        self.step(SetKeys(self._ranked(keys)))
 
     def owns(self, key: str) -> bool:
         """By its own view."""

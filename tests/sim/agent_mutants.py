@@ -100,6 +100,10 @@ def _hold_goes_on_after_a_gap(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Owning, "_lapsed", lambda self, key: False)
 
 
+def _leadership_is_held(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(LeaseGroup, "_holdable", lambda self, lease: self._hold)
+
+
 # ---- moves ----
 
 
@@ -182,6 +186,9 @@ AGENT_MUTANTS: dict[str, Mutant] = {
             faults_per_s=4,
         ),
         12,
+    ),
+    "hold-leader": Mutant(
+        "hold", "the leadership is never held", _leadership_is_held, "hold-leader", 26
     ),
     "presence": Mutant(
         "placement",

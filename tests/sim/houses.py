@@ -33,14 +33,6 @@ HOUSES: dict[str, Options] = {
     "clogged": Options(
         queue=75, noise_per_s=60, favourites=("clog", "want", "hand-over"), faults_per_s=2
     ),
-    "crowded-groups": Options(
-        leader=True,
-        keys=1,
-        queue=75,
-        noise_per_s=60,
-        favourites=("pause", "clog", "hand-over"),
-        faults_per_s=2,
-    ),
     # several brokers
     "three-brokers": Options(brokers=3),
     "three-brokers-total-order": Options(brokers=3, serial=False, faults_per_s=3),
@@ -75,6 +67,15 @@ HOUSES: dict[str, Options] = {
         probes=True,
         brokers=3,
         keys=1,
+        favourites=("broker-crash", "partition"),
+    ),
+    "hold-leader": Options(
+        hold=True,
+        timing=FAST,
+        probes=True,
+        brokers=3,
+        keys=1,
+        leader=True,
         favourites=("broker-crash", "partition"),
     ),
     # moves have causes

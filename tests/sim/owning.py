@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from piagent.core.lease_types import (
+    LEADER,
     Acquired,
     Extended,
     Occupied,
@@ -25,7 +26,7 @@ _PROBE_NS = 90 * MS
 _ANNOUNCED_AFTER_NS = (1100 * MS, 1100 * MS, 1100 * MS, 1100 * MS)
 _REFRESH_NS = 10 * S
 _DRAIN_NS = 3 * S
-_NO_ADDRESS = ("leader",)
+_NO_ADDRESS = (LEADER,)
 """Keys that are owned without anything on the LAN."""
 
 
@@ -159,7 +160,7 @@ class Owning:
         vips = tuple(key for key in self._until if key not in _NO_ADDRESS)
         words = self._agent.core.last_words(dict.fromkeys(vips))
         letters = tuple(
-            (each.broker, self._agent.sealed(each.group, each.message), tuple(each.message.yields))
+            (each.broker, self._agent.sealed(each.message), tuple(each.message.yields))
             for each in words
             if isinstance(each, Send)
         )

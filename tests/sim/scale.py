@@ -1,7 +1,7 @@
 """What many nodes cost: messages at each broker, and CPU at each node, without any faults.
 
 `python -m tests.sim.scale` plays clusters of up to 1000 nodes under virtual time: groups of five
-candidates, three brokers, every node subscribed to its own group only, the `kilo` profile. The CPU
+candidates (clusters of their own: decision 009) at three brokers, the `kilo` profile. The CPU
 is that of this machine, measured around the lease core and around the codec.
 """
 
@@ -13,7 +13,6 @@ import time
 from msgspec import Struct
 
 from piagent.core import wire
-from piagent.core.groups import LeaseGroups
 from piagent.core.lease import LeaseGroup
 from piagent.core.lease_types import (
     Acquired,
@@ -111,7 +110,7 @@ class Node:
         self.owned: set[str] = set()
         self.releases = 0
         self._alarm_at = 0
-        lease = LeaseGroup(
+        self._core = LeaseGroup(
             KILO,
             BROKERS,
             self._name,
@@ -121,9 +120,7 @@ class Node:
             seed=place,
             now_ns=self._world.now,
             wall_ms=WALL_MS,
-            name=group,
         )
-        self._core = LeaseGroups({group: lease})
         for label in BROKERS:
             cluster.brokers[label].subscribe(group, self)
             self._world.after(
@@ -144,7 +141,7 @@ class Node:
         read = wire.decode((SECRET,), topic, payload)
         self._cluster.codec_ns += time.process_time_ns() - began
         assert isinstance(read, LeaseMessage)
-        self._step(Heard(label, connection, read, self._group))
+        self._step(Heard(label, connection, read))
 
     def _step(self, event: Event) -> None:
         began = time.process_time_ns()

@@ -70,7 +70,7 @@ class Options(Struct, frozen=True, kw_only=True):
     noise_per_s: int = 0
     """Other messages to every subscriber."""
     leader: bool = False
-    """A second group with the one key `leader`, over the same connections."""
+    """The leadership is a key besides."""
     placed: bool = False
     """Ranks and hand-overs by core/placement; otherwise the order of the nodes."""
     ranked: bool = True
