@@ -1,5 +1,5 @@
 # make demo, make test: each sets itself up first (see .ci/setup.sh) and says what it does.
-.PHONY: build demo test lint sim sim-mutants sim-scale model bench bench-failover wheelhouse clean help
+.PHONY: build demo test lint sim sim-mutants sim-scale model bench bench-failover bench-lease wheelhouse clean help
 .DEFAULT_GOAL := build
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -59,6 +59,9 @@ bench: build .venv/dev.stamp  ## beside nginx and HAProxy, alternating runs
 
 bench-failover: build .venv/dev.stamp  ## an owner's end beside keepalived's (apt install keepalived): ARGS=20
 	@$(PY) -m benchmarks.failover $(ARGS)
+
+bench-lease: build .venv/dev.stamp  ## the shortest lease that a loaded machine bears; takes an hour
+	@$(PY) -m benchmarks.shortest_lease $(ARGS)
 
 wheelhouse: .venv/run.stamp  ## the wheels that the Ansible role installs
 	@$(PY) -m pip --disable-pip-version-check wheel --wheel-dir ansible/wheelhouse .

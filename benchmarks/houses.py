@@ -15,6 +15,8 @@ from pathlib import Path
 from piagent.adapters.netns import Host, Network
 
 VIP = "10.78.0.100"
+DIE_WITH_US = ("setpriv", "--pdeathsig=KILL", "--")
+"""Before a command: it ends with the process that started it."""
 NICE = ("nice", "-n", "-5")
 """As ansible/roles/piagent/templates/piagent.service.j2 has it."""
 
@@ -52,16 +54,23 @@ socket = "{folder}/{name}.sock"
 name = "lan"
 addresses = ["{vip}"]
 [[service]]
-name = "none"
-type = "load-balancer"
-address = "{vip}"
-ports = [{{ port = 9 }}]
+name = "web"
+ports = [{{ port = 80, target_port = 8080 }}]
 backends = ["10.78.0.5"]
+[[gateway]]
+name = "entry"
+address = "{vip}"
+listen = [{{ port = 80 }}]
+[[route]]
+name = "web"
+gateway = "entry"
+hosts = ["www.bench"]
+backends = [{{ service = "web" }}]
 """
 
 
 class House:
-    """Hosts that may own the VIP, each running the same program."""
+    """Hosts that may own the VIP, each running the same program; HTTP at port 80 of the VIP."""
 
     def __init__(self, network: Network, folder: Path, names: tuple[str, ...]) -> None:
         self.folder = folder
@@ -75,9 +84,12 @@ class House:
     def spawn(self, host: Host, *argv: str) -> subprocess.Popen[bytes]:
         """Start something inside a host."""
         log = (self.folder / "log").open("ab")
-        return subprocess.Popen(
-            host.command(["setpriv", "--pdeathsig=KILL", "--", *argv]), stdout=log, stderr=log
-        )
+        return subprocess.Popen(host.command([*DIE_WITH_US, *argv]), stdout=log, stderr=log)
+
+    def serve(self, host: Host, address: str, port: int) -> subprocess.Popen[bytes]:
+        """Start a web server inside a host."""
+        program = (sys.executable, "-m", "piagent.cli.demo.backend", "one")
+        return self.spawn(host, *program, address, str(port), "9000")
 
     def owner(self) -> str:
         """Who answers for the VIP: by what the client's kernel learnt."""
@@ -120,7 +132,7 @@ def _children(pid: int) -> list[int]:
 
 
 class Keepalived(House):
-    """keepalived with one VRRP instance."""
+    """keepalived with one VRRP instance; a web server on each host."""
 
     def __init__(self, network: Network, folder: Path, advert: str) -> None:
         super().__init__(network, folder, ("a", "b"))
@@ -129,6 +141,7 @@ class Keepalived(House):
             text = KEEPALIVED.format(name=name, priority=100 - number, advert=advert, vip=VIP)
             file.write_text(text)
             self.start(name)
+            self.processes[f"web {name}"] = self.serve(self.hosts[name], "0.0.0.0", 80)
 
     def start(self, name: str) -> None:
         """Start one."""
@@ -171,7 +184,7 @@ class Keepalived(House):
 
 
 class Piagents(House):
-    """Three agents and a broker."""
+    """Three agents; a broker and a web server behind them on a host of their own."""
 
     def __init__(self, network: Network, folder: Path, election: str) -> None:
         """`election`: more lines of TOML for that table."""
@@ -180,6 +193,7 @@ class Piagents(House):
         config = folder / "mosquitto.conf"
         config.write_text("listener 1883 10.78.0.5\nallow_anonymous true\nset_tcp_nodelay true\n")
         self.processes["broker"] = self.spawn(broker, "mosquitto", "-c", str(config))
+        self.processes["web"] = self.serve(broker, "10.78.0.5", 8080)
         secret = folder / "secret"
         secret.write_text("a secret of the benchmark, 32 bytes or so\n")
         secret.chmod(0o600)

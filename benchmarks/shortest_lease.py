@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,13 +18,15 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
-from benchmarks.houses import VIP, Piagents, house
+from benchmarks.houses import DIE_WITH_US, VIP, Piagents, house
 from benchmarks.pings import Pings
 from benchmarks.tables import table
+from piagent.adapters.netns import Network
 
-LEASES_MS = (150, 200, 250, 300, 400, 600)
+LEASES_MS = (150, 200, 250, 300, 400)
 PROGRESS_S = 60.0
 PING_EVERY_S = 0.02
 _MOVED = re.compile(rf"vip {re.escape(VIP)}: (acquired|released), epoch \d+, reason=(\S+)")
@@ -51,10 +54,10 @@ def election(lease_ms: int) -> str:
 
 
 @contextmanager
-def load(folder: Path) -> Iterator[None]:
-    """One process a core that computes, and one that writes to the disk."""
-    programs = [[_COMPUTE]] * (os.cpu_count() or 1) + [[_WRITE, str(folder / "written")]]
-    running = [subprocess.Popen([sys.executable, "-c", *program]) for program in programs]
+def load(folder: Path, computing: int) -> Iterator[None]:
+    """So many processes that compute, and one that writes to the disk."""
+    programs = [[_COMPUTE]] * computing + [[_WRITE, str(folder / "written")]]
+    running = [subprocess.Popen([*DIE_WITH_US, sys.executable, "-c", *p]) for p in programs]
     try:
         yield
     finally:
@@ -74,21 +77,24 @@ def acquired(what: Counter[str]) -> int:
     return sum(count for name, count in what.items() if name.startswith("acquired"))
 
 
-def run(seconds: float, leases_ms: list[int]) -> str:
+def _cluster(lease_ms: int, network: Network, folder: Path) -> Piagents:
+    return Piagents(network, folder, election(lease_ms))
+
+
+def run(seconds: float, leases_ms: list[int], computing: int) -> str:
     """All leases at once for so long; a table."""
     with ExitStack() as stack:
-        built, pings, before = {}, {}, {}
+        built: dict[int, Piagents] = {}
+        pings: dict[int, Pings] = {}
         for lease_ms in leases_ms:
-            one = stack.enter_context(
-                house(lambda network, folder, ms=lease_ms: Piagents(network, folder, election(ms)))
-            )
+            one = stack.enter_context(house(partial(_cluster, lease_ms)))
             assert isinstance(one, Piagents)
             built[lease_ms] = one
             pings[lease_ms] = stack.enter_context(Pings(one.client, VIP, PING_EVERY_S))
             pings[lease_ms].wait()
         time.sleep(5)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="piagent-load-")))
-        stack.enter_context(load(folder))
+        stack.enter_context(load(folder, computing))
         before = {ms: moves(one) for ms, one in built.items()}
         since_s = time.monotonic()
         while (left_s := since_s + seconds - time.monotonic()) > 0:
@@ -112,8 +118,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench-lease", description=__doc__)
     parser.add_argument("--seconds", type=float, default=3600, help="how long; 3600")
     parser.add_argument("--lease", type=int, nargs="+", default=list(LEASES_MS), help="in ms")
+    parser.add_argument(
+        "--computing", type=int, default=os.cpu_count(), help="processes that compute; one a core"
+    )
     args = parser.parse_args()
-    print(run(args.seconds, args.lease))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the houses are torn down
+    print(run(args.seconds, args.lease, args.computing))
     return 0
 
 
