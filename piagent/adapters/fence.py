@@ -16,8 +16,6 @@ from piagent.adapters.rtnetlink import Link, Rtnetlink
 
 _MAC_SIZE = 6
 _GROUP_BIT = 0x01
-_LATE_MS = 10
-"""Less is a busy machine's scheduler, and every profile's guard time allows for it."""
 
 _log = logging.getLogger(__name__)
 
@@ -80,12 +78,9 @@ class KernelFence:
     def open(self, left_ms: Mapping[str, int]) -> None:
         """Open these for so many milliseconds from now, all in one transaction (grant or renew).
 
-        The kernel counts from its own now. A process that is stopped on the way there would come
-        back to life with a lease that is over, so whoever was late says again how much is left.
-
-        OSError when the kernel refuses, and then nothing has changed.
+        The kernel counts from its own now: whoever was stopped on the way there has to say again
+        how much is left. OSError when the kernel refuses, and then nothing has changed.
         """
-        asked_ms = _now_ms()
         keys = {self._guarded[vip]: left for vip, left in left_ms.items() if vip in self._guarded}
         if self._link is None or not keys:
             return
@@ -93,10 +88,6 @@ class KernelFence:
             self._put({"held": keys, "served": keys})
         else:
             self._renew(keys)
-        late_ms = _now_ms() - asked_ms
-        if late_ms > _LATE_MS:
-            less = {key: left - late_ms for key, left in keys.items()}
-            self._put({"held": less, "served": less})
 
     def hide(self, vip: str, serve_ms: int) -> None:
         """Close for ARP, NDP and announcements; IP that still comes is served for `serve_ms`.

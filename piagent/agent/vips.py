@@ -21,6 +21,8 @@ from piagent.ports import AddressError, Addresses, Clock, Fence
 log = logging.getLogger(__name__)
 
 S_NS = 1_000_000_000
+LATE_NS = 10_000_000
+"""Less is a busy machine's scheduler, and every profile's guard time allows for it."""
 TIMER_SLACK_NS = 20_000_000
 """The kernel may end a lifetime so much before it is over by our clock."""
 
@@ -188,7 +190,14 @@ class Vips:
         await self._addresses.add(vip, self._left_ms(until_ns))
 
     def _open(self, until_ns: Mapping[str, int]) -> None:
+        """Have the kernel answer until then: it counts what is left from its own now.
+
+        When this process was stopped on the way to the kernel, that was too much: say it again.
+        """
+        asked_ns = self._clock.now_ns()
         self._fence.open({vip: self._left_ms(at_ns) for vip, at_ns in until_ns.items()})
+        if self._clock.now_ns() - asked_ns > LATE_NS:
+            self._fence.open({vip: self._left_ms(at_ns) for vip, at_ns in until_ns.items()})
 
     def _pass_on(self, vip: str, former: Former) -> None:
         """Without it connections through the former owner break: no reason not to take the VIP."""

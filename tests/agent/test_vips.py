@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -225,3 +225,24 @@ async def test_gap_in_the_answers_is_told(tmp_path: Path) -> None:
     host.clock.advance_ms(1)
     assert host.vips.fell_silent(VIP)
     assert not host.vips.fell_silent(LOOPBACK_VIP)
+
+
+async def test_kernel_that_was_told_too_long_a_time_is_told_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process was stopped between its look at the clock and the kernel."""
+    host = Host(tmp_path)
+    until_ns = host.in_ms(800)
+    real, stops = host.fence.open, [500]
+
+    def open_late(left_ms: Mapping[str, int]) -> None:
+        host.clock.advance_ms(stops.pop() if stops else 0)
+        real(left_ms)
+
+    monkeypatch.setattr(host.fence, "open", open_late)
+    await host.vips.take(VIP, until_ns)
+    host.clock.advance_ms(299)
+    assert host.fence.held == {VIP}
+    host.clock.advance_ms(1)
+    assert host.clock.now_ns() == until_ns
+    assert host.fence.held == set()

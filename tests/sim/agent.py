@@ -103,9 +103,8 @@ class SimAgent:
     # ---- pauses ----
 
     def hurry(self) -> None:
-        """The host woke up: nothing stops the process in the next moment."""
+        """Nothing stops the process in the next moment."""
         self._freeze = self._stop_in_call = None
-        self.do(self.owning.tidy)
 
     def resume(self) -> None:
         """Go on after a pause; the timer comes first, or the sockets."""

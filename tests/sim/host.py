@@ -51,6 +51,7 @@ class Host:
         self.drained = False
         self._paused_until = 0
         self._asleep_until = 0
+        self._drowsy_until = 0
         self.neighbours: dict[str, Host] = {}
         self.boot()
 
@@ -104,8 +105,9 @@ class Host:
     def pause(self, span_ns: int) -> None:
         """Stop the agent for a while (SIGSTOP); the kernel goes on.
 
-        Not while the host sleeps or wakes up: an agent that is stopped then cannot undo what the
-        kernel, whose timers stood still, takes up again. Nothing else could.
+        Not while the host sleeps or wakes up, and not once more just after it was stopped in the
+        call that opens the fence: an agent that is stopped then cannot undo what the kernel, whose
+        timers stood still or were given too much, goes on with. Nothing else could.
         """
         if self.drowsy():
             return
@@ -121,12 +123,14 @@ class Host:
         self.world.log(self.setup.name, self.setup.place, "sleeps", span_ns / 1e9)
         self.world.disturb(span_ns)
         self._asleep_until = self.world.now + span_ns
+        self._drowsy_until = self._asleep_until + GRACE_NS
         self.kernel.sleep()
         self.world.after(span_ns, self._wake, span_ns)
 
     def _wake(self, slept_ns: int) -> None:
         if self.agent is not None:
             self.agent.hurry()
+            self.agent.do(self.agent.owning.tidy)
         self.kernel.wake(slept_ns)
         self.world.after(self.world.random.randrange(5 * MS), self._resume)
         self._paused_until = max(self._paused_until, self.world.now)
@@ -144,8 +148,14 @@ class Host:
         return self.world.now < self._asleep_until
 
     def drowsy(self) -> bool:
-        """Asleep, or the kernel's timers stood still a moment ago and the agent has to be quick."""
-        return self._asleep_until > 0 and self.world.now < self._asleep_until + GRACE_NS
+        """Asleep, or the kernel was told too long a time just now, and the agent must be quick."""
+        return self.world.now < self._drowsy_until
+
+    def hurry(self) -> None:
+        """The kernel was told too long a time: nothing stops the agent until it tells it again."""
+        self._drowsy_until = max(self._drowsy_until, self.world.now + GRACE_NS)
+        if self.agent is not None:
+            self.agent.hurry()
 
     def when_up(self, delay: int, call: Callable[..., None], *args: object) -> None:
         """Call later, and not while the host sleeps."""

@@ -138,6 +138,7 @@ class Owning:
     def _open_late(self, key: str, left: int) -> None:
         if self._agent.alive and self._agent.host.awake():
             self._host.lan.unmute(self._host.setup.place, GRACE_NS)
+            self._host.hurry()
             self._host.kernel.open(key, left)
             self._agent.later(MS, lambda: self._check_late(key))
 
