@@ -54,7 +54,7 @@ REGRESSIONS = (
     Regression(
         "twins",
         204,
-        "stopped in the call that opens the fence and once more before the kernel was told again: a "
-        "limit that no process can mend, so the simulation stops nobody there any more",
+        "stopped in the call that opens the fence and once more before the kernel was told again: "
+        "a limit that no process can mend, so the simulation stops nobody there any more",
     ),
 )
