@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import socket
 import time
 from collections.abc import Collection, Mapping
 from ipaddress import ip_address
@@ -12,7 +13,7 @@ from msgspec import Struct
 
 from piagent.adapters import fence_table
 from piagent.adapters.nftables import Batch, Nftables
-from piagent.adapters.rtnetlink import Link, Rtnetlink
+from piagent.adapters.rtnetlink import RTM_GETADDR, Link, Rtnetlink, ifaddrmsg
 
 _MAC_SIZE = 6
 _GROUP_BIT = 0x01
@@ -38,6 +39,7 @@ class KernelFence:
         self._nftables: Nftables | None = None
         self._link: Link | None = None
         """What our table is on, if it stands."""
+        self._own6: bytes | None = None
         self._guarded: dict[str, bytes] = {}
         self._until_ms: dict[str, dict[bytes, int]] = {"held": {}, "served": {}, "former": {}}
         """What is open, by the lease clock, in case that the table has to be built anew."""
@@ -67,7 +69,8 @@ class KernelFence:
             if wanted:
                 with Rtnetlink() as rtnetlink:
                     link = rtnetlink.link(interface)
-                self._converge(link, wanted)
+                    own6 = _own6(rtnetlink, link, wanted.values())
+                self._converge(link, own6, wanted)
             else:
                 self._remove_if_allowed()
         except OSError as error:
@@ -155,9 +158,9 @@ class KernelFence:
     def _key(self, vip: str) -> bytes | None:
         return self._guarded.get(vip) if self._link is not None else None
 
-    def _converge(self, link: Link, wanted: dict[str, bytes]) -> None:
+    def _converge(self, link: Link, own6: bytes | None, wanted: dict[str, bytes]) -> None:
         """Change the table that stands, so that flows it knows stay known, or build it anew."""
-        if self._same_place(link):
+        if self._same_place(link) and own6 == self._own6:
             ended = self._guarded.keys() - wanted.keys()
             batch = Batch(fence_table.TABLE)
             for family, keys in fence_table.by_size(list(wanted.values())):
@@ -173,6 +176,7 @@ class KernelFence:
             else:
                 self._guarded = wanted
                 return
+        self._own6 = own6
         self._build(link, wanted)
 
     def _same_place(self, link: Link) -> bool:
@@ -196,7 +200,7 @@ class KernelFence:
         if len(link.mac) != _MAC_SIZE:
             return f"{link.name} is not an Ethernet interface"
         batch = Batch(fence_table.TABLE)
-        fence_table.add_hand_off(batch, link)
+        fence_table.add_hand_off(batch, link, self._own6)
         self._put_former(batch, self._left_ms("former", set(self._guarded.values())))
         try:
             self._kernel().commit(batch)
@@ -278,7 +282,7 @@ def probe_support(*, hand_off: bool = False) -> str | None:
         with Nftables() as kernel, Rtnetlink() as rtnetlink:
             batch = fence_table.fence("lo", addresses, trial)
             if hand_off:
-                fence_table.add_hand_off(batch, rtnetlink.link("lo"))
+                fence_table.add_hand_off(batch, rtnetlink.link("lo"), bytes(16))
             kernel.check(batch)
     except OSError as error:
         return why(error, "lo")
@@ -305,6 +309,19 @@ def why(error: OSError, interface: str) -> str:
     if about.startswith("rule of hand-off"):
         return f"{about}: {error.strerror}: modprobe nft_fwd_netdev (NFT_FWD_NETDEV, Linux 4.8)"
     return f"the kernel refused the {about or 'request'}: {error.strerror}"
+
+
+def _own6(rtnetlink: Rtnetlink, link: Link, guarded: Collection[bytes]) -> bytes | None:
+    """An IPv6 address of the interface that is no VIP, the link-local one if there is one."""
+    wanted = ifaddrmsg()
+    wanted["family"] = socket.AF_INET6
+    found = [
+        ip_address(entry.get_attr("IFA_ADDRESS"))
+        for entry in rtnetlink.dump(wanted, RTM_GETADDR)
+        if entry["index"] == link.index and entry["family"] == socket.AF_INET6
+    ]
+    own = [ip for ip in found if ip.packed not in guarded]
+    return min(own, key=lambda ip: not ip.is_link_local).packed if own else None
 
 
 def _packed(vips: Collection[str]) -> dict[str, bytes]:

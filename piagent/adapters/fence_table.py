@@ -148,11 +148,12 @@ def _say_nothing(batch: Batch) -> None:
         batch.rule("egress", _ethertype(family.ethertype), _drop_unless("served", family, source))
 
 
-def add_hand_off(batch: Batch, link: Link) -> None:
-    """Add the flow hand-off to a table that `fence` made.
+def add_hand_off(batch: Batch, link: Link, own6: bytes | None) -> None:
+    """Add the flow hand-off to a table that `fence` made; `own6`: an IPv6 address of this host.
 
     Only who holds the VIP passes packets on, so they never run in circles.
     """
+    _ask_in_no_vip_s_name(batch, own6)
     for family in FAMILIES:
         version, key = family.version, (family.kind, family.size)
         batch.new_set(
@@ -190,6 +191,30 @@ def add_hand_off(batch: Batch, link: Link) -> None:
             "ingress",
             tcp + destination + within(f"guarded{version}") + not_within(f"held{version}"),
             _flow(family) + remember(f"flows{version}", _FLOW_TIMEOUT_MS),
+        )
+
+
+def _ask_in_no_vip_s_name(batch: Batch, own6: bytes | None) -> None:
+    """Let who serves a VIP without holding it ask for its clients' hardware addresses.
+
+    The kernel asks in the name of the address that it has something to send from. From a former
+    owner that would be an announcement. So it asks as an ARP probe does, from 0.0.0.0 (RFC 5227
+    section 2.1.1), from which nobody learns anything, and a neighbour solicitation comes from
+    `own6`: one from nowhere must not say who wants to know (RFC 4861 section 7.1.1).
+    """
+    sender = load(NETWORK, _ARP_SENDER, IPV4.size)
+    request = load(NETWORK, _ARP_OPERATION, 2) + equals(_ARP_REQUEST)
+    nobody = immediate(bytes(IPV4.size)) + write(NETWORK, _ARP_SENDER, IPV4.size)
+    batch.rule("egress", _ethertype(_ARP) + request, _only_serves(IPV4, sender), nobody, first=True)
+    if own6 is not None:
+        source = load(NETWORK, IPV6.source, IPV6.size)
+        us = write(NETWORK, IPV6.source, IPV6.size, in_pseudo_header=True)
+        batch.rule(
+            "egress",
+            _icmpv6(_NEIGHBOUR_SOLICITATION),
+            _only_serves(IPV6, source),
+            immediate(own6) + us,
+            first=True,
         )
 
 
@@ -252,6 +277,11 @@ def _drop_unless(name: str, family: Family, address: bytes) -> bytes:
     """Drop packets of guarded addresses that are not in the set; `address` loads one."""
     guarded = within(f"guarded{family.version}")
     return address + guarded + not_within(f"{name}{family.version}") + verdict(DROP)
+
+
+def _only_serves(family: Family, address: bytes) -> bytes:
+    """Go on for addresses that are served and not held; `address` loads one."""
+    return address + within(f"served{family.version}") + not_within(f"held{family.version}")
 
 
 def _flow(family: Family) -> bytes:

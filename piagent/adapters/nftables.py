@@ -111,10 +111,11 @@ class Batch:
             body += attribute(11, _BE64.pack(timeout_ms))
         self._add(_NEWSET, _NLM_F_CREATE, body, f"set {name}")
 
-    def rule(self, chain: str, *expressions: bytes) -> None:
-        """Append a rule."""
+    def rule(self, chain: str, *expressions: bytes, first: bool = False) -> None:
+        """Append a rule, or put it before all others."""
         body = self._table + text(2, chain) + nested(4, b"".join(expressions))
-        self._add(_NEWRULE, _NLM_F_CREATE | _NLM_F_APPEND, body, f"rule of {chain}")
+        flags = _NLM_F_CREATE | (0 if first else _NLM_F_APPEND)
+        self._add(_NEWRULE, flags, body, f"rule of {chain}")
 
     def add(self, name: str, keys: Sequence[bytes], data: bytes | None = None) -> None:
         """Have the elements, new ones with the set's own timeout.
@@ -294,10 +295,17 @@ def load(base: int, offset: int, size: int, register: int = FIRST_REGISTER) -> b
     return _expression("payload", body)
 
 
-def write(base: int, offset: int, size: int, register: int = FIRST_REGISTER) -> bytes:
-    """Registers into the packet; no checksum is adjusted."""
+def write(
+    base: int,
+    offset: int,
+    size: int,
+    register: int = FIRST_REGISTER,
+    *,
+    in_pseudo_header: bool = False,
+) -> bytes:
+    """Registers into the packet; `in_pseudo_header`: the checksum of what is inside is adjusted."""
     body = number(2, base) + number(3, offset) + number(4, size) + number(5, register)
-    return _expression("payload", body + number(6, 0) + number(7, 0))
+    return _expression("payload", body + number(6, 0) + number(7, 0) + number(8, in_pseudo_header))
 
 
 def meta(key: int, register: int = FIRST_REGISTER) -> bytes:

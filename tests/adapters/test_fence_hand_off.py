@@ -97,11 +97,15 @@ class Client:
 
         def learnt() -> bool:
             node.announce(vip)
-            show = self.host.command(["ip", "neigh", "show", "to", vip])
-            known = subprocess.run(show, check=True, capture_output=True, text=True).stdout
-            return node.mac.hex(":") in known
+            return self.believes(vip, node)
 
         wait_until(learnt, every_s=0.1)
+
+    def believes(self, vip: str, node: Node) -> bool:
+        """Whether its kernel takes the node for the VIP's owner."""
+        show = self.host.command(["ip", "neigh", "show", "to", vip])
+        known = subprocess.run(show, check=True, capture_output=True, text=True).stdout
+        return node.mac.hex(":") in known
 
 
 def who(there: socket.socket) -> str:
@@ -158,6 +162,23 @@ def test_old_connections_stay_with_the_former_owner_until_the_time_is_over(
         who(old)
     assert who(new) == "b?"
     assert who(client.connected(vip)) == "b?"
+
+
+@both
+def test_the_former_owner_finds_a_client_whose_hardware_address_it_has_forgotten(
+    nodes: dict[str, Node], client: Client, vip: str
+) -> None:
+    """It must ask for it, and nobody may believe from the question that the VIP is still there."""
+    a, b = nodes["a"], nodes["b"]
+    a.own(vip)
+    old = client.connected(vip)
+    assert who(old) == "a?"
+    b.own(vip, a)
+    client.goes_to(b, vip)
+    subprocess.run(a.host.command(["ip", "neigh", "flush", "dev", "eth0"]), check=True)
+    for _ in range(3):
+        assert who(old) == "a?"
+        assert client.believes(vip, b)
 
 
 def knows_former(node: Node, vip: str) -> bool:
