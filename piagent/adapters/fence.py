@@ -39,7 +39,7 @@ class KernelFence:
         self._nftables: Nftables | None = None
         self._link: Link | None = None
         """What our table is on, if it stands."""
-        self._own6: bytes | None = None
+        self._askers: dict[bytes, bytes] = {}
         self._guarded: dict[str, bytes] = {}
         self._until_ms: dict[str, dict[bytes, int]] = {"held": {}, "served": {}, "former": {}}
         """What is open, by the lease clock, in case that the table has to be built anew."""
@@ -160,13 +160,16 @@ class KernelFence:
 
     def _converge(self, link: Link, own6: bytes | None, wanted: dict[str, bytes]) -> None:
         """Change the table that stands, so that flows it knows stay known, or build it anew."""
-        if self._same_place(link) and own6 == self._own6:
+        askers = {vip: own6 for vip in wanted.values() if own6 and len(vip) == len(own6)}
+        if self._same_place(link):
             ended = self._guarded.keys() - wanted.keys()
             batch = Batch(fence_table.TABLE)
             for family, keys in fence_table.by_size(list(wanted.values())):
                 batch.add(f"guarded{family.version}", keys)
             for family, keys in fence_table.by_size([self._guarded[vip] for vip in ended]):
                 batch.delete(f"guarded{family.version}", keys)
+            if self._no_hand_off is None:
+                fence_table.change_asker(batch, self._askers, askers)
             try:
                 for vip in ended:
                     self.close(vip)
@@ -174,9 +177,9 @@ class KernelFence:
             except OSError as error:
                 _log.warning("fence: %s; building it anew", error)
             else:
-                self._guarded = wanted
+                self._guarded, self._askers = wanted, askers
                 return
-        self._own6 = own6
+        self._askers = askers
         self._build(link, wanted)
 
     def _same_place(self, link: Link) -> bool:
@@ -200,7 +203,8 @@ class KernelFence:
         if len(link.mac) != _MAC_SIZE:
             return f"{link.name} is not an Ethernet interface"
         batch = Batch(fence_table.TABLE)
-        fence_table.add_hand_off(batch, link, self._own6)
+        fence_table.add_hand_off(batch, link)
+        fence_table.change_asker(batch, {}, self._askers)
         self._put_former(batch, self._left_ms("former", set(self._guarded.values())))
         try:
             self._kernel().commit(batch)
@@ -282,7 +286,7 @@ def probe_support(*, hand_off: bool = False) -> str | None:
         with Nftables() as kernel, Rtnetlink() as rtnetlink:
             batch = fence_table.fence("lo", addresses, trial)
             if hand_off:
-                fence_table.add_hand_off(batch, rtnetlink.link("lo"), bytes(16))
+                fence_table.add_hand_off(batch, rtnetlink.link("lo"))
             kernel.check(batch)
     except OSError as error:
         return why(error, "lo")

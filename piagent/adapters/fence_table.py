@@ -3,7 +3,7 @@
 Two kinds of name below end in 4 or 6, the IP version. `guarded`: every VIP of the file. `held`: may
 answer ARP and NDP and be announced. `served`: IP goes in and out. `former`: the hardware address of
 a VIP's former owner, during a flow hand-off. `flows`: TCP flows that live here, `crowded`: VIPs
-with more of them than `flows` has room for.
+with more of them than `flows` has room for. `asker6`: who asks for neighbours when a VIP must not.
 """
 
 from __future__ import annotations
@@ -148,12 +148,12 @@ def _say_nothing(batch: Batch) -> None:
         batch.rule("egress", _ethertype(family.ethertype), _drop_unless("served", family, source))
 
 
-def add_hand_off(batch: Batch, link: Link, own6: bytes | None) -> None:
-    """Add the flow hand-off to a table that `fence` made; `own6`: an IPv6 address of this host.
+def add_hand_off(batch: Batch, link: Link) -> None:
+    """Add the flow hand-off to a table that `fence` made.
 
     Only who holds the VIP passes packets on, so they never run in circles.
     """
-    _ask_in_no_vip_s_name(batch, own6)
+    _ask_in_no_vip_s_name(batch)
     for family in FAMILIES:
         version, key = family.version, (family.kind, family.size)
         batch.new_set(
@@ -194,28 +194,24 @@ def add_hand_off(batch: Batch, link: Link, own6: bytes | None) -> None:
         )
 
 
-def _ask_in_no_vip_s_name(batch: Batch, own6: bytes | None) -> None:
+def _ask_in_no_vip_s_name(batch: Batch) -> None:
     """Let who serves a VIP without holding it ask for its clients' hardware addresses.
 
     The kernel asks in the name of the address that it has something to send from. From a former
     owner that would be an announcement. So it asks as an ARP probe does, from 0.0.0.0 (RFC 5227
-    section 2.1.1), from which nobody learns anything, and a neighbour solicitation comes from
-    `own6`: one from nowhere must not say who wants to know (RFC 4861 section 7.1.1).
+    section 2.1.1), from which nobody learns anything, and a neighbour solicitation comes from the
+    address in `asker6`: one from nowhere must not say who wants to know (RFC 4861 section 7.1.1).
     """
     sender = load(NETWORK, _ARP_SENDER, IPV4.size)
     request = load(NETWORK, _ARP_OPERATION, 2) + equals(_ARP_REQUEST)
     nobody = immediate(bytes(IPV4.size)) + write(NETWORK, _ARP_SENDER, IPV4.size)
     batch.rule("egress", _ethertype(_ARP) + request, _only_serves(IPV4, sender), nobody, first=True)
-    if own6 is not None:
-        source = load(NETWORK, IPV6.source, IPV6.size)
-        us = write(NETWORK, IPV6.source, IPV6.size, in_pseudo_header=True)
-        batch.rule(
-            "egress",
-            _icmpv6(_NEIGHBOUR_SOLICITATION),
-            _only_serves(IPV6, source),
-            immediate(own6) + us,
-            first=True,
-        )
+    batch.new_set("asker6", (IPV6.kind, IPV6.size), data=(nftables.TYPE_IPV6, IPV6.size))
+    source = load(NETWORK, IPV6.source, IPV6.size)
+    us = mapped("asker6") + write(NETWORK, IPV6.source, IPV6.size, in_pseudo_header=True)
+    batch.rule(
+        "egress", _icmpv6(_NEIGHBOUR_SOLICITATION), _only_serves(IPV6, source), us, first=True
+    )
 
 
 def _pass_on(batch: Batch, family: Family, link: Link) -> None:
@@ -239,6 +235,14 @@ def _pass_on(batch: Batch, family: Family, link: Link) -> None:
         immediate(link.mac) + write(LINK, 6, 6),
         immediate(struct.pack("=I", link.index)) + forward(),
     )
+
+
+def change_asker(batch: Batch, then: Mapping[bytes, bytes], now: Mapping[bytes, bytes]) -> None:
+    """In whose name neighbours of a hidden VIP are asked for: VIP -> an address of this host."""
+    for asker in set(then.values()):
+        batch.delete("asker6", [vip for vip in then if then[vip] == asker], asker)
+    for asker in set(now.values()):
+        batch.add("asker6", [vip for vip in now if now[vip] == asker], asker)
 
 
 def renewal(keys: Collection[bytes]) -> tuple[Batch, dict[bytes, list[int]]]:
