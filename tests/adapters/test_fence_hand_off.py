@@ -113,6 +113,16 @@ def who(there: socket.socket) -> str:
     return there.recv(100).decode()
 
 
+def handed_over(a: Node, b: Node, client: Client, vip: str) -> socket.socket:
+    """The VIP goes from a to b, the client knows, and has a connection from before."""
+    a.own(vip)
+    old = client.connected(vip)
+    assert who(old) == "a?"
+    b.own(vip, a)
+    client.goes_to(b, vip)
+    return old
+
+
 @pytest.fixture
 def network() -> Iterator[netns.Network]:
     with netns.Network("pa-flows") as built:
@@ -143,11 +153,7 @@ def test_old_connections_stay_with_the_former_owner_until_the_time_is_over(
     nodes: dict[str, Node], client: Client, vip: str
 ) -> None:
     a, b = nodes["a"], nodes["b"]
-    a.own(vip)
-    old = client.connected(vip)
-    assert who(old) == "a?"
-    b.own(vip, a)
-    client.goes_to(b, vip)
+    old = handed_over(a, b, client, vip)
     new = client.connected(vip)
     for _ in range(3):
         assert who(old) == "a?"
@@ -170,11 +176,7 @@ def test_the_former_owner_finds_a_client_whose_hardware_address_it_has_forgotten
 ) -> None:
     """It must ask for it, and nobody may believe from the question that the VIP is still there."""
     a, b = nodes["a"], nodes["b"]
-    a.own(vip)
-    old = client.connected(vip)
-    assert who(old) == "a?"
-    b.own(vip, a)
-    client.goes_to(b, vip)
+    old = handed_over(a, b, client, vip)
     subprocess.run(a.host.command(["ip", "neigh", "flush", "dev", "eth0"]), check=True)
     for _ in range(3):
         assert who(old) == "a?"
