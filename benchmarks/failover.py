@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.houses import VIP, House, Keepalived, Piagents, house
+from benchmarks.houses import VIP, House, Keepalived, Piagents, election, house
 from benchmarks.pings import Pings
 from benchmarks.tables import table
 from piagent.adapters.netns import Network
@@ -71,6 +71,7 @@ def measure(make: Callable[[Network, Path], House], fault: str, times: int) -> T
 HOUSES: dict[str, Callable[[Network, Path], House]] = {
     "piagent fast": lambda network, folder: Piagents(network, folder, 'profile = "fast"'),
     "piagent normal": lambda network, folder: Piagents(network, folder, 'profile = "normal"'),
+    "piagent 300 ms": lambda network, folder: Piagents(network, folder, election(300)),
     "keepalived 1 s": lambda network, folder: Keepalived(network, folder, "1"),
     "keepalived 0.1 s": lambda network, folder: Keepalived(network, folder, "0.1"),
 }

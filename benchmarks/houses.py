@@ -69,6 +69,19 @@ backends = [{{ service = "web" }}]
 """
 
 
+def election(lease_ms: int) -> str:
+    """What goes with a lease: six renewals in it, two of which a stall may cost."""
+    values = {
+        "lease": lease_ms,
+        "renew": lease_ms // 6,
+        "guard": lease_ms // 10,
+        "attempt": lease_ms // 3,
+        "stagger": 20,
+        "lag": lease_ms // 2,
+    }
+    return "\n".join(f'{key} = "{value}ms"' for key, value in values.items())
+
+
 class House:
     """Hosts that may own the VIP, each running the same program; HTTP at port 80 of the VIP."""
 

@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from benchmarks.houses import DIE_WITH_US, VIP, Piagents, house
+from benchmarks.houses import DIE_WITH_US, VIP, Piagents, election, house
 from benchmarks.pings import Pings
 from benchmarks.tables import table
 from piagent.adapters.netns import Network
@@ -38,19 +38,6 @@ while True:
         file.write(bytes(4 << 20))
         os.fsync(file.fileno())
 """
-
-
-def election(lease_ms: int) -> str:
-    """What goes with a lease: six renewals in it, two of which a stall may cost."""
-    values = {
-        "lease": lease_ms,
-        "renew": lease_ms // 6,
-        "guard": lease_ms // 10,
-        "attempt": lease_ms // 3,
-        "stagger": 20,
-        "lag": lease_ms // 2,
-    }
-    return "\n".join(f'{key} = "{value}ms"' for key, value in values.items())
 
 
 @contextmanager
