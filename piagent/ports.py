@@ -18,6 +18,10 @@ class Clock(Protocol):
         """CLOCK_BOOTTIME in nanoseconds: it counts suspend and is never set."""
         ...
 
+    def slept_ns(self) -> int:
+        """For how long the host was suspended since its boot; wobbles by microseconds."""
+        ...
+
 
 class Subscribed(Struct, frozen=True):
     """A fresh connection is up and the broker confirmed its subscriptions (SUBACK)."""

@@ -29,9 +29,13 @@ class FakeClock:
 
     def __init__(self, now_ns: int = 1_000_000_000_000) -> None:
         self.now = now_ns
+        self.slept = 0
 
     def now_ns(self) -> int:
         return self.now
+
+    def slept_ns(self) -> int:
+        return self.slept
 
     def advance_ms(self, ms: float) -> None:
         self.now += int(ms * 1_000_000)

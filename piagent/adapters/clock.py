@@ -12,6 +12,10 @@ class BootClock:
         """Nanoseconds since the boot of this host."""
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
+    def slept_ns(self) -> int:
+        """By how much that is ahead of CLOCK_MONOTONIC, in which the kernel counts its timers."""
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
+
 
 def wall_ms() -> int:
     """Milliseconds since 1970 (UTC); may jump, so nothing but what people read depends on it."""

@@ -31,6 +31,8 @@ BATCH = 100
 """Broker events looked at in one turn of the event loop."""
 _POLL_S = 0.005
 _LATER_S = 0.01
+_ASLEEP_NS = 1_000_000
+"""Less is the time between two looks at clocks."""
 ANSWER_TWIN_NS = 5_000_000_000
 FAILOVER_BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 
@@ -70,6 +72,7 @@ class Election:
         self._wake = asyncio.Event()
         self._wait_s = config().election.timing.wait_ms / 1000 + _LATER_S
         self._stopping = False
+        self._slept_ns = clock.slept_ns()
         self._wanted: dict[str, lease.Reason | None] = {}
         self._ranked: dict[str, int] = {}
         self._owner_heard_ns: dict[str, int] = {}
@@ -166,6 +169,9 @@ class Election:
         """Until cancelled."""
         while True:
             await self._sleep()
+            if self._has_slept():
+                for answer in await self.tenure.recount():
+                    await self._step(answer)
             # After a pause (SIGSTOP, suspend) any step looks at the deadlines before its event.
             idle = not self._own and not self._heard
             if idle or self._clock.now_ns() >= self._group.next_wakeup_ns():
@@ -192,6 +198,11 @@ class Election:
         except TimeoutError:
             return False
         return True
+
+    def _has_slept(self) -> bool:
+        """Whether the host was suspended since this was asked last."""
+        before, self._slept_ns = self._slept_ns, self._clock.slept_ns()
+        return self._slept_ns - before > _ASLEEP_NS
 
     async def _sleep(self) -> None:
         """Until an event comes or the core wants to be called."""

@@ -139,6 +139,16 @@ class Tenure:
             self._fail(key, error)
         return ()
 
+    async def recount(self) -> Sequence[lease.Event]:
+        """The host has slept: what the kernel counts is too long now; what is over ends at once."""
+        for key, error in (await self._vips.recount()).items():
+            self._fail(key, error)
+        left = [key for key in self._held if key not in self._acquired]
+        events: list[lease.Event] = []
+        for key in [key for key in left if key not in self._lingering]:
+            events += await self.withdraw(key, self._held[key])
+        return events
+
     async def leave(self, effect: lease.Released) -> Sequence[lease.Event]:
         """Own the key no more; what comes back tells others that they may."""
         key = effect.key

@@ -115,6 +115,20 @@ class Vips:
             return await self._keep_each(real)
         return {}
 
+    async def recount(self) -> dict[str, Exception]:
+        """Tell the kernel again how much is left: its timers stood still while the host slept.
+
+        Those VIPs that it may be silent for now, and why.
+        """
+        failed: dict[str, Exception] = {}
+        for vip, at_ns in self._until_ns.items():
+            if self._is_over(at_ns):
+                try:
+                    self._fence.close(vip)
+                except OSError as error:
+                    failed[vip] = error
+        return failed | await self.keep(dict(self._until_ns))
+
     async def _keep_each(self, until_ns: Mapping[str, int]) -> dict[str, Exception]:
         failed: dict[str, Exception] = {}
         for vip, at_ns in until_ns.items():

@@ -246,3 +246,25 @@ async def test_kernel_that_was_told_too_long_a_time_is_told_again(
     host.clock.advance_ms(1)
     assert host.clock.now_ns() == until_ns
     assert host.fence.held == set()
+
+
+async def test_after_a_sleep_the_kernel_is_told_again_how_much_is_left(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    until_ns = host.in_ms(800)
+    await host.vips.take(VIP, until_ns)
+    host.clock.advance_ms(500)
+    host.fence.open({VIP: 800})  # its timers stood still, so this much is left
+    assert await host.vips.recount() == {}
+    host.clock.advance_ms(299)
+    assert host.fence.held == {VIP}
+    host.clock.advance_ms(1)
+    assert host.fence.held == set()
+
+
+async def test_after_a_long_sleep_what_is_over_is_closed_at_once(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    await host.vips.take(VIP, host.in_ms(800))
+    host.clock.advance_ms(900)
+    host.fence.open({VIP: 800})
+    await host.vips.recount()
+    assert host.fence.held == set()

@@ -46,7 +46,7 @@ class Report(NamedTuple):
 
 
 def main() -> int:
-    """Exit 0 when no history broke the protocol, 1 at the first that did."""
+    """Exit 0 when no history broke the protocol, 1 when one did."""
     args = _arguments()
     changes = {name: value for name in ("brokers", "nodes") if (value := getattr(args, name))}
     seed = os.environ.get("PIAGENT_SEED")
@@ -54,7 +54,7 @@ def main() -> int:
         return _show(args, changes, None if seed is None else int(seed))
     houses = args.house or list(HOUSES)
     chunks = list(_chunks(houses, range(args.first, args.first + args.seeds), changes))
-    return _play_all(chunks, args.jobs)
+    return _play_all(chunks, args.jobs, keep_going=args.keep_going)
 
 
 def _arguments() -> argparse.Namespace:
@@ -65,6 +65,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--brokers", type=int, help="instead of the house's")
     parser.add_argument("--nodes", type=int, help="instead of the house's")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes")
+    parser.add_argument("--keep-going", action="store_true", help="also after a violation")
     parser.add_argument("--mutant", choices=MUTANTS, help="remove a rule; brings its own house")
     return parser.parse_args()
 
@@ -87,7 +88,7 @@ def _play_chunk(chunk: Chunk) -> Report:
     return Report(chunk.house, len(chunk.seeds), counts, time.process_time() - began, None)
 
 
-def _play_all(chunks: list[Chunk], jobs: int) -> int:
+def _play_all(chunks: list[Chunk], jobs: int, *, keep_going: bool) -> int:
     began = told = time.monotonic()
     total = sum(len(chunk.seeds) for chunk in chunks)
     reports: list[Report] = []
@@ -96,13 +97,14 @@ def _play_all(chunks: list[Chunk], jobs: int) -> int:
             reports.append(report)
             if report.broken is not None:
                 _tell(report.house, report.broken)
-                return 1
+                if not keep_going:
+                    return 1
             now = time.monotonic()
             if now - told > _PROGRESS_S:
                 told, done = now, sum(each.histories for each in reports)
                 print(f"{done}/{total} histories, {now - began:.0f} s", flush=True)
     _summary(reports, time.monotonic() - began)
-    return 0
+    return int(any(report.broken is not None for report in reports))
 
 
 def _tell(house: str, result: Result) -> None:
@@ -126,7 +128,8 @@ def _summary(reports: list[Report], wall_s: float) -> None:
     why = [f"{what} {count}" for what, count in sorted(total.items()) if ": " in what]
     print("\n" + "; ".join(why))
     histories, cpu_s = sum(r.histories for r in reports), sum(r.cpu_s for r in reports)
-    print(f"\n{histories} histories, {cpu_s:.0f} s of CPU in {wall_s:.0f} s: no violation")
+    broken = sum(report.broken is not None for report in reports) or "no"
+    print(f"\n{histories} histories, {cpu_s:.0f} s of CPU in {wall_s:.0f} s: {broken} violation(s)")
 
 
 def _show(args: argparse.Namespace, changes: dict[str, int], seed: int | None) -> int:

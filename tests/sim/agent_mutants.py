@@ -81,7 +81,7 @@ def _new_life_finds_the_old_addresses(patch: pytest.MonkeyPatch) -> None:
 
 
 def _failed_removal_is_forgotten(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Owning, "tidy", lambda self: None)
+    patch.setattr(Owning, "recount", lambda self: None)
 
 
 # ---- the LAN ----

@@ -130,7 +130,7 @@ class Host:
     def _wake(self, slept_ns: int) -> None:
         if self.agent is not None:
             self.agent.hurry()
-            self.agent.do(self.agent.owning.tidy)
+            self.agent.do(self.agent.owning.recount)
         self.kernel.wake(slept_ns)
         self.world.after(self.world.random.randrange(5 * MS), self._resume)
         self._paused_until = max(self._paused_until, self.world.now)

@@ -186,11 +186,13 @@ class Owning:
         delay = MS if calm else int(random.choice(spans) * random.random())
         self._agent.later(delay, lambda: self._silence(effect, nth))
 
-    def tidy(self) -> None:
-        """Remove what should be gone already."""
+    def recount(self) -> None:
+        """The kernel's timers stood still: tell it what is left, remove what should be gone."""
         for key in self._nth:
-            if key not in self._until:
+            if key not in self._waiting:
                 self._host.kernel.close(key)
+                if key in self._until and key not in _NO_ADDRESS:
+                    self._open(key)
 
     def _silence(self, effect: Released, nth: int) -> None:
         """Hidden or removed, ARP is not answered any more: then, and only then, say so (R6)."""

@@ -57,4 +57,10 @@ REGRESSIONS = (
         "stopped in the call that opens the fence and once more before the kernel was told again: "
         "a limit that no process can mend, so the simulation stops nobody there any more",
     ),
+    Regression(
+        "sleepy",
+        626,
+        "a lease ended 13 ms after its host woke up, and the address was removed slowly: the "
+        "kernel's timers had stood still. Who has slept tells the kernel again what is left",
+    ),
 )
