@@ -101,10 +101,6 @@ class KeyLease:
         """Until when an owner may act."""
         return self.held_until() - self._spans.guard
 
-    def ripe(self, now: int) -> bool:
-        """A follower may claim now."""
-        return self.state is State.FOLLOWER and self.wanted and now >= self.claim_at(now)
-
     def claim_at(self, now: int) -> int:
         """When a follower may claim if nothing more is heard."""
         quiet = sorted(r.quiet_at() for r in self.registers.values())[self._quorum - 1]
@@ -123,13 +119,9 @@ class KeyLease:
         """A claimer's attempt is over."""
         return now >= self._claim_ends or not self.winnable(now)
 
-    def probe_due(self, now: int) -> bool:
+    def probe_due(self, claim_at: int, now: int) -> bool:
         """Time to ask the LAN who has the address: before each claim, anew when it is put off."""
-        near = (
-            self.state is State.FOLLOWER
-            and self.wanted
-            and now >= self.claim_at(now) - self._spans.probe_lead
-        )
+        near = now >= claim_at - self._spans.probe_lead
         first, self._probed = near and not self._probed, near
         return first
 
@@ -140,6 +132,11 @@ class KeyLease:
         self._not_before = max(self._not_before, self._occupied_until)
 
     # ---- transitions ----
+
+    def unwanted(self, reason: Reason) -> None:
+        """It is not to be claimed until it is wanted again."""
+        self.wanted, self.not_wanted_because = False, reason
+        self._probed = False
 
     def claim(self, now: int, wall_ms: int) -> None:
         """FOLLOWER -> CLAIMING."""

@@ -117,6 +117,7 @@ class LeaseGroup:
         self._out: list[Effect] = []
         self._loop_guard = LoopGuard(self._spans, now_ns)
         self._set_keys(keys)
+        self._wakeup = self._when_to_wake()
 
     # ---- what callers use ----
 
@@ -129,12 +130,16 @@ class LeaseGroup:
         self._advance()
         for broker in self._brokers:
             self._speak(broker)
-        self._loop_guard.promise(self.next_wakeup_ns())
+        self._wakeup = self._when_to_wake()
+        self._loop_guard.promise(self._wakeup)
         out, self._out = self._out, []
         return out
 
     def next_wakeup_ns(self) -> int:
         """When `step` has to be called again at the latest, with a `Tick` if nothing else."""
+        return self._wakeup
+
+    def _when_to_wake(self) -> int:
         at = self._now + _IDLE_NS
         speaking = False
         for lease in self._leases.values():
@@ -261,9 +266,10 @@ class LeaseGroup:
         return 2 * len(self._links) > len(self._brokers)
 
     def _want(self, lease: KeyLease, wanted: bool, reason: Reason) -> None:
-        lease.wanted = wanted
-        if not wanted:
-            lease.not_wanted_because = reason
+        if wanted:
+            lease.wanted = True
+        else:
+            lease.unwanted(reason)
             self._give_up(lease, reason)
 
     def _set_keys(self, keys: Mapping[str, int]) -> None:
@@ -271,7 +277,8 @@ class LeaseGroup:
             raise ValueError(f"a group has at most {MAX_KEYS} keys, not {len(keys)}")
         for key, lease in self._leases.items():
             if key not in keys and not lease.doomed:
-                lease.doomed, lease.wanted = True, False
+                lease.doomed = True
+                lease.unwanted(Reason.REMOVED)
                 self._give_up(lease, Reason.REMOVED)
         for key, rank in keys.items():
             known = self._leases.get(key)
@@ -421,12 +428,17 @@ class LeaseGroup:
                 self._extend(lease)
             elif lease.state is State.CLAIMING:
                 self._settle_claim(lease)
-            if lease.probe_due(self._now):
-                self._out.append(Probe(key))
-            if lease.ripe(self._now):
-                lease.claim(self._now, self._wall_ms())
+            if lease.state is State.FOLLOWER and lease.wanted:
+                self._follow(lease)
             if lease.gone(self._now):
                 del self._leases[key]
+
+    def _follow(self, lease: KeyLease) -> None:
+        claim_at = lease.claim_at(self._now)
+        if lease.probe_due(claim_at, self._now):
+            self._out.append(Probe(lease.key))
+        if self._now >= claim_at:
+            lease.claim(self._now, self._wall_ms())
 
     def _extend(self, lease: KeyLease) -> None:
         until = lease.acting_until()

@@ -25,6 +25,7 @@ from piagent.core.lease_types import (
     State,
     Subscribed,
     Tick,
+    Want,
 )
 from piagent.core.model import Timing
 
@@ -137,6 +138,16 @@ def test_the_lan_is_asked_anew_when_a_claim_is_put_off() -> None:
     assert len(node.times(Probe)) == 1
     node.run(300)
     assert node.state is State.OWNER
+    assert len(node.times(Probe)) == 2
+
+
+def test_the_lan_is_asked_anew_for_a_key_that_is_wanted_again() -> None:
+    node = Node()
+    node.run(850)
+    assert len(node.times(Probe)) == 1
+    node.step(Want(KEY, wanted=False))
+    node.run(1)
+    node.step(Want(KEY, wanted=True))
     assert len(node.times(Probe)) == 2
 
 
