@@ -50,7 +50,7 @@ class Pings:
 
     def gap_s(self, since_s: float) -> float:
         """The longest time from one answer to the next."""
-        times = [since_s, *sorted(at for at in self.answered.values() if at >= since_s)]
+        times = [since_s, *sorted(at for at in list(self.answered.values()) if at >= since_s)]
         return max((b - a for a, b in itertools.pairwise(times)), default=0.0)
 
     def wait(self, count: int = 50) -> None:

@@ -106,6 +106,11 @@ class SimAgent:
         """Nothing stops the process in the next moment."""
         self._freeze = self._stop_in_call = None
 
+    def has_slept(self) -> None:
+        """The host woke up; before anything else the agent notices, when it runs."""
+        self.hurry()
+        self._backlog.insert(0, self.owning.recount)
+
     def resume(self) -> None:
         """Go on after a pause; the timer comes first, or the sockets."""
         backlog, self._backlog = self._backlog, []

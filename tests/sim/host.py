@@ -128,10 +128,9 @@ class Host:
         self.world.after(span_ns, self._wake, span_ns)
 
     def _wake(self, slept_ns: int) -> None:
-        if self.agent is not None:
-            self.agent.hurry()
-            self.agent.do(self.agent.owning.recount)
         self.kernel.wake(slept_ns)
+        if self.agent is not None:
+            self.agent.has_slept()
         self.world.after(self.world.random.randrange(5 * MS), self._resume)
         self._paused_until = max(self._paused_until, self.world.now)
 

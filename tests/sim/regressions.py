@@ -63,4 +63,9 @@ REGRESSIONS = (
         "a lease ended 13 ms after its host woke up, and the address was removed slowly: the "
         "kernel's timers had stood still. Who has slept tells the kernel again what is left",
     ),
+    Regression(
+        "sleepy",
+        1383,
+        "as 626, and the simulated agent told its kernel again before that had woken up",
+    ),
 )
