@@ -1,5 +1,5 @@
 # make demo, make test: each sets itself up first (see .ci/setup.sh) and says what it does.
-.PHONY: build demo test lint sim sim-mutants sim-scale model bench bench-failover bench-lease wheelhouse clean help
+.PHONY: build demo test lint lab sim sim-mutants sim-scale model bench bench-failover bench-lease wheelhouse clean help
 .DEFAULT_GOAL := build
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -40,6 +40,11 @@ test: build .venv/dev.stamp .venv/probes.stamp  ## every test that CI runs
 
 lint: build .venv/dev.stamp .venv/probes.stamp  ## only the style checks
 	@$(PY) -m pytest tests/style $(ARGS)
+
+TIMES ?= 10
+lab: build .venv/dev.stamp .venv/probes.stamp  ## faults of a real cluster in namespaces, again and again: TIMES=10
+	@PIAGENT_LAB_TIMES=$(TIMES) $(PY) -m pytest tests/lab/test_quorum.py tests/lab/test_planned.py \
+	  tests/lab/test_placement.py $(ARGS)
 
 SEEDS ?= 100
 sim: build .venv/dev.stamp  ## the simulation in every house: make sim SEEDS=2000

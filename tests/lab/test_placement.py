@@ -12,7 +12,7 @@ from tests.lab.lab import SUBNET, Lab
 from tests.waiting import wait_until
 
 SIZES = [(3, 6), (8, 16)] + ([(5, 10)] if "PIAGENT_LAB_TIMES" in os.environ else [])
-"""Nodes and VIPs; the long form has one more."""
+"""Nodes and VIPs; `make lab` has one more."""
 EVENING_OUT = 'rebalance = "2s"'
 QUIET_S = 3.0
 """So long after everything has an owner, whatever else would be moved has been moved."""

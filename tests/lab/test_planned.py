@@ -14,7 +14,7 @@ from tests.lab.watch import Watch, overlaps
 from tests.waiting import wait_until
 
 MOVES = 3 * int(os.environ.get("PIAGENT_LAB_TIMES", "2"))
-"""The long form has 20."""
+"""`make lab` has 30."""
 
 
 def move(lab: Lab, asked: str, to: str) -> None:
