@@ -11,8 +11,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from piagent.adapters.netns import Host, Network
+from tests.adapters.asker import mac_of
 
 VIP = "10.78.0.100"
 DIE_WITH_US = ("setpriv", "--pdeathsig=KILL", "--")
@@ -106,7 +108,7 @@ class House:
 
     def owner(self) -> str:
         """Who answers for the VIP: by what the client's kernel learnt."""
-        macs = {_mac(host): name for name, host in self.hosts.items()}
+        macs = {mac_of(host).hex(":"): name for name, host in self.hosts.items()}
         found = subprocess.run(
             self.client.command(["ip", "neigh", "show", VIP]),
             capture_output=True,
@@ -114,6 +116,10 @@ class House:
             check=True,
         ).stdout.split()
         return macs[found[found.index("lladdr") + 1]]
+
+    def power_off(self, name: str) -> None:
+        """The host is gone: its cable, as nothing of it may answer."""
+        self.hosts[name].pull_cable()
 
     def restore(self, name: str) -> None:
         """Have a host that was ended one way or another take part as before."""
@@ -127,16 +133,6 @@ class House:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(10)
             process.kill()
-
-
-def _mac(host: Host) -> str:
-    shown = subprocess.run(
-        host.command(["ip", "-o", "link", "show", "eth0"]),
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split()
-    return shown[shown.index("link/ether") + 1]
 
 
 def _children(pid: int) -> list[int]:
@@ -165,10 +161,6 @@ class Keepalived(House):
             self.hosts[name],
             "keepalived", "-n", "-l", "-P", "-f", f"{self.folder}/{name}.conf", *files,
         )  # fmt: skip
-
-    def power_off(self, name: str) -> None:
-        """The host is gone: its cable, as nothing of it may answer."""
-        self.hosts[name].pull_cable()
 
     def crash(self, name: str) -> None:
         """SIGKILL to the process that speaks VRRP, and to its parent."""
@@ -222,10 +214,6 @@ class Piagents(House):
             *NICE, sys.executable, "-m", "piagent.cli", "run", "-c", f"{self.folder}/{name}.toml",
         )  # fmt: skip
 
-    def power_off(self, name: str) -> None:
-        """The host is gone: its cable, as nothing of it may answer."""
-        self.hosts[name].pull_cable()
-
     def crash(self, name: str) -> None:
         """SIGKILL to the agent."""
         (agent,) = _children(self.processes[name].pid)
@@ -256,8 +244,11 @@ class Piagents(House):
             self.start(name)
 
 
+H = TypeVar("H", bound=House)
+
+
 @contextlib.contextmanager
-def house(make: Callable[[Network, Path], House]) -> Iterator[House]:
+def house(make: Callable[[Network, Path], H]) -> Iterator[H]:
     """A network with everything in it."""
     with (
         tempfile.TemporaryDirectory(prefix="piagent-bench-") as folder,

@@ -75,7 +75,6 @@ def run(seconds: float, leases_ms: list[int], computing: int) -> str:
         pings: dict[int, Pings] = {}
         for lease_ms in leases_ms:
             one = stack.enter_context(house(partial(_cluster, lease_ms)))
-            assert isinstance(one, Piagents)
             built[lease_ms] = one
             pings[lease_ms] = stack.enter_context(Pings(one.client, VIP, PING_EVERY_S))
             pings[lease_ms].wait()

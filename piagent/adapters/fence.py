@@ -11,9 +11,10 @@ from ipaddress import ip_address
 
 from msgspec import Struct
 
-from piagent.adapters import fence_table
+from piagent.adapters import fence_table, netlink_messages
+from piagent.adapters.netlink_messages import RTM_GETADDR, read_address
 from piagent.adapters.nftables import Batch, Nftables
-from piagent.adapters.rtnetlink import RTM_GETADDR, Link, Rtnetlink, ifaddrmsg
+from piagent.adapters.rtnetlink import Link, Rtnetlink
 
 _MAC_SIZE = 6
 _GROUP_BIT = 0x01
@@ -40,6 +41,7 @@ class KernelFence:
         self._link: Link | None = None
         """What our table is on, if it stands."""
         self._askers: dict[bytes, bytes] = {}
+        """IPv6 VIP -> the address of this host that asks in its place."""
         self._guarded: dict[str, bytes] = {}
         self._until_ms: dict[str, dict[bytes, int]] = {"held": {}, "served": {}, "former": {}}
         """What is open, by the lease clock, in case that the table has to be built anew."""
@@ -69,8 +71,7 @@ class KernelFence:
             if wanted:
                 with Rtnetlink() as rtnetlink:
                     link = rtnetlink.link(interface)
-                    own6 = _own6(rtnetlink, link, wanted.values())
-                self._converge(link, own6, wanted)
+                self._converge(link, _own6(link, wanted.values()), wanted)
             else:
                 self._remove_if_allowed()
         except OSError as error:
@@ -315,16 +316,13 @@ def why(error: OSError, interface: str) -> str:
     return f"the kernel refused the {about or 'request'}: {error.strerror}"
 
 
-def _own6(rtnetlink: Rtnetlink, link: Link, guarded: Collection[bytes]) -> bytes | None:
+def _own6(link: Link, guarded: Collection[bytes]) -> bytes | None:
     """An IPv6 address of the interface that is no VIP, the link-local one if there is one."""
-    wanted = ifaddrmsg()
-    wanted["family"] = socket.AF_INET6
-    found = [
-        ip_address(entry.get_attr("IFA_ADDRESS"))
-        for entry in rtnetlink.dump(wanted, RTM_GETADDR)
-        if entry["index"] == link.index and entry["family"] == socket.AF_INET6
-    ]
-    own = [ip for ip in found if ip.packed not in guarded]
+    with netlink_messages.open_socket() as channel:
+        dumped = netlink_messages.dump(channel, RTM_GETADDR, socket.AF_INET6)
+    here = [one for body in dumped if (one := read_address(body)) and one.index == link.index]
+    found = [ip_address(one.address) for one in here]
+    own = [ip for ip in found if ip.version == 6 and ip.packed not in guarded]
     return min(own, key=lambda ip: not ip.is_link_local).packed if own else None
 
 

@@ -239,10 +239,10 @@ def _pass_on(batch: Batch, family: Family, link: Link) -> None:
 
 def change_asker(batch: Batch, then: Mapping[bytes, bytes], now: Mapping[bytes, bytes]) -> None:
     """In whose name neighbours of a hidden VIP are asked for: VIP -> an address of this host."""
-    for asker in set(then.values()):
-        batch.delete("asker6", [vip for vip in then if then[vip] == asker], asker)
-    for asker in set(now.values()):
-        batch.add("asker6", [vip for vip in now if now[vip] == asker], asker)
+    for vip, asker in then.items():
+        batch.delete("asker6", [vip], asker)
+    for vip, asker in now.items():
+        batch.add("asker6", [vip], asker)
 
 
 def renewal(keys: Collection[bytes]) -> tuple[Batch, dict[bytes, list[int]]]:

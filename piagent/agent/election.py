@@ -20,7 +20,6 @@ from piagent.agent.vips import Former
 from piagent.core import lease_types as lease
 from piagent.core import wire
 from piagent.core.lease import LeaseGroup
-from piagent.core.lease_types import LEADER
 from piagent.core.model import Config
 
 log = logging.getLogger(__name__)
@@ -134,7 +133,7 @@ class Election:
     def set_keys(self, keys: Iterable[str]) -> None:
         """After a reload: these VIPs and no others."""
         ranks = self.placing.refresh()
-        known = {key: ranks.get(key, len(self.members.all())) for key in (*keys, LEADER)}
+        known = {key: ranks.get(key, len(self.members.all())) for key in (*keys, lease.LEADER)}
         self._wanted = {key: why for key, why in self._wanted.items() if key in known}
         self._ranked = dict(known)
         self.post(lease.SetKeys(known))

@@ -14,7 +14,6 @@ from piagent.adapters.clock import wall_ms
 from piagent.agent.letters import Letters
 from piagent.agent.vips import Former, Vips
 from piagent.core import lease_types as lease
-from piagent.core.lease_types import LEADER
 from piagent.core.plan import is_loopback
 from piagent.ports import AddressError
 
@@ -100,7 +99,7 @@ class Tenure:
 
     def probe(self, key: str) -> None:
         """Ask the LAN who has the address, while the claim goes on."""
-        if key != LEADER and not is_loopback(key):
+        if key != lease.LEADER and not is_loopback(key):
             task = asyncio.ensure_future(self._lan.probe(key))
             task.add_done_callback(lambda done: self._probed(key, done))
             self._probes[key] = task
@@ -108,7 +107,7 @@ class Tenure:
     async def take(self, effect: lease.Acquired) -> Sequence[lease.Event]:
         """Own the key, or say that this host cannot."""
         key = effect.key
-        if key != LEADER:
+        if key != lease.LEADER:
             await self._end_lingering(key)
             self._held[key] = effect.epoch
             self.entrust()
@@ -129,7 +128,9 @@ class Tenure:
 
     async def keep(self, until_ns: Mapping[str, int]) -> Sequence[lease.Event]:
         """Own these longer."""
-        real = {key: at for key, at in until_ns.items() if key != LEADER and key in self._acquired}
+        real = {
+            key: at for key, at in until_ns.items() if key != lease.LEADER and key in self._acquired
+        }
         if self._around.holds():
             # Without a quorum only our answers keep others away: after a gap they may have come.
             for key in [key for key in real if self._vips.fell_silent(key)]:
@@ -143,10 +144,10 @@ class Tenure:
         """The host has slept: what the kernel counts is too long now; what is over ends at once."""
         for key, error in (await self._vips.recount()).items():
             self._fail(key, error)
-        left = [key for key in self._held if key not in self._acquired]
         events: list[lease.Event] = []
-        for key in [key for key in left if key not in self._lingering]:
-            events += await self.withdraw(key, self._held[key])
+        for key, epoch in list(self._held.items()):
+            if key not in self._acquired and key not in self._lingering:
+                events += await self.withdraw(key, epoch)
         return events
 
     async def leave(self, effect: lease.Released) -> Sequence[lease.Event]:
@@ -162,7 +163,7 @@ class Tenure:
                 key, owner=None, epoch=effect.epoch, since_ms=wall_ms(), reason=effect.reason
             )
             self._around.tell(payload)
-        if key == LEADER:
+        if key == lease.LEADER:
             return (lease.Withdrawn(key, effect.epoch),)
         if effect.successor is not None and await self._hidden(key):
             return (self._confirmed(key, effect.epoch),)
@@ -269,7 +270,7 @@ class Tenure:
             await asyncio.wait((task,))
 
     def _watched(self) -> list[str]:
-        return [key for key in self._acquired if key != LEADER and not is_loopback(key)]
+        return [key for key in self._acquired if key != lease.LEADER and not is_loopback(key)]
 
     def entrust(self) -> None:
         """Tell the guardian what to do if this process dies now."""
@@ -309,4 +310,4 @@ class Tenure:
 
 
 def _named(key: str) -> str:
-    return "leadership" if key == LEADER else f"vip {key}"
+    return "leadership" if key == lease.LEADER else f"vip {key}"

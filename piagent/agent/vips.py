@@ -209,9 +209,12 @@ class Vips:
         When this process was stopped on the way to the kernel, that was too much: say it again.
         """
         asked_ns = self._clock.now_ns()
-        self._fence.open({vip: self._left_ms(at_ns) for vip, at_ns in until_ns.items()})
+        self._tell(until_ns)
         if self._clock.now_ns() - asked_ns > LATE_NS:
-            self._fence.open({vip: self._left_ms(at_ns) for vip, at_ns in until_ns.items()})
+            self._tell(until_ns)
+
+    def _tell(self, until_ns: Mapping[str, int]) -> None:
+        self._fence.open({vip: self._left_ms(at_ns) for vip, at_ns in until_ns.items()})
 
     def _pass_on(self, vip: str, former: Former) -> None:
         """Without it connections through the former owner break: no reason not to take the VIP."""

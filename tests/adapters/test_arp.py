@@ -13,7 +13,7 @@ from piagent.adapters import arp, netns
 from piagent.adapters.arp import Announcer
 from piagent.adapters.frames import frames
 from piagent.adapters.netlink import KernelAddresses
-from piagent.adapters.rtnetlink import Rtnetlink
+from tests.adapters.asker import mac_of
 from tests.waiting import until
 
 REASON = netns.why_not()
@@ -36,11 +36,6 @@ def own(host: netns.Host, vip: str, *, announce: bool) -> None:
 
     with host.entered():
         asyncio.run(work())
-
-
-def mac_of(host: netns.Host) -> bytes:
-    with host.entered(), Rtnetlink() as rtnetlink:
-        return rtnetlink.link("eth0").mac
 
 
 @needs_namespaces

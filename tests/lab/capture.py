@@ -7,8 +7,7 @@ import shutil
 import subprocess
 from typing import Self
 
-from piagent.adapters.netns import INTERFACE
-from piagent.adapters.rtnetlink import Rtnetlink
+from tests.adapters.asker import mac_of
 from tests.lab.lab import VIP, Lab
 from tests.waiting import wait_until
 
@@ -22,7 +21,7 @@ class Capture:
         self._bridge = lab.network._bridge
         self._file = lab.folder / "arp.txt"
         self._errors = lab.folder / "tcpdump.log"
-        self._names = {mac(lab, name): name for name in lab.nodes}
+        self._names = {mac_of(node.host).hex(":"): name for name, node in lab.nodes.items()}
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -48,9 +47,3 @@ class Capture:
             if f"{VIP} is-at" in line
         ]
         return [name for name, _ in itertools.groupby(name for _, name in sorted(said))]
-
-
-def mac(lab: Lab, name: str) -> str:
-    """A node's hardware address."""
-    with lab.nodes[name].host.entered(), Rtnetlink() as rtnetlink:
-        return rtnetlink.link(INTERFACE).mac.hex(":")
