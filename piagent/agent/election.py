@@ -295,6 +295,7 @@ class Election:
             case lease.Probe(key):
                 return self._near(key, effects)
             case lease.Acquired() as acquired:
+                self.members.settle()  # an owner was here first, however young it is
                 events = await self.tenure.take(acquired)
                 self._measure(acquired.key)
                 return events

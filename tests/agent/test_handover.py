@@ -210,6 +210,7 @@ async def test_policy_local_wants_a_backend_here_that_is_up(tmp_path: Path) -> N
 async def test_second_host_with_a_name_owns_nothing_and_says_whom_it_met(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path, "n1")
     await cluster.owner()
+    assert cluster.benches["n1"].agent._election.members._settled, "an owner draws no lots"
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     second = Bench(config(folder, "n1"), cluster.broker).start()
