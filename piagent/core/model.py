@@ -104,6 +104,17 @@ class Announce(StrEnum):
 
     ARP = "arp"
     NONE = "none"
+    BGP = "bgp"
+    """By every node that may serve them, to its routers: no node owns them alone."""
+
+
+class PoolType(StrEnum):
+    """Whose addresses a pool has."""
+
+    LOAD_BALANCER = "load-balancer"
+    """VIPs, of load-balancer services and gateways."""
+    CLUSTER = "cluster"
+    """Cluster addresses: reachable from the nodes, and from nowhere else."""
 
 
 class Conflict(StrEnum):
@@ -132,12 +143,28 @@ class Pool(Struct, frozen=True, kw_only=True):
 
     name: str
     addresses: tuple[AddressRange, ...]
+    """In the order in which they are given out."""
+    type: PoolType = PoolType.LOAD_BALANCER
+    auto_assign: bool = True
+    """Whether services that name neither an address nor a pool get one from here."""
+    avoid_buggy_ips: bool = False
+    """Give out no IPv4 address that ends in .0 or .255."""
+    priority: int = 0
+    """Lower comes first; 0 is last. Equal ones by name."""
+    disabled: bool = False
+    """Keeps the addresses that are in use, and gives out no more."""
+    services: dict[str, str] = {}
+    """Only services with all these labels get its addresses."""
     announce: Announce = Announce.ARP
     nodes: dict[str, str] = {}
     """Only nodes with all these labels may own its addresses."""
     interfaces: tuple[str, ...] = ()
     """Only nodes whose interface is one of these may; empty: any."""
     conflict: Conflict = Conflict.YIELD
+
+    def holds(self, address: str) -> bool:
+        """Tell whether an address is one of the pool's."""
+        return any(span.holds(address) for span in self.addresses)
 
 
 class HealthKind(StrEnum):
@@ -172,6 +199,28 @@ class Backend(Struct, frozen=True, kw_only=True):
     """0: gets no new connection."""
     node: str | None = None
     """The node that it runs on, for `traffic_policy = "local"`."""
+    port: int | None = None
+    """Instead of the service's target port: an endpoint that registered itself brings its own."""
+    only: str | None = None
+    """The name of the one service port that it serves; None: all of them."""
+
+    @property
+    def id(self) -> str:
+        """Its name within the service: the address, with the port when it has its own."""
+        if self.port is None:
+            return self.address
+        return (
+            f"[{self.address}]:{self.port}"
+            if ":" in self.address
+            else f"{self.address}:{self.port}"
+        )
+
+
+class Protocol(StrEnum):
+    """What a service port carries."""
+
+    TCP = "tcp"
+    UDP = "udp"
 
 
 class ServicePort(Struct, frozen=True, kw_only=True):
@@ -180,34 +229,79 @@ class ServicePort(Struct, frozen=True, kw_only=True):
     name: str
     port: int
     target_port: int
+    protocol: Protocol = Protocol.TCP
+    node_port: int | None = None
+    """On every node's own addresses; None: none, or not assigned yet."""
 
 
 class ServiceType(StrEnum):
     """Who can reach a service."""
 
     CLUSTER = "cluster"
-    """No address of its own yet: used by routes."""
+    """The nodes of the cluster, on an address that each of them has."""
+    NODE_PORT = "node-port"
+    """Whoever reaches a node, on the same port of each."""
     LOAD_BALANCER = "load-balancer"
-    """On a VIP that exactly one node owns."""
+    """The same, and whoever reaches its VIP, which exactly one node owns."""
+    EXTERNAL = "external"
+    """It is elsewhere: a name that stands for another name."""
 
 
 class TrafficPolicy(StrEnum):
-    """Which backends an owner sends connections to."""
+    """Which backends traffic from outside the cluster goes to."""
 
     CLUSTER = "cluster"
     LOCAL = "local"
-    """Only those on the owning node; only nodes with one that is up may own the VIP."""
+    """Only those on the node that it came to; only nodes with one that is up may own the VIP."""
+
+
+class Families(StrEnum):
+    """Of which IP versions a service gets addresses (Kubernetes: ipFamilyPolicy)."""
+
+    SINGLE = "single"
+    PREFER_DUAL = "prefer-dual"
+    """One of each from one pool, or one when there is no pool with both free."""
+    REQUIRE_DUAL = "require-dual"
+
+
+class Affinity(StrEnum):
+    """Whether what comes from one client goes to one backend."""
+
+    NONE = "none"
+    CLIENT_IP = "client-ip"
 
 
 class Service(Struct, frozen=True, kw_only=True):
-    """A named set of backends."""
+    """A named set of backends.
+
+    `vips`, `cluster_ips` and the ports' `node_port` are what the file asks for or, in a
+    configuration that is served, what the service has.
+    """
 
     name: str
     type: ServiceType
-    address: str | None
-    """The VIP of a load-balancer service, None for the others."""
     ports: tuple[ServicePort, ...]
     backends: tuple[Backend, ...]
+    vips: tuple[str, ...] = ()
+    """At most one of each IP version."""
+    cluster_ips: tuple[str, ...] = ()
+    """The same, on the loopback interface of every node."""
+    pool: str | None = None
+    """Where its address is to come from; None: any pool with auto_assign."""
+    sharing_key: str | None = None
+    """Services with one key may share a VIP on different ports."""
+    families: Families = Families.SINGLE
+    first_family: int | None = None
+    """4 or 6: the IP version of a single address; None: what there is, IPv4 first."""
+    labels: dict[str, str] = {}
+    """For pools that are for some services only."""
+    headless: bool = False
+    """It has no cluster address: its name leads to its backends."""
+    node_ports: bool = True
+    """Whether a load-balancer service has node ports, too."""
+    external_name: str | None = None
+    """What an external service stands for."""
+    affinity: Affinity = Affinity.NONE
     health: HealthCheck | None = None
     """None: backends count as up."""
     traffic_policy: TrafficPolicy = TrafficPolicy.CLUSTER
@@ -224,8 +318,14 @@ class Gateway(Struct, frozen=True, kw_only=True):
     """An HTTP entry point on a VIP."""
 
     name: str
-    address: str
     ports: tuple[int, ...]
+    vips: tuple[str, ...] = ()
+    """As a service's."""
+    pool: str | None = None
+    sharing_key: str | None = None
+    families: Families = Families.SINGLE
+    first_family: int | None = None
+    labels: dict[str, str] = {}
     wildcard: Wildcard = Wildcard.ONE_LABEL
 
 
@@ -274,5 +374,23 @@ class Config(Struct, frozen=True, kw_only=True):
 
     def vips(self) -> tuple[str, ...]:
         """Every VIP that this node may own, each once, sorted."""
-        used = {s.address for s in self.services if s.address is not None}
-        return tuple(sorted(used | {g.address for g in self.gateways}))
+        return tuple(vip for vip in self._vips() if not self._is_routed(vip))
+
+    def routed_vips(self) -> tuple[str, ...]:
+        """Every VIP that BGP leads to: each node that may serve it has it. Each once, sorted."""
+        return tuple(vip for vip in self._vips() if self._is_routed(vip))
+
+    def cluster_ips(self) -> tuple[str, ...]:
+        """Every cluster address, each once, sorted."""
+        return tuple(sorted({ip for service in self.services for ip in service.cluster_ips}))
+
+    def pool_of(self, address: str) -> Pool | None:
+        """The pool that an address lies in."""
+        return next((pool for pool in self.pools if pool.holds(address)), None)
+
+    def _vips(self) -> list[str]:
+        return sorted({vip for one in (*self.services, *self.gateways) for vip in one.vips})
+
+    def _is_routed(self, vip: str) -> bool:
+        pool = self.pool_of(vip)
+        return pool is not None and pool.announce is Announce.BGP
