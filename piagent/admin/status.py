@@ -80,13 +80,23 @@ class BackendStatus(Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class PortStatus(Struct, frozen=True, kw_only=True):
+    """One port of a service."""
+
+    name: str
+    port: int
+    protocol: str
+    node_port: int | None
+
+
 class ServiceStatus(Struct, frozen=True, kw_only=True):
     """One service with its backends."""
 
     name: str
     type: str
-    address: str | None
-    ports: tuple[int, ...]
+    vips: tuple[str, ...]
+    cluster_ips: tuple[str, ...]
+    ports: tuple[PortStatus, ...]
     backends: tuple[BackendStatus, ...]
 
 
@@ -134,6 +144,23 @@ class DrainNode(Struct, frozen=True, forbid_unknown_fields=True):
     node: str = ""
     """Empty: the node that is asked."""
     drain: bool = True
+
+
+class TunnelBackend(Struct, frozen=True):
+    """Where a tunnel may end."""
+
+    address: str
+    port: int
+
+
+class Tunnel(Struct, frozen=True, kw_only=True):
+    """What a tunnel to a service leads to."""
+
+    service: str
+    port: int
+    """The service's."""
+    backends: tuple[TunnelBackend, ...]
+    """In the order in which they are tried."""
 
 
 class Done(Struct, frozen=True):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from piagent.adapters.clock import wall_ms
 from piagent.admin.status import BrokerStatus
-from piagent.core.model import Broker
-from piagent.core.plan import host_port
+from piagent.core.model import Broker, host_port
 
 
 class BrokerBook:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from piagent.adapters.clock import wall_ms
 from piagent.core.health import BackendHealth, step
-from piagent.core.model import Backend, Config, HealthCheck
+from piagent.core.model import Backend, Config, HealthCheck, checked_port
 from piagent.ports import Prober
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ MAX_RUNNING = 64
 """Checks under way at a time."""
 
 Key = tuple[str, str]
-"""(service, backend address)."""
+"""(service, backend id)."""
 
 
 class Target:
@@ -74,9 +74,9 @@ class HealthLoop:
         self._targets = wanted
         self._wake.set()
 
-    def target(self, service: str, address: str) -> Target | None:
-        """What is known of a backend; None when its service has no check."""
-        return self._targets.get((service, address))
+    def target(self, service: str, backend: str) -> Target | None:
+        """What is known of a backend, by its id; None when its service has no check."""
+        return self._targets.get((service, backend))
 
     def down(self) -> frozenset[Key]:
         """The backends that get no new connection."""
@@ -145,8 +145,8 @@ def _next_due(check: HealthCheck, *, first: bool) -> float:
 
 def _targets(config: Config) -> dict[Key, Target]:
     return {
-        (service.name, backend.address): Target(
-            backend, service.health, service.health.port or service.ports[0].target_port
+        (service.name, backend.id): Target(
+            backend, service.health, checked_port(service, service.health, backend)
         )
         for service in config.services
         if service.health is not None

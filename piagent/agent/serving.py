@@ -7,7 +7,7 @@ from piagent.core.plan import Plan, plan, with_leaving
 from piagent.ports import DataPlane
 
 Down = frozenset[tuple[str, str]]
-"""(service, backend address) of backends that get no new connection."""
+"""(service, backend id) of backends that get no new connection."""
 Vips = frozenset[str]
 
 

@@ -11,6 +11,7 @@ from piagent.admin.exposition import Family
 from piagent.admin.status import (
     BackendStatus,
     NodeStatus,
+    PortStatus,
     RejectedNode,
     RouteStatus,
     ServiceStatus,
@@ -193,16 +194,22 @@ class View:
         return ServiceStatus(
             name=service.name,
             type=service.type,
-            address=service.address,
-            ports=tuple(port.port for port in service.ports),
+            vips=service.vips,
+            cluster_ips=service.cluster_ips,
+            ports=tuple(
+                PortStatus(
+                    name=port.name, port=port.port, protocol=port.protocol, node_port=port.node_port
+                )
+                for port in service.ports
+            ),
             backends=tuple(self._backend(service, backend) for backend in service.backends),
         )
 
     def _backend(self, service: Service, backend: Backend) -> BackendStatus:
-        target = self._health.target(service.name, backend.address)
+        target = self._health.target(service.name, backend.id)
         if target is None:
             return BackendStatus(
-                address=backend.address,
+                address=backend.id,
                 weight=backend.weight,
                 up=True,
                 since=self._started_ms,
@@ -210,7 +217,7 @@ class View:
             )
         health = target.health
         return BackendStatus(
-            address=backend.address,
+            address=backend.id,
             weight=backend.weight,
             up=health.usable,
             since=target.since_ms,

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from piagent import ports
 from piagent.agent.vips import Vips
-from piagent.core.eligibility import Standing, pool_of, refusals
+from piagent.core.eligibility import Standing, refusals
 from piagent.core.lease_types import Reason
 from piagent.core.model import Config, Conflict
 from piagent.core.vitals import HealthScore, Vitals, step
@@ -152,7 +152,7 @@ class Watch:
     def _conflict(self, vip: str, mac: str) -> None:
         self.conflicts[vip] += 1
         self.rivals[vip] = mac
-        pool = pool_of(self._config(), vip)
+        pool = self._config().pool_of(vip)
         policy = Conflict.YIELD if pool is None else pool.conflict
         if policy is Conflict.YIELD:
             log.error("alarm: vip %s: %s says it is its own; giving it up", vip, mac)

@@ -66,8 +66,8 @@ def describe(config: Config, made: Plan) -> str:
     """Write the plan for people."""
     parts = [_head(config)]
     if made.listeners:
-        rows = [(f"{one.address} port {one.port}", "->", _target(one)) for one in made.listeners]
-        parts.append("When it owns the address, it listens on\n" + columns(rows, "  "))
+        rows = [(_place_of(one), "->", _target(one)) for one in made.listeners]
+        parts.append("It listens (on a VIP when it owns it) on\n" + columns(rows, "  "))
     parts += [_service(service) for service in config.services]
     if any(map(_limits, config.pools)):
         pools = [(pool.name, _limits(pool)) for pool in config.pools if _limits(pool)]
@@ -76,6 +76,11 @@ def describe(config: Config, made: Plan) -> str:
         title = f"Gateway {gateway.name} ({gateway.wildcard} wildcards) tries in this order"
         parts.append(title + "\n" + route_table(gateway))
     return "\n\n".join(parts)
+
+
+def _place_of(listener: PlannedListener) -> str:
+    udp = " UDP" if listener.udp else ""
+    return f"{listener.address} port {listener.port}{udp}"
 
 
 def _target(listener: PlannedListener) -> str:
@@ -151,7 +156,7 @@ def _service(service: Service) -> str:
         f"up after {check.rise}, down after {check.fall}"
     )  # fmt: skip
     rows = [
-        (backend.address, f"weight {backend.weight}{f' on {backend.node}' if backend.node else ''}")
+        (backend.id, f"weight {backend.weight}{f' on {backend.node}' if backend.node else ''}")
         for backend in service.backends
     ]
     local = ", only those on the owner" if service.traffic_policy == "local" else ""

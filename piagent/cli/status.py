@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         BackendStatus,
         BrokerStatus,
         NodeStatus,
+        PortStatus,
         ServiceStatus,
         Status,
         VipStatus,
@@ -87,14 +88,20 @@ def _broker(broker: BrokerStatus) -> tuple[str, ...]:
 
 
 def _service(service: ServiceStatus) -> list[tuple[str, ...]]:
-    ports = ",".join(map(str, service.ports))
+    addresses = ",".join((*service.vips, *service.cluster_ips)) or "no address"
     head = (
         f"{service.name} ({service.type})",
-        f"{service.address or 'no address'} {ports}",
+        f"{addresses} {','.join(map(_port, service.ports))}",
         "",
         "",
     )
     return [head, *(_backend(backend) for backend in service.backends)]
+
+
+def _port(port: PortStatus) -> str:
+    protocol = "" if port.protocol == "tcp" else f"/{port.protocol}"
+    node_port = "" if port.node_port is None else f":{port.node_port}"
+    return f"{port.port}{node_port}{protocol}"
 
 
 def _backend(backend: BackendStatus) -> tuple[str, ...]:

@@ -53,33 +53,60 @@ def build(
                 nodes=pool.nodes,
                 interfaces=pool.interfaces,
                 conflict=pool.conflict,
+                type=pool.type,
+                auto_assign=pool.auto_assign,
+                avoid_buggy_ips=pool.avoid_buggy_ips,
+                priority=pool.priority,
+                disabled=pool.disabled,
+                services=pool.services,
             )
             for pool in file.pool
         ),
-        services=tuple(_service(service) for service in file.service),
-        gateways=tuple(
-            model.Gateway(
-                name=gateway.name,
-                address=gateway.address,
-                ports=tuple(one.port for one in gateway.listen),
-                wildcard=gateway.wildcard,
-            )
-            for gateway in file.gateway
-        ),
-        routes=tuple(_route(route) for route in file.route),
+        services=tuple(map(build_service, file.service)),
+        gateways=tuple(map(build_gateway, file.gateway)),
+        routes=tuple(map(build_route, file.route)),
     )
 
 
-def _service(service: schema.Service) -> model.Service:
+def build_gateway(gateway: schema.Gateway) -> model.Gateway:
+    """One gateway."""
+    return model.Gateway(
+        name=gateway.name,
+        vips=gateway.address,
+        pool=gateway.pool,
+        sharing_key=gateway.sharing_key,
+        families=gateway.ip_family_policy,
+        first_family=_first_family(gateway),
+        labels=gateway.labels,
+        ports=tuple(one.port for one in gateway.listen),
+        wildcard=gateway.wildcard,
+    )
+
+
+def build_service(service: schema.Service) -> model.Service:
+    """One service."""
+    on_vip = service.type is model.ServiceType.LOAD_BALANCER
     return model.Service(
         name=service.name,
         type=service.type,
-        address=service.address,
+        vips=service.address if on_vip else (),
+        cluster_ips=() if on_vip else service.address,
+        pool=service.pool,
+        sharing_key=service.sharing_key,
+        families=service.ip_family_policy,
+        first_family=_first_family(service),
+        labels=service.labels,
+        headless=service.headless,
+        node_ports=service.node_ports,
+        external_name=service.external_name,
+        affinity=service.affinity,
         ports=tuple(
             model.ServicePort(
-                name=port.name or str(port.port),
+                name=port.name or port_name(port),
                 port=port.port,
                 target_port=port.target_port or port.port,
+                protocol=port.protocol,
+                node_port=port.node_port,
             )
             for port in service.ports
         ),
@@ -90,6 +117,15 @@ def _service(service: schema.Service) -> model.Service:
         health=_health(service.health) if service.health else None,
         traffic_policy=service.traffic_policy,
     )
+
+
+def port_name(port: schema.ServicePort) -> str:
+    """What a port is called that has no name: `80`, `53-udp`."""
+    return str(port.port) + ("-udp" if port.protocol is model.Protocol.UDP else "")
+
+
+def _first_family(table: schema.Service | schema.Gateway) -> int | None:
+    return int(table.ip_families[0][-1]) if table.ip_families else None
 
 
 def _health(health: schema.Health) -> model.HealthCheck:
@@ -105,7 +141,8 @@ def _health(health: schema.Health) -> model.HealthCheck:
     )
 
 
-def _route(route: schema.Route) -> model.Route:
+def build_route(route: schema.Route) -> model.Route:
+    """One route."""
     backend = route.backends[0] if route.backends else None
     exact = route.path_exact is not None
     return model.Route(

@@ -6,19 +6,25 @@ A check skips blank values: they have been reported when they were read.
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
-from piagent.config.problems import did_you_mean, key_path
-from piagent.core.model import HealthKind, ServiceType, TrafficPolicy
-from piagent.core.plan import host_port, is_loopback
+from piagent.config.addresses import check_addresses
+from piagent.config.problems import did_you_mean, elements, key_path, unique
+from piagent.core.model import (
+    NODE_PORTS,
+    HealthKind,
+    Protocol,
+    ServiceType,
+    TrafficPolicy,
+    host_port,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from piagent.config.lines import KeyPath
     from piagent.config.problems import Report
-    from piagent.config.schema import File, Mqtt, Route, Service
+    from piagent.config.schema import File, Mqtt, Route, Service, ServicePort
 
 BROKER_COUNTS: Final = (1, 3, 5)
 EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 -- compared with, not bound to
@@ -27,37 +33,20 @@ EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 -- compared with, not bound 
 def check(file: File, report: Report) -> None:
     """Check a whole file."""
     for kind in ("pool", "service", "gateway", "route"):
-        _unique(report, (((kind, i, "name"), t.name) for i, t in enumerate(getattr(file, kind))))
-    _unique(report, _elements(("election", "candidates"), file.election.candidates))
+        unique(report, (((kind, i, "name"), t.name) for i, t in enumerate(getattr(file, kind))))
+    unique(report, elements(("election", "candidates"), file.election.candidates))
     _check_brokers(file.mqtt, report)
     _check_secrecy(file, report)
     _check_tls(file.mqtt, report)
-    _check_pools(file, report)
+    check_addresses(file, report)
     for i, service in enumerate(file.service):
         _check_service(service, ("service", i), report)
         _check_policy(service, ("service", i), file.election.candidates, report)
-    for path, address in vips(file):
-        _check_vip(path, address, file, report)
-    _unique(report, _listeners(file), "another port or address")
+    unique(report, _listeners(file), "another port or address")
     _check_embedded(file, report)
     for i, route in enumerate(file.route):
         _check_route(route, file, ("route", i), report)
     _check_uses(file, report)
-
-
-def _elements(path: KeyPath, values: Iterable[object]) -> Iterator[tuple[KeyPath, object]]:
-    return (((*path, i), value) for i, value in enumerate(values))
-
-
-def _unique(
-    report: Report, values: Iterable[tuple[KeyPath, object]], cure: str = "one of them must change"
-) -> None:
-    first: dict[object, KeyPath] = {}
-    for path, value in values:
-        if value and value in first:
-            report.error(path, f'"{value}" is already taken by {key_path(first[value])}', cure)
-        elif value:
-            first[value] = path
 
 
 def _check_brokers(mqtt: Mqtt, report: Report) -> None:
@@ -67,7 +56,7 @@ def _check_brokers(mqtt: Mqtt, report: Report) -> None:
         what = f"{len(mqtt.brokers)} brokers: decisions take a majority of 1, 3 or 5"
         report.error(path, what, "add or remove one" if len(mqtt.brokers) < 6 else "keep 5")
     places = (host_port(b.host, b.port) if b else "" for b in mqtt.brokers)
-    _unique(report, _elements(path, places), "each broker counts once")
+    unique(report, elements(path, places), "each broker counts once")
     if mqtt.password_file is not None and not any(broker.username for broker in brokers):
         what = "no broker has a user that the password could belong to"
         report.error(("mqtt", "password_file"), what, 'write "mqtt://user@host", or leave it out')
@@ -96,7 +85,7 @@ def _check_secrecy(file: File, report: Report) -> None:
         return
     path = ("cluster", "secret_file")
     report.warn(path, "there is none: messages are not authenticated", "only for trying it out")
-    places = [*_elements(("mqtt", "brokers"), (b and b.host for b in file.mqtt.brokers))]
+    places = [*elements(("mqtt", "brokers"), (b and b.host for b in file.mqtt.brokers))]
     if file.mqtt.embedded is not None:
         places.append((("mqtt", "embedded"), file.mqtt.embedded.address))
     for place, host in places:
@@ -113,64 +102,59 @@ def _is_127(host: str) -> bool:
     return re.fullmatch(r"127(\.[0-9]+){3}", host) is not None
 
 
-def _check_pools(file: File, report: Report) -> None:
-    for i, pool in enumerate(file.pool):
-        _unique(report, _elements(("pool", i, "interfaces"), pool.interfaces), "once is enough")
-    ranges = [
-        (ip_address(one.first).version, int(ip_address(one.first)), int(ip_address(one.last)), path)
-        for i, pool in enumerate(file.pool)
-        for j, one in enumerate(pool.addresses)
-        if one is not None
-        for path in [("pool", i, "addresses", j)]
-    ]
-    ranges.sort()
-    reaching: tuple[int, int, KeyPath] | None = None
-    for version, first, last, path in ranges:
-        if reaching is not None and reaching[0] == version and first <= reaching[1]:
-            later, earlier = max(path, reaching[2]), min(path, reaching[2])
-            report.error(later, f"overlaps {key_path(earlier)}", "an address is in one pool only")
-        if reaching is None or (version, last) > reaching[:2]:
-            reaching = (version, last, path)
-
-
-def vips(file: File) -> Iterator[tuple[KeyPath, str]]:
-    """Yield each address of our own, with its place."""
-    for kind in ("service", "gateway"):
-        for i, table in enumerate(getattr(file, kind)):
-            if table.address:
-                yield (kind, i, "address"), table.address
-
-
-def _check_vip(path: KeyPath, address: str, file: File, report: Report) -> None:
-    ranges = [one for pool in file.pool for one in pool.addresses]
-    if is_loopback(address) or None in ranges or any(one and one.holds(address) for one in ranges):
-        return
-    if file.pool:
-        report.error(path, f"{address} is in no pool", "add it to the addresses of one")
-    else:
-        cure = f'write [[pool]] with a name and addresses = ["{address}"]'
-        report.error(path, f"{address} is in no pool: the file has none", cure)
-
-
 def _check_service(service: Service, path: KeyPath, report: Report) -> None:
-    if service.type is ServiceType.LOAD_BALANCER and service.address is None:
-        report.error((*path, "address"), "a load-balancer service needs one", "write its VIP")
-    if service.type is ServiceType.CLUSTER and service.address:
-        cure = 'write type = "load-balancer", or leave the address out'
-        report.error((*path, "address"), "a cluster service has none in this version", cure)
-    ports = list(enumerate(service.ports))
-    _unique(report, (((*path, "ports", i, "port"), port.port) for i, port in ports))
-    _unique(report, (((*path, "ports", i, "name"), port.name) for i, port in ports))
+    if service.type is ServiceType.EXTERNAL:
+        _check_external(service, path, report)
+        return
+    if service.external_name is not None:
+        report.error((*path, "external_name"), "is for external services",
+                     'write type = "external", or leave it out')  # fmt: skip
+    if not service.ports:
+        report.error((*path, "ports"), "is missing", "write ports = [{ port = 80 }]")
+    if service.headless and (service.type is not ServiceType.CLUSTER or service.address):
+        what = "a headless service is a cluster service without an address"
+        report.error((*path, "headless"), what, "leave it out")
+    _check_ports(service, path, report)
     backends = list(enumerate(service.backends))
-    _unique(report, (((*path, "backends", i), backend.address) for i, backend in backends))
+    unique(report, (((*path, "backends", i), backend.address) for i, backend in backends))
     if not backends:
         report.warn(path, "has no backends: it serves nothing", 'write backends = ["address"]')
     loops = [port.port for port in service.ports if port.target_port in {None, port.port}]
     for i, backend in backends:
-        if backend.address and backend.address == service.address and loops:
+        if backend.address and backend.address in service.address and loops:
             what = f"port {loops[0]} would send its connections to itself"
             report.error((*path, "backends", i), what, "name the host behind the VIP")
     _check_health(service, path, report)
+
+
+def _check_external(service: Service, path: KeyPath, report: Report) -> None:
+    if service.external_name is None:
+        what = "an external service stands for a name"
+        report.error((*path, "external_name"), what, 'write external_name = "db.example.com"')
+    for key in ("address", "pool", "ports", "backends", "health", "headless"):
+        if getattr(service, key):
+            report.error((*path, key), "an external service has none", "leave it out")
+
+
+def _check_ports(service: Service, path: KeyPath, report: Report) -> None:
+    ports = list(enumerate(service.ports))
+    numbers = (((*path, "ports", i, "port"), _number(port)) for i, port in ports)
+    unique(report, numbers)
+    unique(report, (((*path, "ports", i, "name"), port.name) for i, port in ports))
+    for i, port in ports:
+        place = (*path, "ports", i, "node_port")
+        if port.node_port is None or not port.node_port:
+            continue
+        if service.type is ServiceType.CLUSTER:
+            cure = 'write type = "node-port" or "load-balancer", or leave it out'
+            report.error(place, "a cluster service has no node port", cure)
+        elif port.node_port not in NODE_PORTS:
+            what = f"{port.node_port} is not between {NODE_PORTS[0]} and {NODE_PORTS[-1]}"
+            report.error(place, what, "leave it out: one is assigned")
+
+
+def _number(port: ServicePort) -> str:
+    return f"{port.port}/{port.protocol}" if port.port else ""
 
 
 def _check_policy(
@@ -181,7 +165,7 @@ def _check_policy(
         return
     backends = list(enumerate(service.backends))
     if service.type is ServiceType.CLUSTER:
-        what = '"local" is about who may own a VIP, and a cluster service has none'
+        what = '"local" is about traffic from outside, and none comes to a cluster service'
         cure = 'write type = "load-balancer", or leave it out'
         report.error((*path, "traffic_policy"), what, cure)
     elif backends and all(backend.node is None for _, backend in backends):
@@ -201,7 +185,12 @@ def _check_policy(
 
 def _check_health(service: Service, path: KeyPath, report: Report) -> None:
     health = service.health
-    if health is None or health.kind is not HealthKind.TCP:
+    if health is None:
+        return
+    if health.port is None and all(one.protocol is Protocol.UDP for one in service.ports):
+        what = "no port of the service is TCP, which is what is checked"
+        report.error((*path, "health"), what, "write port = …, one that answers by TCP")
+    if health.kind is not HealthKind.TCP:
         return
     for key, value in (("path", health.path), ("expect", health.expect)):
         if value:
@@ -210,16 +199,19 @@ def _check_health(service: Service, path: KeyPath, report: Report) -> None:
 
 
 def _listeners(file: File) -> Iterator[tuple[KeyPath, str]]:
-    """Yield each port that this node would listen on as "address:port"."""
+    """Yield each port that this node would listen on: "address:port", "address:port/udp"."""
     for i, service in enumerate(file.service):
-        ports = {port.port: j for j, port in reversed([*enumerate(service.ports)])}
-        for port, j in sorted(ports.items()):
-            if service.address and port:
-                yield ("service", i, "ports", j), host_port(service.address, port)
+        ports = {_number(port): (j, port) for j, port in reversed([*enumerate(service.ports)])}
+        for j, port in sorted(ports.values(), key=lambda found: found[0]):
+            udp = "/udp" if port.protocol is Protocol.UDP else ""
+            for address in filter(None, service.address if port.port else ()):
+                yield ("service", i, "ports", j), host_port(address, port.port) + udp
+            if port.node_port:
+                yield ("service", i, "ports", j, "node_port"), f"*:{port.node_port}{udp}"
     for i, gateway in enumerate(file.gateway):
         for j, one in enumerate(gateway.listen):
-            if gateway.address and one.port:
-                yield ("gateway", i, "listen", j), host_port(gateway.address, one.port)
+            for address in filter(None, gateway.address if one.port else ()):
+                yield ("gateway", i, "listen", j), host_port(address, one.port)
     if file.mqtt.embedded:
         yield ("mqtt", "embedded"), host_port(file.mqtt.embedded.address, file.mqtt.embedded.port)
 
@@ -239,7 +231,7 @@ def _check_embedded(file: File, report: Report) -> None:
 
 def _check_route(route: Route, file: File, path: KeyPath, report: Report) -> None:
     _refers((*path, "gateway"), route.gateway, [one.name for one in file.gateway], report)
-    _unique(report, _elements((*path, "hosts"), route.hosts), "once is enough")
+    unique(report, elements((*path, "hosts"), route.hosts), "once is enough")
     if route.path_prefix is not None and route.path_exact is not None:
         report.error((*path, "path_exact"), "a route has one path, this one also has path_prefix",
                      "leave one out, or write two routes")  # fmt: skip
@@ -252,6 +244,9 @@ def _check_route(route: Route, file: File, path: KeyPath, report: Report) -> Non
     for i, backend in enumerate(route.backends):
         place = (*path, "backends", i)
         _refers((*place, "service"), backend.service, [s.name for s in file.service], report)
+        if backend.service in [s.name for s in file.service if s.type is ServiceType.EXTERNAL]:
+            what = f'"{backend.service}" is external: it has no backends to send requests to'
+            report.error((*place, "service"), what, "a service with its addresses as backends")
         ports = [p.port for s in file.service if s.name == backend.service for p in s.ports]
         if backend.port and ports and all(ports) and backend.port not in ports:
             what = f'service "{backend.service}" has no port {backend.port}'
@@ -269,6 +264,6 @@ def _check_uses(file: File, report: Report) -> None:
         if gateway.name and gateway.name not in routed:
             what = "has no routes: it answers every request with 404"
             report.warn(("gateway", i), what, f'write [[route]] with gateway = "{gateway.name}"')
-    if not any(vips(file)):
+    if not any(table.type is not ServiceType.CLUSTER for table in file.service) | any(file.gateway):
         what = "no load-balancer service and no gateway: this node listens on nothing"
         report.warn((), what, "write a [[service]] or a [[gateway]]")

@@ -12,8 +12,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from piagent.config import certificates, key_files
+from piagent.config.addresses import vips
 from piagent.config.build import build
-from piagent.config.checks import check, vips
+from piagent.config.checks import check
 from piagent.config.election import check_election
 from piagent.config.host import Host, this_host
 from piagent.config.problems import ConfigError, Problem, Report

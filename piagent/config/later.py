@@ -9,25 +9,14 @@ LATER_KEYS: Final[dict[str, dict[str, str]]] = {
         "listen": "until then the admin API is on its socket",
         "token_file": "until then the admin API is on its socket",
     },
-    "pool": {
-        "auto_assign": "until then each VIP has its address written down",
-        "avoid_buggy_ips": "",
-        "priority": "",
-    },
     "service": {
-        "pool": "until then give its address",
-        "sharing_key": "until then services share an address on different ports",
         "mode": "until then every service is proxied",
         "balance": "until then it is maglev",
-        "affinity": "",
-        "affinity_timeout": "",
+        "affinity_timeout": "until then a client stays while its backend is up",
         "allowed_sources": "",
         "proxy_protocol": "",
     },
-    "service.ports": {"protocol": "until then every port is TCP", "node_port": ""},
     "gateway": {
-        "pool": "until then give its address",
-        "sharing_key": "until then gateways share an address on different ports",
         "certificates": "until then gateways speak plain HTTP",
         "default_backend": "until then a route without hosts and path takes the rest",
         "trusted_proxies": "until then nobody's X-Forwarded-* are believed",
@@ -53,7 +42,6 @@ LATER_KEYS: Final[dict[str, dict[str, str]]] = {
 """Table -> key -> what holds until then."""
 
 LATER_VALUES: Final[dict[str, frozenset[str]]] = {
-    "service.type": frozenset({"node-port", "external"}),
     "service.health.kind": frozenset({"exec"}),
 }
 """Key -> values."""

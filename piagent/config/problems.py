@@ -10,7 +10,7 @@ from msgspec import Struct
 from piagent.config.lines import KeyPath, line_numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 TEXT_MAX: Final = 300
 """Characters shown of one part of a problem."""
@@ -106,3 +106,20 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if close:
         return f'did you mean "{close[0]}"?'
     return f"known: {', '.join(words)}" if words else "there is none"
+
+
+def elements(path: KeyPath, values: Iterable[object]) -> Iterator[tuple[KeyPath, object]]:
+    """Yield each element of a list with its place."""
+    return (((*path, i), value) for i, value in enumerate(values))
+
+
+def unique(
+    report: Report, values: Iterable[tuple[KeyPath, object]], cure: str = "one of them must change"
+) -> None:
+    """Report each value that is there already; blank ones may be."""
+    first: dict[object, KeyPath] = {}
+    for path, value in values:
+        if value and value in first:
+            report.error(path, f'"{value}" is already taken by {key_path(first[value])}', cure)
+        elif value:
+            first[value] = path

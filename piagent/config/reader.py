@@ -71,6 +71,8 @@ def _read(kind: Kind, value: object, path: KeyPath, report: Report) -> Any:
 
 
 def _read_list(kind: List, value: object, path: KeyPath, report: Report) -> tuple[Any, ...]:
+    if kind.bare and not isinstance(value, list):
+        return (_read(kind_of(kind.of), value, path, report),)
     if not isinstance(value, list):
         what = f"expected a list, got {_shown(value)}"
         report.error(path, what, f"write {_example(kind, path)}")
@@ -163,7 +165,8 @@ def _example_value(kind: Kind) -> str:
     if isinstance(kind, Leaf):
         return kind.example
     if isinstance(kind, List):
-        return f"[{_example_value(kind_of(kind.of))}]"
+        one = _example_value(kind_of(kind.of))
+        return one if kind.bare else f"[{one}]"
     if isinstance(kind, Map):
         return f"{{ rack = {_example_value(kind_of(kind.of))} }}"
     known = kinds(kind.struct)

@@ -12,6 +12,7 @@ from msgspec import Struct
 from piagent.config.values import (
     Address,
     Addresses,
+    Affinity,
     AnnounceBy,
     BrokerUrl,
     CheckKind,
@@ -21,17 +22,24 @@ from piagent.config.values import (
     Duration,
     DurationOrOff,
     Eligible,
+    FamilyPolicy,
     FileName,
+    Flag,
     HealthPath,
+    HostName,
     Interface,
+    IpFamily,
     LabelValue,
     Leaf,
     ListenAt,
     Name,
+    PoolType,
     Port,
     PositiveDuration,
+    Priority,
     Profile,
     ProfileName,
+    Protocol,
     QuorumLoss,
     RouteHost,
     RoutePath,
@@ -60,6 +68,8 @@ class List(Struct, frozen=True):
     of: Any
     """The annotation of its elements: a Leaf's or a Table's."""
     at_least: int = 0
+    bare: bool = False
+    """Whether a value that is no list stands for a list of it alone."""
 
 
 class Map(Struct, frozen=True):
@@ -134,6 +144,12 @@ class Pool(Struct, frozen=True, kw_only=True):
     nodes: Labels = {}
     interfaces: Annotated[tuple[Interface, ...], List(Interface)] = ()
     conflict: Conflict = model.Conflict.YIELD
+    type: PoolType = model.PoolType.LOAD_BALANCER
+    auto_assign: Flag = True
+    avoid_buggy_ips: Flag = False
+    priority: Priority = 0
+    disabled: Flag = False
+    services: Labels = {}
 
 
 class ServicePort(Struct, frozen=True, kw_only=True):
@@ -141,7 +157,9 @@ class ServicePort(Struct, frozen=True, kw_only=True):
 
     port: Port
     name: Name | None = None
+    protocol: Protocol = model.Protocol.TCP
     target_port: Port | None = None
+    node_port: Port | None = None
 
 
 class Backend(Struct, frozen=True, kw_only=True):
@@ -150,6 +168,11 @@ class Backend(Struct, frozen=True, kw_only=True):
     address: Address
     weight: Weight = 1
     node: Name | None = None
+
+
+OwnAddresses = Annotated[tuple[Address, ...], List(Address, bare=True)]
+"""One, or one of each IP version."""
+IpFamilies = Annotated[tuple[IpFamily, ...], List(IpFamily)]
 
 
 class Health(Struct, frozen=True, kw_only=True):
@@ -170,10 +193,17 @@ class Service(Struct, frozen=True, kw_only=True):
 
     name: Name
     type: ServiceType = model.ServiceType.CLUSTER
-    address: Address | None = None
-    ports: Annotated[
-        tuple[ServicePort, ...], List(Annotated[ServicePort, Table(ServicePort)], at_least=1)
-    ]
+    address: OwnAddresses = ()
+    pool: Name | None = None
+    sharing_key: Name | None = None
+    ip_family_policy: FamilyPolicy = model.Families.SINGLE
+    ip_families: IpFamilies = ()
+    labels: Labels = {}
+    headless: Flag = False
+    node_ports: Flag = True
+    external_name: HostName | None = None
+    affinity: Affinity = model.Affinity.NONE
+    ports: Annotated[tuple[ServicePort, ...], List(Annotated[ServicePort, Table(ServicePort)])] = ()
     backends: Annotated[
         tuple[Backend, ...], List(Annotated[Backend, Table(Backend, short="address")])
     ] = ()
@@ -191,7 +221,12 @@ class Gateway(Struct, frozen=True, kw_only=True):
     """[[gateway]]: an HTTP entry point."""
 
     name: Name
-    address: Address
+    address: OwnAddresses = ()
+    pool: Name | None = None
+    sharing_key: Name | None = None
+    ip_family_policy: FamilyPolicy = model.Families.SINGLE
+    ip_families: IpFamilies = ()
+    labels: Labels = {}
     listen: Annotated[tuple[Listen, ...], List(Annotated[Listen, Table(Listen)], at_least=1)]
     wildcard: Wildcard = model.Wildcard.ONE_LABEL
 

@@ -230,6 +230,16 @@ def health_path(text: str) -> str:
     return text
 
 
+def host_name(text: str) -> str:
+    """Read a name of the DNS; lower case, without a trailing dot."""
+    if re.fullmatch(r"[0-9.:]+", text) or ":" in text or "[" in text:
+        raise UnfitError(f'"{text}" is an address or has a port', "write a name")
+    try:
+        return canonical_host(text)
+    except BadRequestError:
+        raise UnfitError(f'"{text}" is not a host name') from None
+
+
 def _one_of(choices: type[StrEnum]) -> Leaf:
     words = [choice.value for choice in choices]
     return Leaf(source=choices, wants="one of " + ", ".join(words), example=f'"{words[0]}"')
@@ -242,6 +252,10 @@ def _number(low: int, high: int, what: str, example: int) -> Leaf:
         example=str(example),
         blank=0,
     )
+
+
+def _flag() -> Leaf:
+    return Leaf(source=bool, wants="true or false", example="true", blank=False)
 
 
 def _text(wants: str, example: str, read: Callable[[str], Any], blank: object = "") -> Leaf:
@@ -258,6 +272,8 @@ Addresses = Annotated[
     _text("a CIDR, a range or an address", "192.168.1.240-192.168.1.250", address_range, None),
 ]
 Port = Annotated[int, _number(1, PORT_MAX, "a port", 80)]
+Flag = Annotated[bool, _flag()]
+Priority = Annotated[int, _number(0, 1000, "a priority", 1)]
 Weight = Annotated[int, _number(0, 1000, "a weight", 100)]
 Workers = Annotated[int, _number(1, 256, "a number of threads", 2)]
 Count = Annotated[int, _number(1, 100, "a number of checks", 2)]
@@ -274,12 +290,17 @@ FileName = Annotated[str, _text("the path of a file", "cluster.secret", file_nam
 RouteHost = Annotated[str, _text("a host name or *.name", "www.example.com", route_host)]
 RoutePath = Annotated[str, _text("a path", "/v1", route_path)]
 HealthPath = Annotated[str, _text("a path", "/healthz", health_path)]
+HostName = Annotated[str, _text("a host name", "db.example.com", host_name)]
 LabelValue = Annotated[str, _text(f"a label ({_NAME_RULE})", "a", name)]
 AnnounceBy = Annotated[model.Announce, _one_of(model.Announce)]
 Conflict = Annotated[model.Conflict, _one_of(model.Conflict)]
 QuorumLoss = Annotated[model.QuorumLoss, _one_of(model.QuorumLoss)]
 ServiceType = Annotated[model.ServiceType, _one_of(model.ServiceType)]
 TrafficPolicy = Annotated[model.TrafficPolicy, _one_of(model.TrafficPolicy)]
+PoolType = Annotated[model.PoolType, _one_of(model.PoolType)]
+Protocol = Annotated[model.Protocol, _one_of(model.Protocol)]
+FamilyPolicy = Annotated[model.Families, _one_of(model.Families)]
+Affinity = Annotated[model.Affinity, _one_of(model.Affinity)]
 CheckKind = Annotated[model.HealthKind, _one_of(model.HealthKind)]
 Wildcard = Annotated[model.Wildcard, _one_of(model.Wildcard)]
 
@@ -291,6 +312,14 @@ class Eligible(StrEnum):
     WIRED_ONLY = "wired-only"
 
 
+class IpVersion(StrEnum):
+    """The IP versions, as Kubernetes spells them."""
+
+    IPV4 = "ipv4"
+    IPV6 = "ipv6"
+
+
+IpFamily = Annotated[IpVersion, _one_of(IpVersion)]
 VipEligible = Annotated[Eligible, _one_of(Eligible)]
 
 

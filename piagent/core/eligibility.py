@@ -26,7 +26,7 @@ class Standing(Struct, frozen=True, kw_only=True):
     twin: bool = False
     """Another live host has this node's name."""
     down: frozenset[tuple[str, str]] = frozenset()
-    """(service, backend address) that health checks found down."""
+    """(service, backend id) that health checks found down."""
     left: Mapping[str, Reason] = {}
     """VIP -> why it is left to others for a while: in use by a stranger, not to be configured."""
 
@@ -59,18 +59,13 @@ def _refusal_on_the_lan(config: Config, standing: Standing, vip: str) -> Reason 
         return Reason.EGRESS_LOST
     if config.node.wired_only and standing.wireless:
         return Reason.NOT_ELIGIBLE
-    pool = pool_of(config, vip)
+    pool = config.pool_of(vip)
     if pool is not None and not _fits(config, pool):
         return Reason.NOT_ELIGIBLE
     announced = pool is None or pool.announce is not Announce.NONE
     if announced and not _on_link(vip, standing.networks):
         return Reason.NOT_ELIGIBLE
     return None
-
-
-def pool_of(config: Config, vip: str) -> Pool | None:
-    """The pool that the VIP is from."""
-    return next((p for p in config.pools if any(r.holds(vip) for r in p.addresses)), None)
 
 
 def _fits(config: Config, pool: Pool) -> bool:
@@ -92,13 +87,13 @@ def _serves_locally(config: Config, standing: Standing, vip: str) -> bool:
     local = (
         service
         for service in config.services
-        if service.address == vip and service.traffic_policy is TrafficPolicy.LOCAL
+        if vip in service.vips and service.traffic_policy is TrafficPolicy.LOCAL
     )
     return all(_has_backend(service, config.node.name, standing.down) for service in local)
 
 
 def _has_backend(service: Service, node: str, down: frozenset[tuple[str, str]]) -> bool:
     return any(
-        backend.node == node and (service.name, backend.address) not in down
+        backend.node == node and (service.name, backend.id) not in down
         for backend in service.backends
     )

@@ -8,8 +8,17 @@ from __future__ import annotations
 
 from enum import StrEnum
 from ipaddress import ip_address
+from typing import Final
 
 from msgspec import Struct
+
+NODE_PORTS: Final = range(30000, 32768)
+"""What node ports are given from, as in Kubernetes."""
+
+
+def host_port(address: str, port: int) -> str:
+    """Write an address and port as one word: `10.0.0.1:80`, `[fd00::1]:80`."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 class Node(Struct, frozen=True, kw_only=True):
@@ -185,7 +194,7 @@ class HealthCheck(Struct, frozen=True, kw_only=True):
     fall: int = 3
     """Bad results in a row that make it down."""
     port: int | None = None
-    """None: the target port of the service's first port."""
+    """None: see `checked_port`."""
     path: str = "/"
     expect: tuple[int, ...] = ()
     """HTTP status codes that count as good; empty: 200 to 399."""
@@ -207,13 +216,7 @@ class Backend(Struct, frozen=True, kw_only=True):
     @property
     def id(self) -> str:
         """Its name within the service: the address, with the port when it has its own."""
-        if self.port is None:
-            return self.address
-        return (
-            f"[{self.address}]:{self.port}"
-            if ":" in self.address
-            else f"{self.address}:{self.port}"
-        )
+        return self.address if self.port is None else host_port(self.address, self.port)
 
 
 class Protocol(StrEnum):
@@ -307,6 +310,12 @@ class Service(Struct, frozen=True, kw_only=True):
     traffic_policy: TrafficPolicy = TrafficPolicy.CLUSTER
 
 
+def checked_port(service: Service, check: HealthCheck, backend: Backend) -> int:
+    """The port that a health check asks: its own, the backend's, or the first that is TCP."""
+    tcp = (port.target_port for port in service.ports if port.protocol is Protocol.TCP)
+    return check.port or backend.port or next(tcp, 0)
+
+
 class Wildcard(StrEnum):
     """What `*` in a route's host stands for."""
 
@@ -389,7 +398,8 @@ class Config(Struct, frozen=True, kw_only=True):
         return next((pool for pool in self.pools if pool.holds(address)), None)
 
     def _vips(self) -> list[str]:
-        return sorted({vip for one in (*self.services, *self.gateways) for vip in one.vips})
+        of_services = {vip for service in self.services for vip in service.vips}
+        return sorted(of_services | {vip for gateway in self.gateways for vip in gateway.vips})
 
     def _is_routed(self, vip: str) -> bool:
         pool = self.pool_of(vip)

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from msgspec import Struct
 from msgspec.structs import replace
 
 from piagent.core.model import (
+    Affinity,
+    Backend,
     Config,
     Gateway,
     PathKind,
+    Protocol,
     Route,
     Service,
     ServicePort,
+    TrafficPolicy,
+    host_port,
 )
 from piagent.core.routing import PlannedGateway, PlannedRoute, ordered, prefix_of
+
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 -- node ports are on every address of the node
 
 
 class PlannedBackend(Struct, frozen=True):
@@ -31,12 +40,14 @@ class PlannedService(Struct, frozen=True):
     """One port of a service, balanced over its backends."""
 
     name: str
-    """`service:port`, with the port's number."""
+    """`service:port`, with the port's number; see `service_key`."""
     backends: tuple[PlannedBackend, ...]
+    affinity: bool = False
+    """Whether all that comes from one client address goes to one backend."""
 
 
 class PlannedListener(Struct, frozen=True):
-    """A TCP port to accept connections on."""
+    """A port to accept connections on, or datagrams."""
 
     address: str
     port: int
@@ -45,6 +56,7 @@ class PlannedListener(Struct, frozen=True):
     http: bool
     draining: bool = False
     """Its VIP is on the way to another node: what it serves is to come to an end."""
+    udp: bool = False
 
 
 class Plan(Struct, frozen=True):
@@ -63,27 +75,23 @@ def plan(
 ) -> Plan:
     """Say what this node listens on and where that goes.
 
-    `owned`: the VIPs that this node owns now. `down`: (service name, backend address) of the
-    backends that get no new connection. `draining`: the VIPs that were handed over, and whose
-    connections are served here until they end; whether they are still owned does not matter.
+    `owned`: the VIPs that this node owns now. `down`: (service name, backend id) of the backends
+    that get no new connection. `draining`: the VIPs that were handed over, and whose connections
+    are served here until they end; whether they are still owned does not matter.
 
     Listeners on VIPs are always there: they are bound (IP_FREEBIND) before the address is, so that
     a take-over opens nothing. A VIP that is a loopback address exists on every host; listening on
     it is owning it, so it has its listeners only while it is owned. A node that never owns a VIP
-    (`vip_weight` 0) has none. Services of every type are there, since routes use them.
+    (`vip_weight` 0) has none on VIPs; cluster addresses and node ports are on every node. Services
+    of every type are there, since routes use them.
     """
-    listeners = _listeners(config) if config.node.vip_weight > 0 else ()
     return Plan(
         listeners=tuple(
             replace(listener, draining=listener.address in draining)
-            for listener in listeners
-            if listener.address in owned or not is_loopback(listener.address)
+            for listener in _listeners(config)
+            if listener.address in owned or not _is_loopback_vip(config, listener.address)
         ),
-        services=tuple(
-            PlannedService(service_key(service, port), _backends(service, port, down))
-            for service in config.services
-            for port in service.ports
-        ),
+        services=tuple(_services(config, down)),
         gateways=tuple(_gateway(config, gateway) for gateway in config.gateways),
     )
 
@@ -110,9 +118,13 @@ def with_leaving(wanted: Plan, before: Plan, vips: frozenset[str]) -> Plan:
     )
 
 
-def service_key(service: Service, port: ServicePort) -> str:
-    """Return the name of one port of a service: `service:port`."""
-    return f"{service.name}:{port.port}"
+def service_key(service: Service, port: ServicePort, *, local: bool = False) -> str:
+    """Return the name of one port of a service: `web:80`, `dns:53/udp`, `web:80@local`.
+
+    `local`: balanced over the backends of this node only.
+    """
+    protocol = "" if port.protocol is Protocol.TCP else f"/{port.protocol}"
+    return f"{service.name}:{port.port}{protocol}{'@local' if local else ''}"
 
 
 def is_loopback(address: str) -> bool:
@@ -120,39 +132,60 @@ def is_loopback(address: str) -> bool:
     return address.startswith("127.") or address == "::1"
 
 
-def _listeners(config: Config) -> tuple[PlannedListener, ...]:
-    of_services = (
-        PlannedListener(service.address, port.port, service_key(service, port), http=False)
-        for service in config.services
-        for port in service.ports
-        if service.address is not None
-    )
-    of_gateways = (
-        PlannedListener(gateway.address, port, gateway.name, http=True)
-        for gateway in config.gateways
-        for port in gateway.ports
-    )
-    return *of_services, *of_gateways
+def _is_loopback_vip(config: Config, address: str) -> bool:
+    return is_loopback(address) and address in config.vips()
+
+
+def _listeners(config: Config) -> Iterator[PlannedListener]:
+    owns = config.node.vip_weight > 0
+    for service in config.services:
+        local = service.traffic_policy is TrafficPolicy.LOCAL
+        for port in service.ports:
+            udp = port.protocol is Protocol.UDP
+            outside = service_key(service, port, local=local)
+            for vip in service.vips if owns else ():
+                yield PlannedListener(vip, port.port, outside, http=False, udp=udp)
+            for address in service.cluster_ips:
+                inside = service_key(service, port)
+                yield PlannedListener(address, port.port, inside, http=False, udp=udp)
+            for address in EVERYWHERE if port.node_port is not None else ():
+                node_port = port.node_port or 0
+                yield PlannedListener(address, node_port, outside, http=False, udp=udp)
+    for gateway in config.gateways if owns else ():
+        for vip in gateway.vips:
+            for number in gateway.ports:
+                yield PlannedListener(vip, number, gateway.name, http=True)
+
+
+def _services(config: Config, down: frozenset[tuple[str, str]]) -> Iterator[PlannedService]:
+    for service in config.services:
+        affinity = service.affinity is Affinity.CLIENT_IP
+        here = tuple(one for one in service.backends if one.node == config.node.name)
+        for port in service.ports:
+            every = _backends(service, port, service.backends, down)
+            yield PlannedService(service_key(service, port), every, affinity)
+            if service.traffic_policy is TrafficPolicy.LOCAL:
+                key = service_key(service, port, local=True)
+                yield PlannedService(key, _backends(service, port, here, down), affinity)
 
 
 def _backends(
-    service: Service, port: ServicePort, down: frozenset[tuple[str, str]]
+    service: Service,
+    port: ServicePort,
+    backends: Iterable[Backend],
+    down: frozenset[tuple[str, str]],
 ) -> tuple[PlannedBackend, ...]:
     return tuple(
         PlannedBackend(
-            name=host_port(backend.address, port.target_port),
+            name=host_port(backend.address, backend.port or port.target_port),
             address=backend.address,
-            port=port.target_port,
+            port=backend.port or port.target_port,
             weight=backend.weight,
-            up=(service.name, backend.address) not in down,
+            up=(service.name, backend.id) not in down,
         )
-        for backend in service.backends
+        for backend in backends
+        if backend.only in {None, port.name}
     )
-
-
-def host_port(address: str, port: int) -> str:
-    """Write an address and port as one word: `10.0.0.1:80`, `[fd00::1]:80`."""
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _gateway(config: Config, gateway: Gateway) -> PlannedGateway:

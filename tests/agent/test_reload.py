@@ -38,7 +38,7 @@ def test_routes_services_gateways_pools_and_what_places_vips_need_none() -> None
     new = replace(
         old,
         services=(),
-        gateways=(Gateway(name="g", address="10.0.0.9", ports=(80,)),),
+        gateways=(Gateway(name="g", vips=("10.0.0.9",), ports=(80,)),),
         node=replace(old.node, vip_weight=0, zone="z", labels={"rack": "a"}, wired_only=True),
         election=replace(
             old.election,

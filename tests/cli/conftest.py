@@ -16,6 +16,7 @@ from piagent.admin.status import (
     BackendStatus,
     BrokerStatus,
     NodeStatus,
+    PortStatus,
     RejectedNode,
     RouteStatus,
     ServiceStatus,
@@ -60,8 +61,9 @@ def status() -> Status:
             ServiceStatus(
                 name="api",
                 type="load-balancer",
-                address="10.0.0.9",
-                ports=(80,),
+                vips=("10.0.0.9",),
+                cluster_ips=(),
+                ports=(PortStatus(name="80", port=80, protocol="tcp", node_port=None),),
                 backends=(
                     BackendStatus(
                         address="10.0.0.21", weight=2, up=False, since=then_ms, reason="timeout"

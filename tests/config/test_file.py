@@ -112,7 +112,6 @@ TIMING = model.Timing(
 WEB = model.Service(
     name="web",
     type=model.ServiceType.CLUSTER,
-    address=None,
     ports=(
         model.ServicePort(name="http", port=80, target_port=8080),
         model.ServicePort(name="81", port=81, target_port=81),
@@ -129,7 +128,7 @@ WEB = model.Service(
 DNS = model.Service(
     name="dns",
     type=model.ServiceType.LOAD_BALANCER,
-    address="2001:db8::f1",
+    vips=("2001:db8::f1",),
     ports=(model.ServicePort(name="53", port=53, target_port=53),),
     backends=(model.Backend(address="192.0.2.21", node="pi-1"),),
     health=model.HealthCheck(),

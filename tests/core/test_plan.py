@@ -19,13 +19,13 @@ from piagent.core.model import (
     ServiceType,
     Timing,
     Wildcard,
+    host_port,
 )
 from piagent.core.plan import (
     PlannedBackend,
     PlannedListener,
     PlannedRoute,
     PlannedService,
-    host_port,
     is_loopback,
     plan,
 )
@@ -43,7 +43,6 @@ TIMING = Timing(
 WEB = Service(
     name="web",
     type=ServiceType.CLUSTER,
-    address=None,
     ports=(
         ServicePort(name="http", port=80, target_port=8080),
         ServicePort(name="admin", port=81, target_port=8081),
@@ -53,7 +52,7 @@ WEB = Service(
 DNS = Service(
     name="dns",
     type=ServiceType.LOAD_BALANCER,
-    address=VIP,
+    vips=(VIP,),
     ports=(ServicePort(name="dns", port=53, target_port=53),),
     backends=(),
 )
@@ -74,8 +73,8 @@ def config(*routes: Route, vip: str = VIP, weight: int = 100) -> Config:
         mqtt=Mqtt(brokers=(Broker(label="b1", host="127.0.0.1", port=1883),)),
         election=Election(profile="normal", timing=TIMING),
         admin_socket="/run/piagent/admin.sock",
-        services=(WEB, replace(DNS, address=vip)),
-        gateways=(Gateway(name="front", address=vip, ports=(80, 8000)),),
+        services=(WEB, replace(DNS, vips=(vip,))),
+        gateways=(Gateway(name="front", vips=(vip,), ports=(80, 8000)),),
         routes=routes,
     )
 
@@ -102,7 +101,7 @@ def test_a_loopback_vip_is_listened_on_only_while_it_is_owned() -> None:
 
 
 def test_a_vip_that_drains_is_listened_on_and_marked_and_no_other_is() -> None:
-    other = Gateway(name="other", address="192.0.2.10", ports=(80,))
+    other = Gateway(name="other", vips=("192.0.2.10",), ports=(80,))
     base = config()
     two = replace(base, gateways=(*base.gateways, other))
     made = plan(two, NOTHING, ALL_UP, frozenset({VIP})).listeners

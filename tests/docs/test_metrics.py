@@ -7,7 +7,14 @@ from collections import Counter
 from pathlib import Path
 
 from piagent.admin.exposition import Family, Histogram
-from piagent.admin.status import BackendStatus, BrokerStatus, ServiceStatus, Status, VipStatus
+from piagent.admin.status import (
+    BackendStatus,
+    BrokerStatus,
+    PortStatus,
+    ServiceStatus,
+    Status,
+    VipStatus,
+)
 from piagent.agent import metrics
 
 PAGE = Path("docs/reference/metrics.md").read_text()
@@ -28,8 +35,9 @@ STATUS = Status(
         ServiceStatus(
             name="s",
             type="cluster",
-            address=None,
-            ports=(80,),
+            vips=(),
+            cluster_ips=(),
+            ports=(PortStatus(name="80", port=80, protocol="tcp", node_port=None),),
             backends=(BackendStatus(address="b", weight=1, up=True, since=0, reason="r"),),
         ),
     ),

@@ -21,7 +21,7 @@ def node_file(site: Site, node: Place, secret: Path, socket: Path) -> str:
         _service("echo", site.backends, site.backend_tcp_port, site.vip, site.tcp_port),
         _service("api", api, site.backend_http_port),
         _service("www", www, site.backend_http_port),
-        f'\n[[gateway]]\nname = "web"\naddress = "{site.vip}"',
+        f'\n[[gateway]]\nname = "web"\naddress = "{site.vip}"\nsharing_key = "demo"',
         f"listen = [{{ port = {site.http_port} }}]",
         _route("api", "api.demo", "/v1", "api"),
         _route("www", "www.demo", "/", "www"),
@@ -34,7 +34,9 @@ def _service(
 ) -> str:
     lines = [f'\n[[service]]\nname = "{name}"']
     if vip:
-        lines.append(f'type = "load-balancer"\naddress = "{vip}"')
+        # Several of these agents may be on one host: node ports would be theirs in common.
+        lines.append(f'type = "load-balancer"\naddress = "{vip}"\nsharing_key = "demo"')
+        lines.append("node_ports = false")
     addresses = ", ".join(f'"{place.address}"' for place in backends)
     lines.append(f"ports = [{{ port = {port}, target_port = {target_port} }}]")
     lines.append(f"backends = [{addresses}]")
