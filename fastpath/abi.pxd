@@ -34,6 +34,9 @@ cdef enum:
     MAX_BACKENDS = 8192         # in all services together
     MAX_GATEWAYS = 512
     MAX_ROUTES = 8192           # in all gateways together
+    # Beyond the slots of tables, counters only: of the sockets that Engine.relay handed over.
+    RELAYS_LISTENER = MAX_LISTENERS
+    RELAYS_BACKEND = MAX_BACKENDS
     MAX_TRIES = 8               # distinct backends tried for one connection or request
     BUFFER_SIZE = 16384         # one pooled buffer
     CACHE_LINE = 64
@@ -178,5 +181,5 @@ cdef struct counters_t:
     uint64_t turns
     int64_t clients             # client connections open now
     uint64_t rejected[REJECT_COUNT]
-    listener_counters_t listeners[MAX_LISTENERS]
-    backend_counters_t backends[MAX_BACKENDS]
+    listener_counters_t listeners[MAX_LISTENERS + 1]    # and RELAYS_LISTENER
+    backend_counters_t backends[MAX_BACKENDS + 1]       # and RELAYS_BACKEND

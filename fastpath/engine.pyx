@@ -3,22 +3,25 @@
 The only module with threads and with exceptions about what runs. See engine.pyi for the contract.
 """
 
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from fastpath.abi cimport MAX_WORKERS, PROTOCOL_HTTP, backend_counters_t
+from fastpath.abi cimport FP_OK, MAX_WORKERS
 from fastpath.atomics cimport (
-    load_acquire, load_relaxed, load_signed, store_pointer, store_release,
+    add_shared, load_acquire, load_relaxed, load_signed, store_pointer, store_release,
 )
-from fastpath.http.state cimport http_t
-from fastpath.http.totals cimport HttpTotals
 from fastpath.snapshot cimport Snapshot
 from fastpath.sys_linux cimport usleep
+from fastpath.totals cimport (
+    accepted_total, backend_total, each_worker, http_total, open_total, rejected_total,
+    relays_total,
+)
 from fastpath.worker cimport (
-    shared_t, worker_free, worker_new, worker_pick_up, worker_protocols, worker_run, worker_t,
-    worker_wake,
+    shared_t, worker_free, worker_hand, worker_new, worker_pick_up, worker_protocols, worker_run,
+    worker_t, worker_wake,
 )
 
+import errno
 import os
 import signal
 import threading
@@ -26,9 +29,9 @@ import threading
 from fastpath.limits import limits_now, raise_descriptor_limit
 from fastpath.numbering import Numbering
 from fastpath.snapshot import compile as compile_tables
-from fastpath.sockets import listen, resolve
+from fastpath.sockets import listen, prepare_stream, resolve
 from fastpath.tables import (
-    REASONS, Backend, Gateway, Listener, Route, Service, Tables, check,
+    TIMEOUT_MAX_MS, Backend, Gateway, Listener, Route, Service, Tables, check,
 )
 
 __all__ = ["Backend", "Engine", "Gateway", "Listener", "Route", "Service", "Tables"]
@@ -45,6 +48,7 @@ cdef class Engine:
     cdef shared_t shared
     cdef worker_t *workers[MAX_WORKERS]
     cdef int n_workers
+    cdef int next_worker        # for Engine.relay
     cdef uint64_t generation
     cdef bint started, draining, stopped
     cdef object connections, lock, numbering, tables
@@ -195,60 +199,27 @@ cdef class Engine:
 
     def _is_idle(self, slot):
         """Whether no socket is open to the backend of this slot."""
-        return self._backend(slot)["open"] == 0
+        return backend_total(self.workers, self.n_workers, slot)["open"] == 0
 
     def _is_left(self, slot):
         """Whether no connection is open that the listener of this slot accepted."""
-        return self._open(slot) == 0
+        return open_total(self.workers, self.n_workers, slot) == 0
 
     def _note_new_hands(self, numbering):
         """Remember where the counters of slots stand that now count for somebody else."""
         for slot in numbering.backends.values():
             if slot in self.numbering.backend_slots.retired:
-                self.baselines["backend", slot] = self._backend(slot)
+                self.baselines["backend", slot] = backend_total(
+                    self.workers, self.n_workers, slot
+                )
         for slot in numbering.listeners.values():
             if slot in self.numbering.listener_slots.retired:
-                self.baselines["listener", slot] = self._accepted(slot)
-
-    cdef dict _backend(self, int slot):
-        """The counters of a backend's slot, over all workers."""
-        cdef backend_counters_t *counters
-        cdef uint64_t connections = 0, failures = 0, bytes_in = 0, bytes_out = 0
-        cdef int64_t active = 0, opened = 0
-        cdef int i
-        for i in range(self.n_workers):
-            counters = &self.workers[i].loop.counters.backends[slot]
-            connections += load_relaxed(&counters.connections)
-            failures += load_relaxed(&counters.connect_failures)
-            bytes_in += load_relaxed(&counters.bytes_in)
-            bytes_out += load_relaxed(&counters.bytes_out)
-            active += load_signed(&counters.active)
-            opened += load_signed(&counters.open)
-        return {
-            "connections": connections,
-            "active": active,
-            "open": opened,
-            "bytes_in": bytes_in,
-            "bytes_out": bytes_out,
-            "connect_failures": failures,
-        }
-
-    cdef object _accepted(self, int slot):
-        cdef uint64_t accepted = 0
-        cdef int i
-        for i in range(self.n_workers):
-            accepted += load_relaxed(&self.workers[i].loop.counters.listeners[slot].accepted)
-        return accepted
-
-    cdef object _open(self, int slot):
-        cdef int64_t opened = 0
-        cdef int i
-        for i in range(self.n_workers):
-            opened += load_signed(&self.workers[i].loop.counters.listeners[slot].open)
-        return opened
+                self.baselines["listener", slot] = accepted_total(
+                    self.workers, self.n_workers, slot
+                )
 
     def _open_on(self, slots):
-        return sum([self._open(slot) for slot in slots])
+        return sum([open_total(self.workers, self.n_workers, slot) for slot in slots])
 
     def _slots_on(self, address):
         """The slots of listeners on this address, of those that are gone too."""
@@ -260,6 +231,36 @@ cdef class Engine:
             self._must_live()
             self.draining = True
             self._publish(self.tables._replace(listeners=()))
+
+    def relay(self, client_fd, backend_fd, idle_timeout_ms=3_600_000):
+        """Adopt two connected TCP sockets and relay between them until both sides have ended."""
+        if not 0 <= idle_timeout_ms <= TIMEOUT_MAX_MS:
+            raise ValueError(f"idle timeout of {idle_timeout_ms} ms is out of range")
+        if client_fd == backend_fd:
+            raise ValueError(f"descriptor {client_fd} cannot be both sides of a relay")
+        with self.lock:
+            self._must_live()
+            prepare_stream(client_fd)
+            prepare_stream(backend_fd)
+            if self.draining:
+                raise OSError(errno.ESHUTDOWN, "the engine is draining")
+            if not self._hand_over(client_fd, backend_fd, idle_timeout_ms):
+                raise OSError(errno.EAGAIN, "as many connections are open as there may be")
+
+    cdef bint _hand_over(self, int client_fd, int backend_fd, uint32_t idle_timeout_ms):
+        """Give two sockets to the next worker that has room; whether there is one."""
+        cdef worker_t *worker
+        if add_shared(&self.shared.clients, 1) <= self.current.c.clients_max:
+            for _ in range(self.n_workers):
+                worker = self.workers[self.next_worker]
+                self.next_worker = (self.next_worker + 1) % self.n_workers
+                if (
+                    load_signed(&worker.loop.counters.clients) < worker.loop.capacity
+                    and worker_hand(worker, client_fd, backend_fd, idle_timeout_ms) == FP_OK
+                ):
+                    return True
+        add_shared(&self.shared.clients, -1)
+        return False
 
     def active(self):
         """Client connections open now."""
@@ -299,15 +300,16 @@ cdef class Engine:
             return {
                 "services": self._service_stats(),
                 "listeners": self._listener_stats(),
-                "rejected": self._rejected_stats(),
-                "workers": self._worker_stats(),
-                "http": self._http_stats(),
+                "relays": relays_total(self.workers, self.n_workers),
+                "rejected": rejected_total(self.workers, self.n_workers),
+                "workers": each_worker(self.workers, self.n_workers),
+                "http": http_total(self.workers, self.n_workers, self.numbering.routes),
             }
 
     def _service_stats(self):
         services = {name: {} for name in self.numbering.services}
         for (service, backend), slot in self.numbering.backends.items():
-            counters = self._backend(slot)
+            counters = backend_total(self.workers, self.n_workers, slot)
             before = self.baselines.get(("backend", slot), {})
             services[service][backend] = {
                 name: value - before.get(name, 0) for name, value in counters.items()
@@ -315,44 +317,12 @@ cdef class Engine:
         return services
 
     def _listener_stats(self):
-        return {
-            _place(*key): {
-                "accepted": self._accepted(slot) - self.baselines.get(("listener", slot), 0)
-            }
-            for key, slot in self.numbering.listeners.items()
-        }
-
-    def _rejected_stats(self):
-        cdef int i, reason
-        cdef uint64_t n
-        rejected = {}
-        for reason, name in enumerate(REASONS):
-            n = 0
-            for i in range(self.n_workers):
-                n += load_relaxed(&self.workers[i].loop.counters.rejected[reason])
-            rejected[name] = n
-        return rejected
-
-    def _worker_stats(self):
-        cdef int i
-        workers = []
-        for i in range(self.n_workers):
-            workers.append({
-                "turns": load_relaxed(&self.workers[i].loop.counters.turns),
-                "active": load_signed(&self.workers[i].loop.counters.clients),
-            })
-        return workers
-
-    def _http_stats(self):
-        cdef HttpTotals totals = HttpTotals()
-        cdef int i
-        routes = self.numbering.routes
-        for i in range(self.n_workers):
-            totals.add(
-                &(<http_t *>self.workers[i].loop.states[<int>PROTOCOL_HTTP]).counters,
-                list(routes.values()),
-            )
-        return totals.by_name(routes)
+        listeners = {}
+        for key, slot in self.numbering.listeners.items():
+            accepted = accepted_total(self.workers, self.n_workers, slot)
+            before = self.baselines.get(("listener", slot), 0)
+            listeners[_place(*key)] = {"accepted": accepted - before}
+        return listeners
 
     def stop(self):
         """End the workers and free everything; the engine cannot be started again."""

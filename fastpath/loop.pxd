@@ -55,6 +55,7 @@ cdef struct endpoint_t:         # one socket; embedded in what owns it
     uint32_t interest           # what epoll was told; 0: not registered
     uint8_t ready
     uint8_t queued              # is in loop_t.again
+    uint8_t shared              # another descriptor, not ours, may keep the socket alive
 
 
 # A kind of traffic. Its state hangs on loop_t.states[its index].

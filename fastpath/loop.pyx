@@ -12,10 +12,10 @@ from fastpath.memory.slab cimport slab_free, slab_init
 from fastpath.memory.wheel cimport wheel_advance, wheel_arm, wheel_idle, wheel_init, wheel_pop
 from fastpath.sys_linux cimport (
     CLOCK_MONOTONIC, EAGAIN, EINPROGRESS, EINTR, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT,
-    EPOLLRDHUP, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, IPPROTO_TCP, MSG_MORE, MSG_NOSIGNAL,
-    SHUT_WR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, SO_ERROR, SO_LINGER,
-    TCP_NODELAY, clock_gettime, close, connect, epoll_create1, epoll_ctl, getsockopt, linger,
-    msghdr, recv, send, sendmsg, setsockopt, shutdown, socket, socklen_t, timespec,
+    EPOLLRDHUP, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, IPPROTO_TCP, MSG_MORE,
+    MSG_NOSIGNAL, SHUT_WR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, SO_ERROR,
+    SO_LINGER, TCP_NODELAY, clock_gettime, close, connect, epoll_create1, epoll_ctl, getsockopt,
+    linger, msghdr, recv, send, sendmsg, setsockopt, shutdown, socket, socklen_t, timespec,
 )
 
 
@@ -165,6 +165,7 @@ cdef void endpoint_init(
     self.interest = 0
     self.ready = ready
     self.queued = False
+    self.shared = False
 
 
 cdef int loop_connect(
@@ -217,7 +218,9 @@ cdef void loop_close(loop_t *self, endpoint_t *endpoint) noexcept nogil:
         for i in range(self.event_index, self.n_events):
             if self.events[i].data.ptr == endpoint:
                 self.events[i].data.ptr = NULL
-    close(endpoint.fd)              # which also takes it out of epoll: nobody shares it
+        if endpoint.shared:
+            epoll_ctl(self.epoll, EPOLL_CTL_DEL, endpoint.fd, NULL)
+    close(endpoint.fd)              # which also takes it out of epoll when nobody shares it
     endpoint.fd = -1
     endpoint.interest = 0
     endpoint.ready = 0

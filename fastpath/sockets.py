@@ -9,6 +9,7 @@ BACKLOG = 4096
 # Not in Python's socket module: linux/in.h and linux/in6.h.
 IP_FREEBIND = 15
 IPV6_FREEBIND = 78
+_IP = (socket.AF_INET, socket.AF_INET6)
 
 
 class Endpoint(NamedTuple):
@@ -63,6 +64,22 @@ def _open(endpoint: Endpoint, *, shared: bool) -> socket.socket:
         opened.close()
         raise
     return opened
+
+
+def prepare_stream(descriptor: int) -> None:
+    """See that it is a connected TCP socket, and make it ready for a worker: it never blocks.
+
+    Raises ValueError for another kind of socket, OSError when it is none or not connected.
+    """
+    stream = socket.socket(fileno=descriptor)
+    try:
+        if stream.family not in _IP or stream.type != socket.SOCK_STREAM:
+            raise ValueError(f"descriptor {descriptor} is not a TCP socket")
+        stream.getpeername()
+        stream.setblocking(False)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    finally:
+        stream.detach()
 
 
 def listen(endpoint: Endpoint, count: int, *, alone: bool) -> list[int]:

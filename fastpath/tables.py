@@ -11,7 +11,7 @@ REASONS = ("capacity", "descriptors", "no_backend", "connect_failed")
 """Why connections were turned away, in the order of abi.pxd's REJECT_*."""
 
 _WEIGHT_MAX = 65535
-_TIMEOUT_MAX_MS = 0x7FFFFFFF
+TIMEOUT_MAX_MS = 0x7FFFFFFF
 
 
 class Backend(NamedTuple):
@@ -146,5 +146,5 @@ def _times(gateway: Gateway) -> Iterator[tuple[str, int]]:
 
 def _check_times(place: str, **times_ms: int) -> None:
     for name, value in times_ms.items():
-        if not 0 <= value <= _TIMEOUT_MAX_MS:
+        if not 0 <= value <= TIMEOUT_MAX_MS:
             raise ValueError(f"{place}: {name} timeout of {value} ms is out of range")

@@ -27,6 +27,22 @@ cdef struct worker_listener_t:
     uint16_t slot
 
 
+cdef enum:
+    INBOX_SIZE = 64
+
+
+cdef struct handed_t:           # two connected sockets to relay between; owned
+    int client
+    int backend
+    uint32_t idle_timeout_ms
+
+
+cdef struct inbox_t:            # from the engine (one thread at a time, by its lock) to the worker
+    handed_t handed[INBOX_SIZE]     # ring: those from n_taken up to n_put
+    uint64_t n_put              # store_release by the engine, load_acquire by the worker
+    uint64_t n_taken            # the other way round
+
+
 cdef struct worker_t:
     loop_t loop
     shared_t *shared            # borrowed
@@ -35,6 +51,7 @@ cdef struct worker_t:
     uint64_t seen               # generation picked up last; store_release
     slab_t self_memory          # what holds this struct
     slab_t counters_memory
+    inbox_t inbox
     worker_listener_t listeners[MAX_LISTENERS]      # by slot
 
 
@@ -48,5 +65,10 @@ cdef void worker_run(worker_t *self) noexcept nogil
 cdef void worker_pick_up(worker_t *self) noexcept nogil
 # End the wait for events of the thread in worker_run.
 cdef void worker_wake(worker_t *self) noexcept nogil
+# Hand over two sockets for proxy.tcp's tcp_relay, and wake the worker. FP_OK: they are the
+# worker's, which ends the client's part in shared_t.clients too; FP_FULL: the inbox is full.
+cdef int worker_hand(
+    worker_t *self, int client, int backend, uint32_t idle_timeout_ms
+) noexcept nogil
 # The protocols that this build has.
 cdef void worker_protocols(protocol_t *protocols) noexcept nogil

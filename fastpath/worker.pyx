@@ -3,8 +3,8 @@
 from libc.errno cimport errno
 
 from fastpath.abi cimport (
-    FP_OK, PROTOCOL_HTTP, PROTOCOL_TCP, REJECT_CAPACITY, REJECT_COUNT, REJECT_DESCRIPTORS,
-    fp_assert, listener_t, snapshot_t,
+    FP_FULL, FP_OK, PROTOCOL_HTTP, PROTOCOL_TCP, REJECT_CAPACITY, REJECT_COUNT, REJECT_DESCRIPTORS,
+    RELAYS_LISTENER, fp_assert, listener_t, snapshot_t,
 )
 from fastpath.atomics cimport (
     add_shared, count, gauge, load_acquire, load_pointer, store_release,
@@ -16,7 +16,7 @@ from fastpath.loop cimport (
 )
 from fastpath.memory.slab cimport slab_free, slab_get, slab_init
 from fastpath.memory.wheel cimport timeout_disarm
-from fastpath.proxy.tcp cimport tcp_protocol
+from fastpath.proxy.tcp cimport tcp_protocol, tcp_relay
 from fastpath.sys_linux cimport (
     EAGAIN, EFD_CLOEXEC, EFD_NONBLOCK, EMFILE, ENFILE, ENOBUFS, ENOMEM,
     EPOLLIN, O_CLOEXEC, O_RDONLY, SOCK_CLOEXEC, SOCK_NONBLOCK, accept4, close, epoll_wait, eventfd,
@@ -175,12 +175,52 @@ cdef void worker_pick_up(worker_t *self) noexcept nogil:
     store_release(&self.seen, snapshot.generation)
 
 
+# ---- what Python hands over ----
+
+cdef int worker_hand(
+    worker_t *self, int client, int backend, uint32_t idle_timeout_ms
+) noexcept nogil:
+    cdef inbox_t *inbox = &self.inbox
+    cdef handed_t *handed = &inbox.handed[inbox.n_put % INBOX_SIZE]
+    if inbox.n_put - load_acquire(&inbox.n_taken) == INBOX_SIZE:
+        return FP_FULL
+    handed.client = client
+    handed.backend = backend
+    handed.idle_timeout_ms = idle_timeout_ms
+    store_release(&inbox.n_put, inbox.n_put + 1)
+    worker_wake(self)
+    return FP_OK
+
+
+cdef bint _next_handed(inbox_t *inbox, handed_t *handed) noexcept nogil:
+    """Take one out of the inbox, if there is one."""
+    if inbox.n_taken == load_acquire(&inbox.n_put):
+        return False
+    handed[0] = inbox.handed[inbox.n_taken % INBOX_SIZE]
+    store_release(&inbox.n_taken, inbox.n_taken + 1)
+    return True
+
+
+cdef void _empty_inbox(worker_t *self) noexcept nogil:
+    cdef loop_t *loop = &self.loop
+    cdef handed_t handed
+    while _next_handed(&self.inbox, &handed):
+        gauge(&loop.counters.listeners[RELAYS_LISTENER].open, 1)
+        gauge(&loop.counters.clients, 1)
+        if tcp_relay(loop, handed.client, handed.backend, handed.idle_timeout_ms) != FP_OK:
+            count(&loop.counters.rejected[REJECT_CAPACITY], 1)
+            loop_client_closed(loop, RELAYS_LISTENER)
+            close(handed.client)
+            close(handed.backend)
+
+
 # ---- life ----
 
 cdef void _on_wake(loop_t *loop, endpoint_t *endpoint) noexcept nogil:
     cdef uint64_t times = 0
     eventfd_read(endpoint.fd, &times)
     endpoint.ready = 0
+    _empty_inbox(<worker_t *>loop)
 
 
 cdef void worker_wake(worker_t *self) noexcept nogil:
@@ -237,7 +277,11 @@ cdef worker_t *worker_new(shared_t *shared, uint16_t index, uint32_t capacity) n
 
 cdef void worker_free(worker_t *self) noexcept nogil:
     cdef slab_t memory = self.self_memory
+    cdef handed_t handed
     cdef int i
+    while _next_handed(&self.inbox, &handed):
+        close(handed.client)
+        close(handed.backend)
     for i in range(PROTOCOL_COUNT):
         if self.shared.protocols[i].free != NULL:
             self.shared.protocols[i].free(&self.loop)

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import hashlib
 import hmac
+import socket
 from typing import Any
 
 from fastpath import engine
@@ -45,6 +46,16 @@ class EngineDataPlane:
         Call it before the address is removed, or the resets do not get out.
         """
         return self._engine.cut(address)
+
+    def relay(self, client: socket.socket, backend: socket.socket) -> None:
+        """Hand two connected TCP sockets over: the engine relays between them and closes them.
+
+        Both objects are detached then. OSError: it takes no more, and both are the caller's still.
+        No duplicate of either may stay open, or its peer does not see the end.
+        """
+        self._engine.relay(client.fileno(), backend.fileno())
+        client.detach()
+        backend.detach()
 
     async def drain(self, timeout_ms: int) -> int:
         """Accept nothing new, wait for what is under way; the number of connections still open."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
@@ -142,6 +143,32 @@ class Fence(Protocol):
         ...
 
 
+class LocalAddresses(Protocol):
+    """Service addresses on the loopback interface: each node has them, none owns them.
+
+    They answer no ARP or NDP, are never announced, and never become the source address of
+    anything else. Addresses of 127.0.0.0/8 and ::1 are every host's already: nothing is done.
+    """
+
+    @property
+    def why_not(self) -> str | None:
+        """Why nothing can be configured here, cure included; None when it can."""
+        ...
+
+    def configure(self, inside: Collection[str], routed: Collection[str]) -> dict[str, str]:
+        """Have exactly these; idempotent, and cheap when nothing changes.
+
+        `inside`: cluster addresses, which only this host can reach. `routed`: VIPs that routers
+        lead here (BGP), which everybody can reach. What is in both is inside. Gives why an address
+        is not there, by address; all others are. Raises nothing.
+        """
+        ...
+
+    def remove_all(self) -> None:
+        """Have none, whoever of us configured them; raises nothing."""
+        ...
+
+
 class LinkState(Struct, frozen=True):
     """The interface of the VIPs, as it is now or has become."""
 
@@ -247,6 +274,13 @@ class DataPlane(Protocol):
 
     def cut(self, address: str) -> int:
         """Close them all; how many there were."""
+        ...
+
+    def relay(self, client: socket.socket, backend: socket.socket) -> None:
+        """Take over two connected TCP sockets, detached then, and relay until both have ended.
+
+        Raises OSError when it takes no more; both are the caller's still.
+        """
         ...
 
     def stats(self) -> dict[str, Any]:

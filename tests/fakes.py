@@ -7,6 +7,8 @@ FakeAddresses expire, FakeProber answers at once, FakeDataPlane refuses as a who
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
@@ -303,6 +305,8 @@ class FakeDataPlane:
         self.stopped = False
         self.open: dict[str, int] = {}
         """Address -> how many connections clients have to it."""
+        self.relays: list[tuple[int, int]] = []
+        """Descriptors that were handed over, for the test to use and close."""
 
     def apply(self, plan: Plan) -> None:
         if self.failure is not None:
@@ -322,6 +326,11 @@ class FakeDataPlane:
 
     def cut(self, address: str) -> int:
         return self.open.pop(address, 0)
+
+    def relay(self, client: socket.socket, backend: socket.socket) -> None:
+        if self.draining:
+            raise OSError(errno.ESHUTDOWN, "draining")
+        self.relays.append((client.detach(), backend.detach()))
 
     def stop(self) -> None:
         self.stopped = True

@@ -149,3 +149,22 @@ def test_connections_are_counted_by_address_and_cut() -> None:
                 assert plane.connections("127.0.0.1") == 0
     finally:
         plane.stop()
+
+
+def test_a_relay_is_the_engines_once_it_was_taken(backend: int) -> None:
+    plane = dataplane.EngineDataPlane(1, b"secret")
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            client = socket.create_connection(listening.getsockname(), timeout=10)
+            front, _ = listening.accept()
+        with socket.socket() as unconnected, pytest.raises(OSError, match="not connected"):
+            plane.relay(front, unconnected)
+        assert front.fileno() >= 0
+        back = socket.create_connection(("127.0.0.1", backend), timeout=10)
+        plane.relay(front, back)
+        assert front.fileno() == back.fileno() == -1
+        with client:
+            assert client.recv(10) == b"hi"
+            assert plane.stats()["relays"]["total"] == 1
+    finally:
+        plane.stop()

@@ -2,7 +2,8 @@
 
 A connection is first `connecting`: nothing is read from the client, so a backend that refuses or
 does not answer in time can be replaced by the next choice. Then it is a pair of
-fastpath.proxy.relay until its end.
+fastpath.proxy.relay until its end. Two sockets that Engine.relay handed over are such a pair from
+the beginning.
 """
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
@@ -11,9 +12,9 @@ from libc.string cimport memset
 
 from fastpath.abi cimport (
     FP_BAD, FP_FULL, FP_OK, PROTOCOL_TCP, REJECT_CAPACITY, REJECT_CONNECT, REJECT_DESCRIPTORS,
-    REJECT_NO_BACKEND, backend_t, listener_t, service_t,
+    REJECT_NO_BACKEND, RELAYS_BACKEND, RELAYS_LISTENER, backend_t, listener_t, service_t,
 )
-from fastpath.atomics cimport count
+from fastpath.atomics cimport count, gauge
 from fastpath.loop cimport (
     FAILED, READABLE, WRITABLE, backend_closed, backend_connected, backend_refused, endpoint_init,
     endpoint_t, loop_arm, loop_client_closed, loop_close, loop_connect, loop_t,
@@ -118,30 +119,40 @@ cdef void _connect_timed_out(loop_t *loop, timeout_t *timeout) noexcept nogil:
     _connect_failed(loop, <stream_t *>(<pair_t *>timeout.owner).owner)
 
 
-cdef int _accept(
-    loop_t *loop, const listener_t *listener, int fd, const sockaddr_any_t *peer
+cdef stream_t *_new(
+    loop_t *loop, uint16_t listener_slot, uint32_t idle_timeout_ms
 ) noexcept nogil:
+    """A stream whose sockets are still to be filled in; NULL: no more are allowed."""
     cdef streams_t *streams = _streams(loop)
     cdef stream_t *stream = <stream_t *>slab_get(&streams.slab)
-    cdef service_t *service = listener.service
-    cdef int result, tried
     if stream == NULL:
-        return -1 - REJECT_CAPACITY
+        return NULL
     memset(stream, 0, sizeof(stream_t))
     stream.pair.client = &stream.client
     stream.pair.backend = &stream.backend
     stream.pair.owner = stream
     stream.pair.timeout.owner = &stream.pair
     stream.pair.on_end = _ended
-    stream.pair.idle_timeout_ms = service.idle_timeout_ms
-    stream.connect_timeout_ms = service.connect_timeout_ms
-    stream.listener_slot = listener.slot
-    stream.service_slot = service.slot
-    stream.hash = flow_hash(loop.hash_key, peer, &listener.address, IPPROTO_TCP)
+    stream.pair.idle_timeout_ms = idle_timeout_ms
+    stream.listener_slot = listener_slot
     stream.next = streams.first
     if stream.next != NULL:
         stream.next.previous = stream
     streams.first = stream
+    return stream
+
+
+cdef int _accept(
+    loop_t *loop, const listener_t *listener, int fd, const sockaddr_any_t *peer
+) noexcept nogil:
+    cdef service_t *service = listener.service
+    cdef stream_t *stream = _new(loop, listener.slot, service.idle_timeout_ms)
+    cdef int result, tried
+    if stream == NULL:
+        return -1 - REJECT_CAPACITY
+    stream.connect_timeout_ms = service.connect_timeout_ms
+    stream.service_slot = service.slot
+    stream.hash = flow_hash(loop.hash_key, peer, &listener.address, IPPROTO_TCP)
     endpoint_init(&stream.client, NULL, stream, fd, READABLE | WRITABLE)
     result = _connect(loop, stream)
     if result == FP_OK:
@@ -151,6 +162,23 @@ cdef int _accept(
     if result == FP_FULL:
         return -1 - REJECT_DESCRIPTORS
     return -1 - (REJECT_CONNECT if tried > 0 else REJECT_NO_BACKEND)
+
+
+cdef int tcp_relay(
+    loop_t *loop, int client, int backend, uint32_t idle_timeout_ms
+) noexcept nogil:
+    cdef stream_t *stream = _new(loop, RELAYS_LISTENER, idle_timeout_ms)
+    if stream == NULL:
+        return FP_FULL
+    stream.pair.backend_slot = RELAYS_BACKEND
+    endpoint_init(&stream.client, NULL, stream, client, READABLE | WRITABLE)
+    endpoint_init(&stream.backend, NULL, stream, backend, READABLE | WRITABLE)
+    stream.client.shared = stream.backend.shared = True
+    gauge(&loop.counters.backends[RELAYS_BACKEND].open, 1)
+    gauge(&loop.counters.backends[RELAYS_BACKEND].active, 1)
+    backend_connected(loop, RELAYS_BACKEND)
+    pair_start(loop, &stream.pair)
+    return FP_OK
 
 
 cdef int _init(loop_t *loop) noexcept nogil:

@@ -1,0 +1,97 @@
+"""What the workers counted, added up for Python.
+
+Relaxed loads of counters that run on: every number is one that was true, not all at one moment.
+"""
+
+from libc.stdint cimport int64_t, uint64_t
+
+from fastpath.abi cimport PROTOCOL_HTTP, RELAYS_BACKEND, backend_counters_t
+from fastpath.atomics cimport load_relaxed, load_signed
+from fastpath.http.state cimport http_t
+from fastpath.http.totals cimport HttpTotals
+from fastpath.worker cimport worker_t
+
+from fastpath.tables import REASONS
+
+
+cdef dict backend_total(worker_t **workers, int n_workers, int slot):
+    cdef backend_counters_t *counters
+    cdef uint64_t connections = 0, failures = 0, bytes_in = 0, bytes_out = 0
+    cdef int64_t active = 0, opened = 0
+    cdef int i
+    for i in range(n_workers):
+        counters = &workers[i].loop.counters.backends[slot]
+        connections += load_relaxed(&counters.connections)
+        failures += load_relaxed(&counters.connect_failures)
+        bytes_in += load_relaxed(&counters.bytes_in)
+        bytes_out += load_relaxed(&counters.bytes_out)
+        active += load_signed(&counters.active)
+        opened += load_signed(&counters.open)
+    return {
+        "connections": connections,
+        "active": active,
+        "open": opened,
+        "bytes_in": bytes_in,
+        "bytes_out": bytes_out,
+        "connect_failures": failures,
+    }
+
+
+cdef object accepted_total(worker_t **workers, int n_workers, int slot):
+    cdef uint64_t accepted = 0
+    cdef int i
+    for i in range(n_workers):
+        accepted += load_relaxed(&workers[i].loop.counters.listeners[slot].accepted)
+    return accepted
+
+
+cdef object open_total(worker_t **workers, int n_workers, int slot):
+    cdef int64_t opened = 0
+    cdef int i
+    for i in range(n_workers):
+        opened += load_signed(&workers[i].loop.counters.listeners[slot].open)
+    return opened
+
+
+cdef dict rejected_total(worker_t **workers, int n_workers):
+    cdef int i, reason
+    cdef uint64_t n
+    rejected = {}
+    for reason, name in enumerate(REASONS):
+        n = 0
+        for i in range(n_workers):
+            n += load_relaxed(&workers[i].loop.counters.rejected[reason])
+        rejected[name] = n
+    return rejected
+
+
+cdef dict relays_total(worker_t **workers, int n_workers):
+    counters = backend_total(workers, n_workers, RELAYS_BACKEND)
+    return {
+        "total": counters["connections"],
+        "active": counters["active"],
+        "bytes_in": counters["bytes_in"],
+        "bytes_out": counters["bytes_out"],
+    }
+
+
+cdef dict http_total(worker_t **workers, int n_workers, routes):
+    cdef HttpTotals totals = HttpTotals()
+    cdef int i
+    for i in range(n_workers):
+        totals.add(
+            &(<http_t *>workers[i].loop.states[<int>PROTOCOL_HTTP]).counters,
+            list(routes.values()),
+        )
+    return totals.by_name(routes)
+
+
+cdef list each_worker(worker_t **workers, int n_workers):
+    cdef int i
+    found = []
+    for i in range(n_workers):
+        found.append({
+            "turns": load_relaxed(&workers[i].loop.counters.turns),
+            "active": load_signed(&workers[i].loop.counters.clients),
+        })
+    return found
