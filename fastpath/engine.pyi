@@ -46,15 +46,16 @@ class Engine:
         """Close the listeners; HTTP connections end with the exchange under way."""
 
     def relay(self, client_fd: int, backend_fd: int, idle_timeout_ms: int = 3_600_000) -> None:
-        """Adopt two connected TCP sockets, and relay between them until both sides have ended.
+        """Adopt two connected streams (TCP or Unix), and relay until both sides have ended.
 
-        As a TCP listener's connections: ends and resets are passed on, nothing is read ahead of who
-        does not write, silence of `idle_timeout_ms` (0: none) ends both. New tables and `cut` do
-        not touch them, `stop` closes them, `active` counts them. What the caller has read from
-        either socket it must have written to the other. The engine closes both descriptors; a
-        duplicate that is left open keeps the peer from seeing the end.
+        As a TCP listener's connections: ends and resets are passed on (a Unix socket's peer sees a
+        reset as an end), nothing is read ahead of who does not write, silence of `idle_timeout_ms`
+        (0: none) ends both. New tables and `cut` do not touch them, `stop` closes them, `active`
+        counts them. What the caller has read from either socket it must have written to the other.
+        The engine closes both descriptors; a duplicate that is left open keeps the peer from seeing
+        the end.
 
-        Raises, and has closed neither: ValueError for what is not two TCP sockets; OSError for a
+        Raises, and has closed neither: ValueError for what is not two streams; OSError for a
         socket that is not connected (any more), while draining (ESHUTDOWN), and when there are too
         many connections (EAGAIN).
         """

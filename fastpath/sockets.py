@@ -9,7 +9,7 @@ BACKLOG = 4096
 # Not in Python's socket module: linux/in.h and linux/in6.h.
 IP_FREEBIND = 15
 IPV6_FREEBIND = 78
-_IP = (socket.AF_INET, socket.AF_INET6)
+_STREAMS = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
 
 class Endpoint(NamedTuple):
@@ -67,17 +67,18 @@ def _open(endpoint: Endpoint, *, shared: bool) -> socket.socket:
 
 
 def prepare_stream(descriptor: int) -> None:
-    """See that it is a connected TCP socket, and make it ready for a worker: it never blocks.
+    """See that it is a connected stream (TCP or Unix), and have it never block, as workers need.
 
     Raises ValueError for another kind of socket, OSError when it is none or not connected.
     """
     stream = socket.socket(fileno=descriptor)
     try:
-        if stream.family not in _IP or stream.type != socket.SOCK_STREAM:
-            raise ValueError(f"descriptor {descriptor} is not a TCP socket")
+        if stream.family not in _STREAMS or stream.type != socket.SOCK_STREAM:
+            raise ValueError(f"descriptor {descriptor} is not a stream socket")
         stream.getpeername()
         stream.setblocking(False)
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if stream.family != socket.AF_UNIX:
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     finally:
         stream.detach()
 

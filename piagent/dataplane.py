@@ -48,7 +48,7 @@ class EngineDataPlane:
         return self._engine.cut(address)
 
     def relay(self, client: socket.socket, backend: socket.socket) -> None:
-        """Hand two connected TCP sockets over: the engine relays between them and closes them.
+        """Hand two connected streams over: the engine relays between them and closes them.
 
         Both objects are detached then. OSError: it takes no more, and both are the caller's still.
         No duplicate of either may stay open, or its peer does not see the end.

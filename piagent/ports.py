@@ -277,7 +277,7 @@ class DataPlane(Protocol):
         ...
 
     def relay(self, client: socket.socket, backend: socket.socket) -> None:
-        """Take over two connected TCP sockets, detached then, and relay until both have ended.
+        """Take over two connected streams, detached then, and relay until both have ended.
 
         Raises OSError when it takes no more; both are the caller's still.
         """

@@ -178,11 +178,25 @@ def test_new_tables_a_cut_and_a_drain_leave_them_alone_and_the_end_does_not() ->
 
 def other_kinds() -> Iterator[tuple[socket.socket, type[Exception]]]:
     yield socket.socket(type=socket.SOCK_DGRAM), ValueError
-    yield socket.socketpair()[0], ValueError
+    yield socket.socketpair(type=socket.SOCK_SEQPACKET)[0], ValueError
     yield socket.socket(), OSError
 
 
-def test_what_is_no_connected_tcp_socket_is_refused_and_left_open(engine: Engine) -> None:
+def test_a_client_on_a_unix_socket_is_served_as_one_of_tcp_is(engine: Engine) -> None:
+    client, front = socket.socketpair()
+    back, backend = tcp_pair()
+    client.settimeout(PATIENCE_S)
+    engine.relay(front.detach(), back.detach())
+    client.sendall(b"question")
+    client.shutdown(socket.SHUT_WR)
+    assert read_all(backend) == b"question"
+    backend.sendall(b"answer")
+    backend.close()
+    assert read_all(client) == b"answer"
+    wait_until(lambda: engine.active() == 0)
+
+
+def test_what_is_no_connected_stream_is_refused_and_left_open(engine: Engine) -> None:
     _, good = tcp_pair()
     for bad, error in other_kinds():
         for places in ((bad, good), (good, bad)):
