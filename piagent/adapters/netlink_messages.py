@@ -32,6 +32,7 @@ _RTMSG = struct.Struct("=BBBBBBBBI")
 _IF_STATS_MSG = struct.Struct("=BxxxII")
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_WIRELESS = 1, 3, 11
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_PROTO = 1, 2, 11
+_IFA_F_PERMANENT = 0x80
 _NDA_DST, _NDA_LLADDR, _NDA_CACHEINFO = 1, 2, 3
 _RTA_OIF, _RTA_GATEWAY = 4, 5
 _RTN_UNICAST, _RT_TABLE_MAIN = 1, 254
@@ -59,6 +60,8 @@ class AddressMessage(Struct, frozen=True):
     prefix: int
     proto: int
     """Who configured it (IFA_PROTO); 0 when not said."""
+    permanent: bool
+    """It has no lifetime."""
 
 
 class NeighbourMessage(Struct, frozen=True):
@@ -132,12 +135,13 @@ def read_link(body: bytes) -> LinkMessage | None:
 
 def read_address(body: bytes) -> AddressMessage | None:
     """None for what is no IPv4 or IPv6 address."""
-    family, prefix, _, _, index = _IFADDRMSG.unpack_from(body)
+    family, prefix, flags, _, index = _IFADDRMSG.unpack_from(body)
     found = _attributes(body, _IFADDRMSG.size)
     address = _address(family, found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS))
     if address is None:
         return None
-    return AddressMessage(index, address, prefix, found.get(_IFA_PROTO, b"\0")[0])
+    proto = found.get(_IFA_PROTO, b"\0")[0]
+    return AddressMessage(index, address, prefix, proto, bool(flags & _IFA_F_PERMANENT))
 
 
 def read_neighbour(body: bytes, interface: int) -> NeighbourMessage | None:

@@ -1,4 +1,4 @@
-"""nf_tables over netlink: what the fence needs of it, encoded and decoded here.
+"""nf_tables over netlink: what the fences need of it, encoded and decoded here.
 
 `nft` may not be installed, and libnftables would cost more memory than the agent itself. The
 messages are those of linux/netfilter/nf_tables.h. Numbers in their attributes are big-endian,
@@ -14,10 +14,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-NFPROTO_NETDEV = 5
+NFPROTO_INET, NFPROTO_ARP, NFPROTO_NETDEV = 1, 3, 5
+"""Families. Tables of one name in two families are two tables."""
 INGRESS, EGRESS = 0, 1
+PREROUTING, INPUT, POSTROUTING = 0, 1, 4
+ARP_IN, ARP_OUT = 0, 1
+"""Hooks of the families netdev, inet and arp."""
 
-META_PROTOCOL, META_L4PROTO = 1, 16
+META_PROTOCOL, META_IIFNAME, META_OIFNAME, META_NFPROTO, META_L4PROTO = 1, 6, 7, 15, 16
 LINK, NETWORK, TRANSPORT = 0, 1, 2
 """What an offset of `load` and `write` counts from."""
 
@@ -60,10 +64,15 @@ class Batch:
 
     def __init__(self, table: str) -> None:
         self._table = text(1, table)
+        self._family = NFPROTO_NETDEV
         self.data = bytearray(_message(_BATCH_BEGIN, 0, 0, _SUBSYSTEM, b""))
         self.names = ["nf_tables"]
         """What each message is about, by its sequence number."""
         self._last = 0
+
+    def turn_to(self, family: int) -> None:
+        """What follows is about the table in this family; until then it is netdev's."""
+        self._family = family
 
     def new_table(self) -> None:
         """Create the table, unless it is there."""
@@ -77,9 +86,13 @@ class Batch:
         """A chain to jump to."""
         self._add(_NEWCHAIN, _NLM_F_CREATE, self._table + text(3, name), f"chain {name}")
 
-    def new_base_chain(self, name: str, hook: int, interface: str, priority: int) -> None:
-        """A chain that sees every packet of an interface; what it does not drop passes."""
-        where = number(1, hook) + number(2, priority & 0xFFFFFFFF) + text(3, interface)
+    def new_base_chain(self, name: str, hook: int, interface: str | None, priority: int) -> None:
+        """A chain that sees every packet at a hook; what it does not drop passes.
+
+        In the family netdev it is a hook of one interface, in the others there is none to name.
+        """
+        where = number(1, hook) + number(2, priority & 0xFFFFFFFF)
+        where += text(3, interface) if interface is not None else b""
         body = self._table + text(3, name) + nested(4, where) + number(5, ACCEPT)
         self._add(_NEWCHAIN, _NLM_F_CREATE, body + text(7, "filter"), f"{name} chain")
 
@@ -173,7 +186,7 @@ class Batch:
     def _add(self, kind: int, flags: int, body: bytes, name: str) -> None:
         self._last = len(self.data)
         sequence = len(self.names)
-        self.data += _message(_SUBSYSTEM << 8 | kind, flags, sequence, 0, body)
+        self.data += _message(_SUBSYSTEM << 8 | kind, flags, sequence, 0, body, family=self._family)
         self.names.append(name)
 
 
@@ -216,16 +229,20 @@ class Nftables:
         """Have the kernel judge all of it, and change nothing."""
         self._run(batch.finished(commit=False), batch.names)
 
-    def has_chain(self, table: str, chain: str) -> bool:
+    def has_chain(self, table: str, chain: str, family: int = NFPROTO_NETDEV) -> bool:
         """Whether there is such a chain."""
         body = text(1, table) + text(3, chain)
-        self._socket.sendto(_message(_SUBSYSTEM << 8 | _GETCHAIN, 0, 0, 0, body), (0, 0))
+        self._socket.sendto(
+            _message(_SUBSYSTEM << 8 | _GETCHAIN, 0, 0, 0, body, family=family), (0, 0)
+        )
         return all(kind != _NLMSG_ERROR for kind, _, _, _ in self._answers())
 
-    def elements(self, table: str, name: str) -> dict[bytes, int | None]:
+    def elements(
+        self, table: str, name: str, family: int = NFPROTO_NETDEV
+    ) -> dict[bytes, int | None]:
         """The live elements of a set, and how many milliseconds each has left, if it ends."""
         body = text(1, table) + text(2, name)
-        request = _message(_SUBSYSTEM << 8 | _GETSETELEM, _NLM_F_DUMP, 0, 0, body)
+        request = _message(_SUBSYSTEM << 8 | _GETSETELEM, _NLM_F_DUMP, 0, 0, body, family=family)
         self._socket.sendto(request, (0, 0))
         found: dict[bytes, int | None] = {}
         for kind, flags, _, message in self._answers():
@@ -318,6 +335,11 @@ def equals(value: bytes, register: int = FIRST_REGISTER) -> bytes:
     return _expression("cmp", number(1, register) + number(2, 0) + nested(3, attribute(1, value)))
 
 
+def differs(value: bytes, register: int = FIRST_REGISTER) -> bytes:
+    """The rule ends if the register holds this."""
+    return _expression("cmp", number(1, register) + number(2, 1) + nested(3, attribute(1, value)))
+
+
 def masked(mask: bytes, register: int = FIRST_REGISTER) -> bytes:
     """Only these bits of the register stay."""
     body = number(1, register) + number(2, register) + number(3, len(mask))
@@ -352,6 +374,11 @@ def immediate(value: bytes, register: int = FIRST_REGISTER) -> bytes:
     return _expression("immediate", number(1, register) + nested(2, attribute(1, value)))
 
 
+def counted() -> bytes:
+    """Counts the packets that come so far; `nft list` shows how many there were."""
+    return _expression("counter", b"")
+
+
 def verdict(code: int, chain: str | None = None) -> bytes:
     """DROP, ACCEPT, or JUMP to a chain."""
     body = number(1, code & 0xFFFFFFFF) + (text(2, chain) if chain is not None else b"")
@@ -382,8 +409,16 @@ def _chunks(elements: list[bytes]) -> Iterator[list[bytes]]:
         yield elements[start : start + _ELEMENTS_PER_MESSAGE]
 
 
-def _message(kind: int, flags: int, sequence: int, resource: int, body: bytes) -> bytes:
-    family = socket.AF_UNSPEC if kind in {_BATCH_BEGIN, _BATCH_END} else NFPROTO_NETDEV
+def _message(
+    kind: int,
+    flags: int,
+    sequence: int,
+    resource: int,
+    body: bytes,
+    *,
+    family: int = socket.AF_UNSPEC,
+) -> bytes:
+    """`family`: whose table it is about; none for the marks of a batch."""
     size = _HEADER.size + _FAMILY.size + len(body)
     header = _HEADER.pack(size, kind, flags | _NLM_F_REQUEST, sequence, 0)
     return header + _FAMILY.pack(family, 0, resource) + body
