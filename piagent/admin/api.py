@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Protocol
@@ -11,11 +12,21 @@ import msgspec
 from msgspec import Struct
 
 from piagent.admin import exposition
-from piagent.admin.status import ApiError, Done, DrainNode, MoveVip, RouteStatus, Status, Why
+from piagent.admin.status import (
+    ApiError,
+    Done,
+    DrainNode,
+    MoveVip,
+    RouteStatus,
+    Status,
+    Tunnel,
+    Why,
+)
 
 _JSON = "application/json"
 _TEXT = "text/plain; charset=utf-8"
-_METHODS = ("GET", "HEAD")
+READS = ("GET", "HEAD")
+"""The methods that change nothing."""
 
 
 class Source(Protocol):
@@ -45,6 +56,17 @@ class Source(Protocol):
         """Every metric."""
         ...
 
+    def tunnel(self, service: str, port: str, backend: str) -> Tunnel:
+        """Where a tunnel leads (`admin.tunnel.way`); raises Refused."""
+        ...
+
+    def relay(self, client: socket.socket, backend: socket.socket) -> None:
+        """Carry bytes both ways until both have ended; both sockets belong to it from now on.
+
+        Raises OSError when it takes no more; both are the caller's still.
+        """
+        ...
+
 
 class Answer(Struct, frozen=True):
     """A response before it becomes bytes."""
@@ -52,49 +74,65 @@ class Answer(Struct, frozen=True):
     status: int
     content_type: str
     body: bytes
-    allow: str | None = None
-    """The `Allow` header of a 405."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """More of them, as `Allow` of a 405."""
+
+
+class Refused(Exception):
+    """Ends a request that cannot be done with the answer that says why."""
+
+    def __init__(self, status: int, error: str, detail: str) -> None:
+        """Take the parts of an ApiError."""
+        super().__init__(detail)
+        self.answer = problem(status, error, detail)
 
 
 async def answer(source: Source, method: str, target: str, body: bytes = b"") -> Answer:
     """The answer to one request; the query is ignored."""
-    path = _path(target)
+    path = path_of(target)
     writer = WRITES.get(path)
     if writer is not None:
-        if method != "POST":
-            refusal = problem(405, "method not allowed", f"{method[:20]!r}: use POST")
-            return msgspec.structs.replace(refusal, allow="POST")
-        return await writer(source, body)
+        return await writer(source, body) if method == "POST" else not_allowed(method, "POST")
     handler = PATHS.get(path)
     if path.startswith(WHY):
         handler = partial(_why, vip=path[len(WHY) :])
     if handler is None:
         return problem(404, "not found", f"there is no {target[:200]!r}; known: {', '.join(PATHS)}")
-    if method not in _METHODS:
-        refusal = problem(405, "method not allowed", f"{method[:20]!r}: use GET or HEAD")
-        return msgspec.structs.replace(refusal, allow=", ".join(_METHODS))
-    return handler(source)
+    return handler(source) if method in READS else not_allowed(method, *READS)
 
 
 def takes_body(method: str, target: str) -> bool:
     """Whether the answer depends on what follows the request's head."""
-    return method == "POST" and _path(target) in WRITES
+    return method == "POST" and path_of(target) in WRITES
+
+
+def not_allowed(method: str, *allowed: str) -> Answer:
+    """A 405."""
+    refusal = problem(405, "method not allowed", f"{method[:20]!r}: use {' or '.join(allowed)}")
+    return with_header(refusal, "Allow", ", ".join(allowed))
+
+
+def with_header(reply: Answer, name: str, value: str) -> Answer:
+    """The same answer with one header more."""
+    return msgspec.structs.replace(reply, headers=(*reply.headers, (name, value)))
 
 
 def problem(status: int, error: str, detail: str) -> Answer:
     """An error in the API's form: {error, detail}."""
-    return Answer(status, _JSON, _json(ApiError(error, detail)))
+    return json_answer(ApiError(error, detail), status)
 
 
-def _path(target: str) -> str:
+def path_of(target: str) -> str:
+    """The path of a request's target."""
     try:
         return urlsplit(target).path
     except ValueError:  # "//[" and the like
         return target
 
 
-def _json(value: object) -> bytes:
-    return msgspec.json.encode(value) + b"\n"
+def json_answer(value: object, status: int = 200) -> Answer:
+    """A value in JSON."""
+    return Answer(status, _JSON, msgspec.json.encode(value) + b"\n")
 
 
 def _healthz(source: Source) -> Answer:
@@ -114,19 +152,19 @@ def _metrics(source: Source) -> Answer:
 
 
 def _status(source: Source) -> Answer:
-    return Answer(200, _JSON, _json(source.status()))
+    return json_answer(source.status())
 
 
 def _vips(source: Source) -> Answer:
-    return Answer(200, _JSON, _json(source.status().vips))
+    return json_answer(source.status().vips)
 
 
 def _services(source: Source) -> Answer:
-    return Answer(200, _JSON, _json(source.status().services))
+    return json_answer(source.status().services)
 
 
 def _routes(source: Source) -> Answer:
-    return Answer(200, _JSON, _json(source.routes()))
+    return json_answer(source.routes())
 
 
 def _why(source: Source, vip: str) -> Answer:
@@ -134,7 +172,7 @@ def _why(source: Source, vip: str) -> Answer:
     if found is None:
         known = ", ".join(each.address for each in source.status().vips) or "none"
         return problem(404, "not found", f"{vip[:64]!r} is not a VIP of this node ({known})")
-    return Answer(200, _JSON, _json(found))
+    return json_answer(found)
 
 
 async def _move(source: Source, body: bytes) -> Answer:
@@ -156,11 +194,15 @@ async def _drain(source: Source, body: bytes) -> Answer:
 def _done(why_not: str | None) -> Answer:
     if why_not is not None:
         return problem(409, "not done", why_not)
-    return Answer(200, _JSON, _json(Done()))
+    return json_answer(Done())
 
 
 WHY = "/api/v1/why/"
 """Followed by a VIP."""
+TUNNEL = "/api/v1/tunnel"
+"""GET; becomes a stream to a backend (`admin.tunnel`)."""
+HEALTH = ("/healthz", "/readyz")
+"""Whoever reaches the listener may ask these."""
 WRITES: dict[str, Callable[[Source, bytes], Awaitable[Answer]]] = {
     "/api/v1/vips/move": _move,
     "/api/v1/nodes/drain": _drain,

@@ -116,7 +116,9 @@ class Agent:
         self._health.configure(config)
         self._reloads: Counter[str] = Counter()
         self.view = self._view()
-        self._admin = AdminServer(config.admin_socket, self.view)
+        self._admin = AdminServer(
+            config.admin_socket, self.view, config.admin_listen, config.admin_token
+        )
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._warned: str | None = None
@@ -320,6 +322,7 @@ class Agent:
             log.error("reload: %s", error)
             return "failed"
         self._letters.secrets = config.secrets
+        self._admin.set_token(config.admin_token)
         self._health.configure(config)
         self._backends_changed(self._health.down())
         if takers:

@@ -38,6 +38,7 @@ def needs_restart(old: Config, new: Config) -> tuple[str, ...]:
         },
         "election.candidates": (old.election.candidates, new.election.candidates),
         "admin.socket": (old.admin_socket, new.admin_socket),
+        "admin.listen": (old.admin_listen, new.admin_listen),
     }
     return tuple(key for key, (before, after) in fixed.items() if before != after)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
 from collections.abc import Iterable
 
@@ -16,9 +17,11 @@ from piagent.admin.status import (
     RouteStatus,
     ServiceStatus,
     Status,
+    Tunnel,
     VipStatus,
     Why,
 )
+from piagent.admin.tunnel import way
 from piagent.agent import metrics
 from piagent.agent.brokers import BrokerBook
 from piagent.agent.election import Election
@@ -132,6 +135,14 @@ class View:
         except HandOverError as error:
             return str(error)
         return None
+
+    def tunnel(self, service: str, port: str, backend: str) -> Tunnel:
+        """Where a tunnel leads; raises Refused."""
+        return way(self._serving.config.services, self._health.down(), (service, port, backend))
+
+    def relay(self, client: socket.socket, backend: socket.socket) -> None:
+        """Carry bytes both ways until both have ended; both sockets belong to it from now on."""
+        self._plane.relay(client, backend)
 
     def why(self, vip: str) -> Why | None:
         """Who owns a VIP and why, and why not the others; None: it is not one of ours."""

@@ -27,6 +27,7 @@ COMMANDS: Final[dict[str, str]] = {
     "why": "who owns a VIP and why, and at which criterion the other nodes lost it",
     "vip": "list the VIPs with their owners, or hand one over to another node",
     "node": "drain a node of its VIPs, or let it take part again",
+    "port-forward": "local ports whose connections reach a service's backend through an agent",
     "check": "validate a configuration file and print what it makes this node do",
     "doctor": "check this host, or probe a broker: each finding with its cure",
     "route": "list the routes in the order they are tried, or explain which one a request takes",

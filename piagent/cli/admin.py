@@ -1,40 +1,76 @@
-"""What commands that ask the running agent share: where its socket is, how time is written."""
+"""What commands that ask a running agent share: where it is, how time is written."""
 
 from __future__ import annotations
 
+import os
+import re
 import time
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from piagent.cli.output import WRONG_INPUT, Failure
 
 if TYPE_CHECKING:
     import argparse
 
+    from piagent.admin.client import Where
+
 DEFAULT_SOCKET = "/run/piagent/admin.sock"
+DEFAULT_PORT: Final = 9180
+TOKEN_VARIABLE: Final = "PIAGENT_TOKEN"  # noqa: S105 -- where one is, not one
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 T = TypeVar("T")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare how to find the agent, and how to print what it says."""
+    add_place_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def add_place_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare how to find the agent."""
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--socket", metavar="PATH", help=f"the agent's admin socket (default: {DEFAULT_SOCKET})"
     )
     where.add_argument("-c", "--config", metavar="FILE", help="the file that names the socket")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    where.add_argument(
+        "--node", metavar="HOST[:PORT]",
+        help=f"the agent on another host, where its [admin] listens (port: {DEFAULT_PORT})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--token-file", metavar="FILE",
+        help=f"with --node: the file with its token (default: ${TOKEN_VARIABLE})",
+    )  # fmt: skip
 
 
 def ask(args: argparse.Namespace, target: str, kind: type[T], body: object = None) -> T:
     """Ask the agent, or have it do what `body` says; Failure with a clear line when it does not."""
     from piagent.admin.client import AskError
-    from piagent.admin.client import ask as ask_socket
+    from piagent.admin.client import ask as ask_agent
 
     try:
-        return ask_socket(_socket(args), target, kind, body)
+        return ask_agent(place(args), target, kind, body)
     except AskError as error:
         raise Failure(str(error)) from None
+
+
+def place(args: argparse.Namespace) -> Where:
+    """Where the agent is that the arguments name; Failure when they name none."""
+    if args.node is None:
+        return _socket(args)
+    from piagent.admin.client import Remote
+
+    found = re.fullmatch(
+        r"(?:http://)?(?:\[([0-9A-Fa-f:.%\w]+)\]|([^\s:/@\[\]]+))(?::([0-9]{1,5}))?/?", args.node
+    )
+    if found is None:
+        what = f'"{args.node}" is not HOST, HOST:PORT or http://HOST:PORT'
+        raise Failure(what, WRONG_INPUT)
+    port = int(found[3] or DEFAULT_PORT)
+    return Remote(host=found[1] or found[2], port=port, token=_token(args.token_file))
 
 
 def ago(unix_ms: int) -> str:
@@ -53,3 +89,19 @@ def _socket(args: argparse.Namespace) -> str:
         return load(args.config).config.admin_socket
     except ConfigError as error:
         raise Failure(str(error), WRONG_INPUT) from None
+
+
+def _token(file: str | None) -> str | None:
+    """The token in a file or, without one, in the environment."""
+    text = os.environ.get(TOKEN_VARIABLE, "")
+    if file is not None:
+        try:
+            text = Path(file).read_text(encoding="ascii")
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise Failure(f"cannot read the token in {file}: {why}", WRONG_INPUT) from None
+    token = text.strip()
+    if re.search(r"[^!-~]", token) or (file is not None and not token):
+        where = file or f"${TOKEN_VARIABLE}"
+        raise Failure(f"{where} is not one line with a token", WRONG_INPUT)
+    return token or None

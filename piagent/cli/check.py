@@ -58,6 +58,7 @@ def resolve(config: Config, made: Plan) -> dict[str, Any]:
     """Return the configuration with all defaults, and the plan; secrets are left out."""
     plain = _plain(config)
     plain["secrets"] = sum(map(bool, config.secrets))
+    plain["admin_token"] = config.admin_token is not None
     plain["mqtt"]["password"] = config.mqtt.password is not None
     return {"config": plain, "listeners": _plain(made.listeners), "gateways": _plain(made.gateways)}
 
@@ -103,12 +104,20 @@ def _head(config: Config) -> str:
         ("Election", f"{config.election.profile}: {lease}; candidates: {candidates}"),
         ("No quorum", f"{config.election.on_quorum_loss} the VIPs"),
         ("Moves", _moves(config.election)),
-        ("Admin", config.admin_socket),
+        ("Admin", _admin(config)),
     ]
     if config.mqtt.embedded is not None:
         own = config.mqtt.embedded
         rows.insert(6, ("Own broker", f"{own.address} port {own.port}"))
     return columns(rows)
+
+
+def _admin(config: Config) -> str:
+    if config.admin_listen is None:
+        return config.admin_socket
+    token = "with" if config.admin_token else "without"
+    place = f"{config.admin_listen.address} port {config.admin_listen.port}"
+    return f"{config.admin_socket}; {place}, {token} a token"
 
 
 def _place(node: Node) -> str:

@@ -16,11 +16,17 @@ if TYPE_CHECKING:
 
 
 def build(
-    file: schema.File, host: Host, *, socket: Path, secrets: tuple[bytes, ...], mqtt: model.Mqtt
+    file: schema.File,
+    host: Host,
+    *,
+    socket: Path,
+    secrets: tuple[bytes, ...],
+    mqtt: model.Mqtt,
+    token: str | None,
 ) -> model.Config:
     """Put the model together; `file` has no problems.
 
-    `secrets` and `mqtt` come from the files that it names.
+    `secrets`, `mqtt` and `token` come from the files that it names.
     """
     return model.Config(
         node=model.Node(
@@ -45,6 +51,8 @@ def build(
             drain_ms=file.election.drain,
         ),
         admin_socket=str(socket),
+        admin_listen=file.admin.listen,
+        admin_token=token,
         pools=tuple(
             model.Pool(
                 name=pool.name,

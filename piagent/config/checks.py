@@ -13,18 +13,20 @@ from piagent.config.problems import did_you_mean, elements, key_path, unique
 from piagent.core.model import (
     NODE_PORTS,
     HealthKind,
+    PoolType,
     Protocol,
     ServiceType,
     TrafficPolicy,
     host_port,
 )
+from piagent.core.plan import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from piagent.config.lines import KeyPath
     from piagent.config.problems import Report
-    from piagent.config.schema import File, Mqtt, Route, Service, ServicePort
+    from piagent.config.schema import Admin, File, Mqtt, Route, Service, ServicePort
 
 BROKER_COUNTS: Final = (1, 3, 5)
 EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 -- compared with, not bound to
@@ -43,7 +45,8 @@ def check(file: File, report: Report) -> None:
         _check_service(service, ("service", i), report)
         _check_policy(service, ("service", i), file.election.candidates, report)
     unique(report, _listeners(file), "another port or address")
-    _check_embedded(file, report)
+    _check_everywhere(file, report)
+    _check_admin(file.admin, report)
     for i, route in enumerate(file.route):
         _check_route(route, file, ("route", i), report)
     _check_uses(file, report)
@@ -141,13 +144,18 @@ def _check_ports(service: Service, path: KeyPath, report: Report) -> None:
     numbers = (((*path, "ports", i, "port"), _number(port)) for i, port in ports)
     unique(report, numbers)
     unique(report, (((*path, "ports", i, "name"), port.name) for i, port in ports))
+    if service.type is ServiceType.NODE_PORT and not service.node_ports:
+        what = "a node-port service without node ports"
+        report.error((*path, "node_ports"), what, 'leave it out, or write type = "cluster"')
     for i, port in ports:
         place = (*path, "ports", i, "node_port")
-        if port.node_port is None or not port.node_port:
+        if not port.node_port:
             continue
         if service.type is ServiceType.CLUSTER:
             cure = 'write type = "node-port" or "load-balancer", or leave it out'
             report.error(place, "a cluster service has no node port", cure)
+        elif service.type is ServiceType.LOAD_BALANCER and not service.node_ports:
+            report.error(place, "with node_ports = false there is none", "leave one of the two out")
         elif port.node_port not in NODE_PORTS:
             what = f"{port.node_port} is not between {NODE_PORTS[0]} and {NODE_PORTS[-1]}"
             report.error(place, what, "leave it out: one is assigned")
@@ -164,30 +172,32 @@ def _check_policy(
     if service.traffic_policy is not TrafficPolicy.LOCAL:
         return
     backends = list(enumerate(service.backends))
-    if service.type is ServiceType.CLUSTER:
-        what = '"local" is about traffic from outside, and none comes to a cluster service'
+    if service.type in {ServiceType.CLUSTER, ServiceType.EXTERNAL}:
+        what = f'"local" is about traffic from outside, and none comes to a {service.type} service'
         cure = 'write type = "load-balancer", or leave it out'
         report.error((*path, "traffic_policy"), what, cure)
     elif backends and all(backend.node is None for _, backend in backends):
-        what = '"local", and no backend says which node it runs on: nobody could own the VIP'
+        what = '"local", and no backend says which node it runs on: none would get a connection'
         cure = 'write backends = [{ address = "192.168.1.21", node = "pi-1" }]'
         report.error((*path, "traffic_policy"), what, cure)
     else:
+        owners = candidates if service.type is ServiceType.LOAD_BALANCER else ()
         for i, backend in backends:
             place = (*path, "backends", i)
             if backend.node is None:
                 what = 'has no node: with traffic_policy = "local" it gets no connection'
                 report.warn(place, what, 'write node = "pi-1"')
-            elif backend.node and candidates and all(candidates) and backend.node not in candidates:
+            elif backend.node and owners and all(owners) and backend.node not in owners:
                 what = f'"{backend.node}" is no candidate, so it gets no connection'
-                report.warn((*place, "node"), what, did_you_mean(backend.node, candidates))
+                report.warn((*place, "node"), what, did_you_mean(backend.node, owners))
 
 
 def _check_health(service: Service, path: KeyPath, report: Report) -> None:
     health = service.health
     if health is None:
         return
-    if health.port is None and all(one.protocol is Protocol.UDP for one in service.ports):
+    udp = [port.protocol is Protocol.UDP for port in service.ports]
+    if health.port is None and udp and all(udp):
         what = "no port of the service is TCP, which is what is checked"
         report.error((*path, "health"), what, "write port = …, one that answers by TCP")
     if health.kind is not HealthKind.TCP:
@@ -214,19 +224,46 @@ def _listeners(file: File) -> Iterator[tuple[KeyPath, str]]:
                 yield ("gateway", i, "listen", j), host_port(address, one.port)
     if file.mqtt.embedded:
         yield ("mqtt", "embedded"), host_port(file.mqtt.embedded.address, file.mqtt.embedded.port)
+    if file.admin.listen:
+        yield ("admin", "listen"), host_port(file.admin.listen.address, file.admin.listen.port)
 
 
-def _check_embedded(file: File, report: Report) -> None:
-    """Check the broker that listens on every address (`::`: IPv4's, too) against the VIPs."""
-    embedded = file.mqtt.embedded
-    if embedded is None or embedded.address not in EVERYWHERE:
-        return
-    for path, place in _listeners(file):
-        address, _, port = place.rpartition(":")
-        taken = embedded.address == "::" or ":" not in address
-        if path != ("mqtt", "embedded") and taken and port == str(embedded.port):
-            what = f"port {embedded.port} on every address is also {key_path(path)}"
-            report.error(("mqtt", "embedded"), what, "another port, or one address")
+def _check_everywhere(file: File, report: Report) -> None:
+    """Check what listens on every address (`::`: IPv4's, too) against the others."""
+    for own, listen in (
+        (("mqtt", "embedded"), file.mqtt.embedded),
+        (("admin", "listen"), file.admin.listen),
+    ):
+        if listen is None:
+            continue
+        for path, place in _listeners(file):
+            address, _, port = place.rpartition(":")
+            taken = address == "*" or _covers(listen.address, address)
+            same = place == host_port(listen.address, listen.port)  # has been reported
+            if path != own and taken and not same and port == str(listen.port):
+                what = f"port {listen.port} on every address is also {key_path(path)}"
+                report.error(own, what, "another port, or one address")
+
+
+def _covers(everywhere: str, address: str) -> bool:
+    """Tell whether who listens on `0.0.0.0` or `::` (IPv4, too) takes what comes to an address."""
+    return everywhere == "::" or (everywhere in EVERYWHERE and ":" not in address)
+
+
+def _check_admin(admin: Admin, report: Report) -> None:
+    path = ("admin", "listen")
+    if admin.listen is None:
+        if admin.token_file is not None:
+            what = "nobody asks for the token: the API is not served by TCP"
+            report.error(("admin", "token_file"), what, 'write listen = "127.0.0.1:9180"')
+    elif not is_loopback(admin.listen.address):
+        if admin.token_file is None:
+            what = f"{admin.listen.address} is not only for this host, and there is no token"
+            cure = 'write token_file = "admin.token", or listen = "127.0.0.1:9180"'
+            report.error(path, what, cure)
+        else:
+            what = "the token goes over the network unencrypted: who listens there has it"
+            report.warn(path, what, "only on a network that you trust; else 127.0.0.1 and ssh -L")
 
 
 def _check_route(route: Route, file: File, path: KeyPath, report: Report) -> None:
@@ -247,10 +284,15 @@ def _check_route(route: Route, file: File, path: KeyPath, report: Report) -> Non
         if backend.service in [s.name for s in file.service if s.type is ServiceType.EXTERNAL]:
             what = f'"{backend.service}" is external: it has no backends to send requests to'
             report.error((*place, "service"), what, "a service with its addresses as backends")
-        ports = [p.port for s in file.service if s.name == backend.service for p in s.ports]
-        if backend.port and ports and all(ports) and backend.port not in ports:
+        every = [p for s in file.service if s.name == backend.service for p in s.ports]
+        ports = [p.port for p in every if p.protocol is not Protocol.UDP]
+        if every and not ports:
+            what = f'service "{backend.service}" has no TCP port, and requests come by TCP'
+            report.error((*place, "service"), what, "a service with a TCP port")
+        elif backend.port and ports and all(ports) and backend.port not in ports:
             what = f'service "{backend.service}" has no port {backend.port}'
-            report.error((*place, "port"), what, f"its ports: {', '.join(map(str, ports))}")
+            cure = f"its TCP ports: {', '.join(map(str, ports))}"
+            report.error((*place, "port"), what, cure)
 
 
 def _refers(path: KeyPath, name: str, names: list[str], report: Report) -> None:
@@ -264,6 +306,11 @@ def _check_uses(file: File, report: Report) -> None:
         if gateway.name and gateway.name not in routed:
             what = "has no routes: it answers every request with 404"
             report.warn(("gateway", i), what, f'write [[route]] with gateway = "{gateway.name}"')
-    if not any(table.type is not ServiceType.CLUSTER for table in file.service) | any(file.gateway):
-        what = "no load-balancer service and no gateway: this node listens on nothing"
+    inside = any(pool.type is PoolType.CLUSTER for pool in file.pool)
+    outside = {ServiceType.NODE_PORT, ServiceType.LOAD_BALANCER}
+    if not file.gateway and not any(
+        service.type in outside or service.address or (inside and service.ports)
+        for service in file.service
+    ):
+        what = "no service has an address or a node port: this node listens on nothing"
         report.warn((), what, "write a [[service]] or a [[gateway]]")

@@ -19,6 +19,7 @@ from piagent.config.election import check_election
 from piagent.config.host import Host, this_host
 from piagent.config.problems import ConfigError, Problem, Report
 from piagent.config.reader import read_table
+from piagent.config.schema import Admin as AdminTable
 from piagent.config.schema import File
 from piagent.config.schema import Mqtt as MqttTable
 from piagent.config.values import UnfitError
@@ -66,8 +67,9 @@ def parse(data: bytes, file: str, host: Host) -> Loaded:
     socket = _socket(tables.admin.socket, folder, report)
     secrets = _secrets(tables, folder, report)
     mqtt = _mqtt(tables.mqtt, folder, report)
+    token = _token(tables.admin, folder, report)
     report.warnings()  # from here on the tables are whole
-    config = build(tables, host, socket=socket, secrets=secrets, mqtt=mqtt)
+    config = build(tables, host, socket=socket, secrets=secrets, mqtt=mqtt, token=token)
     _check_shadows(config, report)
     return Loaded(config, report.warnings())
 
@@ -143,6 +145,12 @@ def _mqtt(table: MqttTable, folder: Path, report: Report) -> Mqtt:
         embedded=table.embedded,
         **certificates.check_files(table, folder, report),
     )
+
+
+def _token(table: AdminTable, folder: Path, report: Report) -> str | None:
+    if not table.token_file:
+        return None
+    return key_files.read_token(table.token_file, folder, ("admin", "token_file"), report)
 
 
 def _check_shadows(config: Config, report: Report) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -63,6 +64,22 @@ def read_password(name: str, folder: Path, path: KeyPath, report: Report) -> str
         report.error(path, what, "write the password into it, and nothing else")
         return None
     return password
+
+
+def read_token(name: str, folder: Path, path: KeyPath, report: Report) -> str | None:
+    """Read the admin API's token: one line that can stand in a header as it is (RFC 6750)."""
+    file = resolve(name, folder)
+    data = read(file, path, report)
+    if data is None:
+        return None
+    token = data.strip().decode("latin-1")
+    if re.fullmatch(r"[!-~]+", token) is None:
+        what = f"{file} is not one line of visible ASCII without spaces"
+        report.error(path, what, f"make it with `{HOW_TO_MAKE_ONE}`")
+    elif len(token) < SECRET_SIZE_MIN:
+        what = f"{file} has {len(token)} characters: at least {SECRET_SIZE_MIN} are needed"
+        report.error(path, what, f"make it with `{HOW_TO_MAKE_ONE}`")
+    return token
 
 
 def read(

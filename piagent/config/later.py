@@ -5,10 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 LATER_KEYS: Final[dict[str, dict[str, str]]] = {
-    "admin": {
-        "listen": "until then the admin API is on its socket",
-        "token_file": "until then the admin API is on its socket",
-    },
     "service": {
         "mode": "until then every service is proxied",
         "balance": "until then it is maglev",

@@ -130,9 +130,11 @@ class Election(Struct, frozen=True, kw_only=True):
 
 
 class Admin(Struct, frozen=True, kw_only=True):
-    """[admin]: the API on this host."""
+    """[admin]: the API of this node."""
 
     socket: FileName = "/run/piagent/admin.sock"
+    listen: ListenAt | None = None
+    token_file: FileName | None = None
 
 
 class Pool(Struct, frozen=True, kw_only=True):

@@ -376,6 +376,10 @@ class Config(Struct, frozen=True, kw_only=True):
     mqtt: Mqtt
     election: Election
     admin_socket: str
+    admin_listen: Listen | None = None
+    """Where the admin API is by TCP, too."""
+    admin_token: str | None = None
+    """What a request over TCP has to bring; never None when others than this host can ask."""
     pools: tuple[Pool, ...] = ()
     services: tuple[Service, ...] = ()
     gateways: tuple[Gateway, ...] = ()

@@ -14,11 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from piagent.admin import connection as connection_module
 from piagent.admin import server as server_module
 from piagent.admin.client import AskError, ask
 from piagent.admin.exposition import Family, Kind, Sample
 from piagent.admin.server import AdminError, AdminServer, bind
 from piagent.admin.status import RouteStatus, Status, VipStatus, Why
+from tests.waiting import until
 
 
 class Known:
@@ -175,7 +177,7 @@ def test_no_bytes_end_the_server(tmp_path: Path, data: bytes) -> None:
 
 
 def test_silent_client_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "REQUEST_S", 0.05)
+    monkeypatch.setattr(connection_module, "REQUEST_S", 0.05)
 
     async def scenario() -> bytes:
         async with serving(tmp_path / "admin.sock"):
@@ -198,7 +200,7 @@ class Verbose(Known):
 def test_client_that_reads_nothing_is_dropped_with_what_was_meant_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "WRITE_S", 0.05)
+    monkeypatch.setattr(connection_module, "WRITE_S", 0.05)
 
     async def scenario() -> tuple[int, int, bytes]:
         path = tmp_path / "admin.sock"
@@ -206,9 +208,9 @@ def test_client_that_reads_nothing_is_dropped_with_what_was_meant_for_it(
             reader, writer = await asyncio.open_unix_connection(str(path), limit=1000)
             writer.write(get("/metrics"))
             await reader.readuntil(b"\r\n\r\n")
-            before = len(server._open)
+            before = len(server._doors[0].open_connections)
             async with asyncio.timeout(10):
-                while server._open:  # noqa: ASYNC110 - nothing tells of it
+                while server._doors[0].open_connections:  # noqa: ASYNC110 - nothing tells of it
                     await asyncio.sleep(0.01)
             received = 0
             with suppress(ConnectionError):
@@ -223,24 +225,68 @@ def test_client_that_reads_nothing_is_dropped_with_what_was_meant_for_it(
     assert later.endswith(b"ok\n")
 
 
-def test_too_many_connections_are_closed_at_once(
+ALIVE = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /hea", ALIVE])
+def test_who_keeps_the_agent_waiting_the_longest_makes_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    monkeypatch.setattr(server_module, "MAX_LOCAL", 2)
+
+    async def scenario() -> tuple[list[bytes], bytes]:
+        path = tmp_path / "admin.sock"
+        async with serving(path) as server:
+            crowd = []
+            for number in range(6):
+                reader, writer = await asyncio.open_unix_connection(str(path))
+                writer.write(said)
+                if said == ALIVE:
+                    await reader.readuntil(b"ok\n")
+                crowd.append((reader, writer))
+                served = await exchange(path, get("/healthz")) if number > 2 else b"ok\n"
+                assert served.endswith(b"ok\n")
+            assert len(server._doors[0].open_connections) <= 2
+            ends = [await asyncio.wait_for(reader.read(), 10) for reader, _ in crowd[:3]]
+            for _, writer in crowd:
+                writer.close()
+            return ends, served
+
+    ends, served = asyncio.run(scenario())
+    assert ends == [b""] * 3
+    assert served.endswith(b"ok\n")
+
+
+class Slow(Known):
+    """Moves when told to."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.moving = 0
+
+    async def move(self, vip: str, node: str) -> str | None:
+        self.moving += 1
+        await self.go.wait()
+        return None
+
+
+def test_who_waits_for_the_agent_is_not_sent_away_and_newcomers_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(server_module, "MAX_LOCAL", 2)
+    move = post(MOVE, b'{"vip":"127.0.0.9","node":"pi-2"}')
 
-    async def scenario() -> tuple[bytes, bytes]:
+    async def scenario() -> list[bytes]:
         path = tmp_path / "admin.sock"
-        async with serving(path):
-            reader, writer = await asyncio.open_unix_connection(str(path))
-            writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-            first = await reader.readuntil(b"ok\n")
-            second = await exchange(path, get("/healthz"))
-            writer.close()
-            return first, second
+        source = Slow()
+        async with serving(path, source) as server:
+            asked = [asyncio.create_task(exchange(path, move)) for _ in range(5)]
+            await until(lambda: source.moving == 2)
+            assert len(server._doors[0].open_connections) == 2
+            source.go.set()
+            return await asyncio.wait_for(asyncio.gather(*asked), 20)
 
-    first, second = asyncio.run(scenario())
-    assert first.startswith(b"HTTP/1.1 200 ")
-    assert second == b""
+    assert all(reply.startswith(b"HTTP/1.1 200 ") for reply in asyncio.run(scenario()))
 
 
 def test_socket_is_for_owner_and_group_only_and_goes_away(tmp_path: Path) -> None:
