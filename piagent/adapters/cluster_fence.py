@@ -19,7 +19,6 @@ from piagent.adapters.nftables import (
     ARP_IN,
     ARP_OUT,
     DROP,
-    INPUT,
     META_IIFNAME,
     META_NFPROTO,
     META_OIFNAME,
@@ -48,7 +47,6 @@ _RAW, _LAST = -300, 300
 """Priorities: before connection tracking and address translation, and after all of it."""
 _CHAINS = (
     (NFPROTO_INET, "prerouting", PREROUTING, _RAW),
-    (NFPROTO_INET, "input", INPUT, _RAW),
     (NFPROTO_INET, "postrouting", POSTROUTING, _LAST),
     (NFPROTO_ARP, "input", ARP_IN, _RAW),
     (NFPROTO_ARP, "output", ARP_OUT, _RAW),
@@ -184,10 +182,10 @@ def _keep_inside(batch: Batch, version: Family, near: Collection[str]) -> None:
 
     Elsewhere is behind every interface but `near`.
 
-    `prerouting` sees what was sent to one, before it costs anything; `input` what became of a
-    packet on its way through this host: translated (DNAT), or source-routed (RFC 791 section 3.1,
-    RFC 8754). What leaves is judged last, by the source that translation (masquerading) gave it.
-    What comes from an inside address cannot have left one of ours: it is forged.
+    What comes in is judged first, by the address that it was sent to: before it costs anything,
+    and before translation, so that answers to what left masqueraded come back. What leaves is
+    judged last, by the source that translation gave it. What comes in from an inside address has
+    left no host of ours: it is forged.
     """
     names = [name.encode().ljust(_IFNAMSIZ, b"\0") for name in near]
     source = load(NETWORK, version.source, version.size)
@@ -195,7 +193,6 @@ def _keep_inside(batch: Batch, version: Family, near: Collection[str]) -> None:
     for chain, address, interface in (
         ("prerouting", destination, META_IIFNAME),
         ("prerouting", source, META_IIFNAME),
-        ("input", destination, META_IIFNAME),
         ("postrouting", source, META_OIFNAME),
     ):
         batch.rule(

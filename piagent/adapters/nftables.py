@@ -17,7 +17,7 @@ from typing import Self
 NFPROTO_INET, NFPROTO_ARP, NFPROTO_NETDEV = 1, 3, 5
 """Families. Tables of one name in two families are two tables."""
 INGRESS, EGRESS = 0, 1
-PREROUTING, INPUT, POSTROUTING = 0, 1, 4
+PREROUTING, POSTROUTING = 0, 4
 ARP_IN, ARP_OUT = 0, 1
 """Hooks of the families netdev, inet and arp."""
 
