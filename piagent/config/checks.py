@@ -42,8 +42,8 @@ def check(file: File, report: Report) -> None:
     _check_tls(file.mqtt, report)
     check_addresses(file, report)
     for i, service in enumerate(file.service):
-        _check_service(service, ("service", i), report)
-        _check_policy(service, ("service", i), file.election.candidates, report)
+        check_service(service, ("service", i), report)
+        check_policy(service, ("service", i), file.election.candidates, report)
     unique(report, _listeners(file), "another port or address")
     _check_everywhere(file, report)
     _check_admin(file.admin, report)
@@ -105,7 +105,8 @@ def _is_127(host: str) -> bool:
     return re.fullmatch(r"127(\.[0-9]+){3}", host) is not None
 
 
-def _check_service(service: Service, path: KeyPath, report: Report) -> None:
+def check_service(service: Service, path: KeyPath, report: Report) -> None:
+    """Check a service for itself; what it is to others and to pools is checked elsewhere."""
     if service.type is ServiceType.EXTERNAL:
         _check_external(service, path, report)
         return
@@ -165,7 +166,7 @@ def _number(port: ServicePort) -> str:
     return f"{port.port}/{port.protocol}" if port.port else ""
 
 
-def _check_policy(
+def check_policy(
     service: Service, path: KeyPath, candidates: tuple[str, ...], report: Report
 ) -> None:
     """Check what a VIP's owner needs when it serves from its own backends only."""

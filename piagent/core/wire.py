@@ -14,9 +14,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -28,6 +28,8 @@ from piagent.core.model import Broker, Timing
 MAX_SIZE = 64 * 1024
 """Bytes; a longer message is unreadable."""
 VERSION = 1
+BODY_MAX = 48 * 1024
+"""Characters of what a control message carries."""
 DETAIL_MAX = 200
 """Characters of a control message's text for people."""
 
@@ -40,6 +42,7 @@ _HINT_MAX_MS = 60_000
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _encode_json = msgspec.json.Encoder(order="deterministic").encode
 
+T = TypeVar("T")
 Flag = Annotated[int, Meta(ge=0, le=1)]
 Percent = Annotated[int, Meta(ge=0, le=100)]
 Weight = Annotated[int, Meta(ge=0, le=1000)]
@@ -117,6 +120,10 @@ class Command(StrEnum):
     DRAIN = "drain"
     """Hand over everything and take nothing."""
     UNDRAIN = "undrain"
+    APPLY = "apply"
+    """To the leader: make what `body` says true."""
+    APPLIED = "applied"
+    """The leader's answer, in `body`."""
 
 
 class Control(
@@ -143,6 +150,8 @@ class Control(
     ms: Annotated[int, Meta(ge=0, le=MAX_COUNT)] = 0
     epoch: Count = 0
     detail: Text = ""
+    body: Annotated[str, Meta(max_length=BODY_MAX)] = ""
+    """Of `apply` and `applied`: JSON (`core.applying`)."""
 
 
 _decode_lease = msgspec.json.Decoder(LeaseMessage).decode
@@ -181,6 +190,22 @@ class Topics:
     def vip(self, vip: str) -> str:
         """Who owns a VIP (retained)."""
         return f"{self._root}/v/{vip}"
+
+    def assigned(self) -> str:
+        """What the leader has given out (retained)."""
+        return f"{self._root}/assigned/services"
+
+    def desired(self, key: str) -> str:
+        """What was applied under a key, `service/web` (retained)."""
+        return f"{self._root}/desired/{key}"
+
+    def wants(self, node: str) -> str:
+        """What a node's file asks for (retained)."""
+        return f"{self._root}/wants/{node}"
+
+    def endpoints(self, node: str) -> str:
+        """What registered itself at a node (retained)."""
+        return f"{self._root}/endpoints/{node}"
 
     def control(self, node: str) -> str:
         """What others ask of a node."""
@@ -236,12 +261,24 @@ def decode_control(secrets: Sequence[bytes], topic: str, payload: bytes) -> Cont
 
 def encode_presence(secret: bytes, topic: str, presence: Presence) -> bytes:
     """Write presence as JSON whose last key is the signature of all that comes before it."""
-    body = _encode_json(presence)
-    return body[:-1] + _SIGNATURE_KEY + _signature(secret, topic, body) + _SIGNATURE_END
+    return encode_signed(secret, topic, presence)
 
 
 def decode_presence(secrets: Sequence[bytes], topic: str, payload: bytes) -> Presence | Refused:
-    """Read presence that came on the topic, or say why it cannot be believed; never raises.
+    """Read presence that came on the topic, or say why it cannot be believed; never raises."""
+    return decode_signed(secrets, topic, payload, _decode_presence)
+
+
+def encode_signed(secret: bytes, topic: str, message: Struct) -> bytes:
+    """Write a message as JSON whose last key is the signature of all that comes before it."""
+    body = _encode_json(message)
+    return body[:-1] + _SIGNATURE_KEY + _signature(secret, topic, body) + _SIGNATURE_END
+
+
+def decode_signed(
+    secrets: Sequence[bytes], topic: str, payload: bytes, decode_body: Callable[[bytes], T]
+) -> T | Refused:
+    """Read such a message that came on the topic, or say why it is not believed; never raises.
 
     What is signed is checked as bytes, before anything is made of them.
     """
@@ -254,7 +291,7 @@ def decode_presence(secrets: Sequence[bytes], topic: str, payload: bytes) -> Pre
     if not _is_signed(secrets, topic, body + b"}", end.removesuffix(_SIGNATURE_END)):
         return Refused(node, Reason.BAD_SIGNATURE)
     try:
-        return _decode_presence(body + b"}")
+        return decode_body(body + b"}")
     except _UNREADABLE:
         return Refused(node, Reason.MALFORMED)
 

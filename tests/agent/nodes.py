@@ -54,7 +54,8 @@ def service(name: str, address: str | None, *backends: str, check: bool = True) 
     return Service(
         name=name,
         type=kind,
-        address=address,
+        vips=() if address is None else (address,),
+        node_ports=False,
         ports=(ServicePort(name="", port=80, target_port=8080),),
         backends=tuple(Backend(address=backend) for backend in backends),
         health=HealthCheck(interval_ms=50, rise=2, fall=2) if check else None,

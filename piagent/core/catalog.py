@@ -1,0 +1,265 @@
+"""A node's own file, what was applied, what the leader assigned, what registered itself -> what is.
+
+The result is a configuration like a file's, with every address in its place: all the rest of the
+agent knows no other. What cannot be is left out with the reason, and the rest stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from piagent.core.assignments import Assignment, Assignments
+from piagent.core.lease_types import MAX_KEYS
+from piagent.core.model import (
+    Backend,
+    Config,
+    Gateway,
+    Pool,
+    PoolType,
+    Route,
+    Service,
+)
+from piagent.core.plan import is_loopback
+from piagent.core.records import Kind
+from piagent.core.wants import gateway_key, service_key, want_of_service
+
+Thing = Service | Gateway | Route
+
+
+class CatalogReason(StrEnum):
+    """Why something that was applied or assigned is not, or not wholly, there on a node."""
+
+    NAME_TAKEN = "name-taken"
+    """This node's file has another of that name."""
+    UNREADABLE = "unreadable"
+    """This version cannot read what was applied."""
+    NOT_HERE_YET = "not-here-yet"
+    """What was applied has not come from a broker yet."""
+    NOT_ASSIGNED_YET = "not-assigned-yet"
+    """No leader has given it an address or port yet."""
+    NO_SUCH_POOL_HERE = "no-such-pool-here"
+    """No pool of this node's file has the VIP: the node never owns it."""
+    LEADS_NOWHERE = "leads-nowhere"
+    """The gateway or service that a route names is not there."""
+    PORT_TAKEN = "port-taken"
+    """Another service or gateway here has the address and port."""
+    TOO_MANY_VIPS = "too-many-vips"
+
+
+class Note(Struct, frozen=True):
+    """Something that is not as it was wished."""
+
+    key: str
+    """`service/web`."""
+    reason: str
+    """In the words of `CatalogReason` or `AllocationReason`."""
+    detail: str
+
+
+class Merged(Struct, frozen=True):
+    """What is, and what is not."""
+
+    config: Config
+    notes: tuple[Note, ...]
+
+
+def merge(
+    file: Config,
+    assigned: Assignments | None,
+    applied: Mapping[str, Thing | Note],
+    endpoints: Mapping[str, Sequence[Backend]],
+) -> Merged:
+    """Put it together.
+
+    `applied`: by key what is in force, or why this node does not have it. `endpoints`: by service
+    what registered itself.
+    """
+    given = {} if assigned is None else assigned.given
+    notes: list[Note] = []
+    things = list(_admitted(file, applied, notes))
+    services, gateways = list(file.services), list(file.gateways)
+    services += [one for one in things if isinstance(one, Service)]
+    gateways += [one for one in things if isinstance(one, Gateway)]
+    services = [
+        _placed(one, given.get(service_key(one.name)), one in file.services, file.pools, notes)
+        for one in services
+    ]
+    gateways = [
+        _placed_gateway(one, given.get(gateway_key(one.name)), one in file.gateways, file, notes)
+        for one in gateways
+    ]
+    services, gateways = _without_clashes(services, gateways, notes)
+    services = [_joined(one, endpoints.get(one.name, ())) for one in services]
+    routes = [*file.routes, *(one for one in things if isinstance(one, Route))]
+    config = replace(
+        file,
+        services=tuple(services),
+        gateways=tuple(gateways),
+        routes=tuple(_leading(routes, services, gateways, notes)),
+    )
+    return Merged(config, tuple(notes))
+
+
+def _admitted(
+    file: Config, applied: Mapping[str, Thing | Note], notes: list[Note]
+) -> Iterator[Thing]:
+    taken = {service_key(one.name) for one in file.services}
+    taken |= {gateway_key(one.name) for one in file.gateways}
+    taken |= {f"{Kind.ROUTE}/{one.name}" for one in file.routes}
+    for key, thing in sorted(applied.items()):
+        if isinstance(thing, Note):
+            notes.append(thing)
+        elif key in taken:
+            detail = "this node's file has one of that name, which counts here"
+            notes.append(Note(key, CatalogReason.NAME_TAKEN, detail))
+        else:
+            yield thing
+
+
+def _placed(
+    service: Service,
+    has: Assignment | None,
+    in_file: bool,
+    pools: Sequence[Pool],
+    notes: list[Note],
+) -> Service:
+    """Give a service what it has; what this node's file says goes without a leader."""
+    key, want = service_key(service.name), want_of_service(service)
+    has = has or Assignment()
+    notes.extend(Note(key, one.reason, f"{one.what}: {one.detail}") for one in has.refused)
+    vips = _has(has.vips, service.vips if in_file else ()) if want.vip else ()
+    inside = _has(has.cluster_ips, service.cluster_ips if in_file else ()) if want.inside else ()
+    ports = tuple(
+        replace(
+            port,
+            node_port=(port.node_port if in_file and want.opens else None)
+            or has.node_ports.get(port.name),
+        )
+        for port in service.ports
+    )
+    missing = (want.vip and not vips) or (want.opens and any(p.node_port is None for p in ports))
+    if missing and not has.refused:
+        notes.append(Note(key, CatalogReason.NOT_ASSIGNED_YET, "no leader has been heard to do so"))
+    return replace(
+        service,
+        vips=_own(key, vips, pools, notes),
+        cluster_ips=inside,
+        ports=ports,
+    )
+
+
+def _placed_gateway(
+    gateway: Gateway, has: Assignment | None, in_file: bool, file: Config, notes: list[Note]
+) -> Gateway:
+    key, has = gateway_key(gateway.name), has or Assignment()
+    notes.extend(Note(key, one.reason, f"{one.what}: {one.detail}") for one in has.refused)
+    vips = _has(has.vips, gateway.vips if in_file else ())
+    if not vips and not has.refused:
+        notes.append(Note(key, CatalogReason.NOT_ASSIGNED_YET, "no leader has been heard to do so"))
+    return replace(gateway, vips=_own(key, vips, file.pools, notes))
+
+
+def _has(assigned: tuple[str, ...], in_file: tuple[str, ...]) -> tuple[str, ...]:
+    """What is assigned, unless the file has since been changed to something else."""
+    return assigned if set(in_file) <= set(assigned) else in_file
+
+
+def _own(
+    key: str, vips: tuple[str, ...], pools: Sequence[Pool], notes: list[Note]
+) -> tuple[str, ...]:
+    """Those that this node may own: its file names their pool."""
+    mine = [pool for pool in pools if pool.type is PoolType.LOAD_BALANCER]
+    fit = tuple(vip for vip in vips if is_loopback(vip) or any(p.holds(vip) for p in mine))
+    notes.extend(
+        Note(key, CatalogReason.NO_SUCH_POOL_HERE, f"{vip} is in no pool of this node's file")
+        for vip in vips
+        if vip not in fit
+    )
+    return fit
+
+
+def _joined(service: Service, endpoints: Sequence[Backend]) -> Service:
+    known = {backend.id for backend in service.backends}
+    new = tuple(one for one in endpoints if one.id not in known)
+    return replace(service, backends=service.backends + new) if new else service
+
+
+def _without_clashes(
+    services: list[Service], gateways: list[Gateway], notes: list[Note]
+) -> tuple[list[Service], list[Gateway]]:
+    """Leave out who would listen where another one does, or brings one VIP too many.
+
+    Who is first in the lists stays: what is in the file.
+    """
+    seen: dict[tuple[str, int, str], str] = {}
+    vips: set[str] = set()
+
+    def fits(key: str, mine: Sequence[str], places: list[tuple[str, int, str]]) -> bool:
+        taken = next((place for place in places if place in seen), None)
+        if taken is not None:
+            address, port, protocol = taken
+            detail = f"{seen[taken]} has port {port}/{protocol} of {address} here"
+            notes.append(Note(key, CatalogReason.PORT_TAKEN, detail))
+            return False
+        if len(vips | set(mine)) >= MAX_KEYS:
+            detail = f"a cluster has at most {MAX_KEYS - 1} VIPs"
+            notes.append(Note(key, CatalogReason.TOO_MANY_VIPS, detail))
+            return False
+        vips.update(mine)
+        seen.update(dict.fromkeys(places, key))
+        return True
+
+    fitting = [one for one in services if fits(service_key(one.name), one.vips, _places(one))]
+    fitting_gateways = [
+        one
+        for one in gateways
+        if fits(
+            gateway_key(one.name),
+            one.vips,
+            [(vip, port, "tcp") for vip in one.vips for port in one.ports],
+        )
+    ]
+    return fitting, fitting_gateways
+
+
+def _places(service: Service) -> list[tuple[str, int, str]]:
+    places = [
+        (address, port.port, port.protocol.value)
+        for address in (*service.vips, *service.cluster_ips)
+        for port in service.ports
+    ]
+    places += [
+        ("every node", port.node_port, port.protocol.value)
+        for port in service.ports
+        if port.node_port is not None
+    ]
+    return places
+
+
+def _leading(
+    routes: Sequence[Route],
+    services: Sequence[Service],
+    gateways: Sequence[Gateway],
+    notes: list[Note],
+) -> Iterator[Route]:
+    ports = {one.name: {port.port for port in one.ports} for one in services}
+    there = {one.name for one in gateways}
+    for route in routes:
+        missing = None
+        if route.gateway not in there:
+            missing = f'there is no gateway "{route.gateway}"'
+        elif route.service is not None and route.service not in ports:
+            missing = f'there is no service "{route.service}"'
+        elif route.service is not None and not ports[route.service]:
+            missing = f'service "{route.service}" has no ports'
+        elif route.service_port not in {None, *ports.get(route.service or "", ())}:
+            missing = f'service "{route.service}" has no port {route.service_port}'
+        if missing is None:
+            yield route
+        else:
+            key = f"{Kind.ROUTE}/{route.name}"
+            notes.append(Note(key, CatalogReason.LEADS_NOWHERE, missing))
