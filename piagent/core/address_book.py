@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from heapq import heappop, heappush
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -88,13 +88,12 @@ class Use:
             and self.ports.keys().isdisjoint(request.ports)
         )
 
-    def blockers(self, request: Request) -> set[str]:
-        """Who would have to leave for the request to use it."""
+    def blockers(self, request: Request) -> Iterator[str]:
+        """Who would have to leave for the request to use it; some more than once."""
         if self.has_key_of(request) and self.local == request.local:
-            found = {self.ports[port] for port in request.ports if port in self.ports}
-        else:
-            found = set(self.names)
-        return found - {request.name}
+            found = [self.ports[port] for port in request.ports if port in self.ports]
+            return (name for name in found if name != request.name)
+        return (name for name in self.names if name != request.name)
 
 
 class Ranges:
@@ -201,6 +200,10 @@ class PoolEntry:
         return self.pool is not None and self.pool.disabled
 
 
+_Key = tuple[str, int]
+"""Sharing key and IP version."""
+
+
 class AddressBook:
     """All pools, and who uses which address."""
 
@@ -209,8 +212,10 @@ class AddressBook:
         self.pools = tuple(PoolEntry(pool, rank) for rank, pool in enumerate(ordered))
         """By priority, then by name."""
         self._uses: dict[int, Use] = {}
-        self._by_key: defaultdict[str, list[int]] = defaultdict(list)
-        """Sharing key -> the addresses that are used with it, sorted."""
+        self._by_key: defaultdict[_Key, list[int]] = defaultdict(list)
+        """The addresses that are used with a sharing key, sorted."""
+        self._by_port: Counter[tuple[_Key, tuple[Protocol, int]]] = Counter()
+        """On how many of them a port is taken."""
         entries = (*self.pools, PoolEntry(None, len(ordered)))
         self._starts, self._covers = _index(entries)
         self._fitting: dict[tuple[PoolType, frozenset[tuple[str, str]]], list[PoolEntry]] = {}
@@ -247,34 +252,40 @@ class AddressBook:
     def take(self, address: int, request: Request) -> None:
         """From now on the request uses the address."""
         use = self._uses.get(address)
+        is_first = use is None
         if use is None:
             use = self._uses[address] = Use()
-            if request.sharing_key is not None:
-                insort(self._by_key[request.sharing_key], address)
         use.add(request)
+        if request.sharing_key is not None:
+            key = request.sharing_key, family_of(address)
+            self._by_port.update((key, port) for port in request.ports)
+            if is_first:
+                insort(self._by_key[key], address)
 
     def give_back(self, address: int, request: Request) -> None:
         """From now on the request does not use the address any more."""
         use = self._uses[address]
         use.remove(request)
-        if use.names:
-            return
-        del self._uses[address]
         if request.sharing_key is not None:
-            self._by_key[request.sharing_key].remove(address)
-        for _, ranges, index in self._cover(address):
-            ranges.give_back(index, address)
+            key = request.sharing_key, family_of(address)
+            self._by_port.subtract((key, port) for port in request.ports)
+            if not use.names:
+                self._by_key[key].remove(address)
+        if not use.names:
+            del self._uses[address]
+            for _, ranges, index in self._cover(address):
+                ranges.give_back(index, address)
 
     def lowest_shared(self, entry: PoolEntry, family: int, request: Request) -> int | None:
         """The lowest address of the pool that the request's key is used on, and may be by it."""
         if request.sharing_key is None:
             return None
-        for address in self._by_key.get(request.sharing_key, ()):
-            if (
-                family_of(address) == family
-                and self._uses[address].admits(request)
-                and entry in self.pools_of(address)
-            ):
+        key = request.sharing_key, family
+        addresses = self._by_key.get(key, ())
+        if any(self._by_port[key, port] == len(addresses) for port in request.ports):
+            return None
+        for address in addresses:
+            if self._uses[address].admits(request) and entry in self.pools_of(address):
                 return address
         return None
 

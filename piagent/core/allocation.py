@@ -22,7 +22,7 @@ one gets another, and who asks for one is refused.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from piagent.core.address_book import (
     IPV4,
@@ -44,6 +44,7 @@ from piagent.core.allocation_types import (
     Request,
 )
 from piagent.core.allocation_why import none_found, not_possible, taken
+from piagent.core.exchange import movable
 from piagent.core.model import Families, Pool
 
 __all__ = [
@@ -54,7 +55,6 @@ __all__ = [
     "Refusal",
     "Request",
     "allocate",
-    "movable",
 ]
 
 
@@ -65,7 +65,7 @@ def allocate(
 
     `held` is what each name has now: what an earlier call gave, or what was found in use. Names
     that request nothing any more lose it, and what is no address is overlooked. The order of the
-    requests decides between equals; it has no say in who keeps what.
+    requests decides between newcomers, and takes nothing from anybody.
 
     Called again with what it gave, it gives the same.
     """
@@ -77,39 +77,14 @@ def allocate(
     return work.result()
 
 
-def movable(
-    names: Iterable[str],
-    blockers: Mapping[str, Collection[str]],
-    claim: Callable[[str], bool],
-) -> list[str]:
-    """The names that can all have what they want at once, when they all leave what they have.
-
-    `blockers` are those who have what a name wants; only if they are themselves among the names do
-    they leave it. `claim` is called for each name in order, and says whether what it wants is left
-    over by those before it.
-    """
-    possible = _without(list(names), (), blockers)
-    lost = [name for name in possible if not claim(name)]
-    return _without(possible, lost, blockers)
-
-
-def _without(
-    names: Sequence[str], lost: Iterable[str], blockers: Mapping[str, Collection[str]]
-) -> list[str]:
-    """The names without those that are lost, or blocked by one that is not left."""
-    left = dict.fromkeys(names)
-    waiting: defaultdict[str, list[str]] = defaultdict(list)
-    gone = list(lost)
-    for name in names:
-        for blocker in blockers[name]:
-            waiting[blocker].append(name)
-        gone += [name for blocker in blockers[name] if blocker not in left]
-    while gone:
-        name = gone.pop()
-        if name in left:
-            del left[name]
-            gone += waiting[name]
-    return list(left)
+_TOLD = {
+    AllocationReason.KEPT: "it had it before",
+    AllocationReason.ASKED: "it asks for it",
+    AllocationReason.ASSIGNED: "the lowest one that was free",
+    AllocationReason.JOINED: "used with its sharing key",
+    AllocationReason.ADDED: "the other IP version's, besides what it had",
+    AllocationReason.REASSIGNED: "the lowest one that was free",
+}
 
 
 class _Work:
@@ -230,7 +205,7 @@ class _Work:
 
     def _blockers(self, one: Request) -> set[str] | None:
         """Who would have to leave for it to get what it asks for; None: one of them will not."""
-        blockers = set()
+        blockers: set[str] = set()
         for address in self._asked[one.name]:
             for name in self._book.use(address).blockers(one):
                 if name not in self._waiting or address in self._asked[name]:
@@ -359,7 +334,14 @@ class _Work:
 
     def _grant(self, one: Request) -> Grant:
         has, entry, why = self._has[one.name], self._pool[one.name], self._why[one.name]
-        return Grant(tuple(map(text_of, has)), entry.name, why, "")
+        where = f"pool {entry.name}" if entry.name else "every host has it by itself"
+        detail = f"{_TOLD[why]}; {where}"
+        if why is AllocationReason.REASSIGNED:
+            had = " and ".join(map(text_of, self._had[one.name]))
+            detail = f"{detail}, instead of {had}"
+        if one.families is Families.PREFER_DUAL and len(has) == 1:
+            detail += f"; no IPv{IPV4 + IPV6 - family_of(has[0])} address of it is free"
+        return Grant(tuple(map(text_of, has)), entry.name, why, detail)
 
     def _refusal(self, one: Request) -> Refusal:
         asked = self._asked.get(one.name)

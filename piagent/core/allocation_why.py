@@ -11,6 +11,7 @@ from piagent.core.address_book import (
     AddressBook,
     PoolEntry,
     family_of,
+    number_of,
     text_of,
 )
 from piagent.core.allocation_types import AllocationReason, Refusal, Request
@@ -29,9 +30,9 @@ def not_possible(book: AddressBook, one: Request, asked: Sequence[int]) -> Refus
 
 def _bad_addresses(one: Request, asked: Sequence[int]) -> Refusal | None:
     if NO_ADDRESS in asked:
-        text = printable(one.addresses[asked.index(NO_ADDRESS)])
-        cure = "write one like 192.168.1.240 or fd00::f0"
-        return Refusal(_Why.MALFORMED, f'"{text}" is no address: {cure}')
+        text = next(text for text in one.addresses if number_of(text) == NO_ADDRESS)
+        what = f'"{printable(text)}" is no address: write one like 192.168.1.240 or fd00::f0'
+        return Refusal(_Why.MALFORMED, what)
     families = [family_of(address) for address in asked]
     named = " and ".join(one.addresses)
     if len(families) > len(set(families)):
@@ -108,7 +109,7 @@ def taken(book: AddressBook, one: Request, asked: Sequence[int]) -> Refusal:
         use, text = book.use(address), text_of(address)
         if use.admits(one):
             continue
-        others = sorted(use.blockers(one))
+        others = sorted(set(use.blockers(one)))
         who = ", ".join(others[:_SHOWN]) + (", …" if len(others) > _SHOWN else "")
         if not others:
             continue
