@@ -37,6 +37,10 @@ class Node(Struct, frozen=True, kw_only=True):
     wired_only: bool = False
     """Own no VIP while the interface is a wireless one."""
 
+    def has_labels(self, wanted: dict[str, str]) -> bool:
+        """Tell whether it has all of these."""
+        return all(self.labels.get(name) == value for name, value in wanted.items())
+
 
 class Broker(Struct, frozen=True, kw_only=True):
     """One MQTT broker: a sequencer of the lease protocol."""
@@ -170,10 +174,47 @@ class Pool(Struct, frozen=True, kw_only=True):
     interfaces: tuple[str, ...] = ()
     """Only nodes whose interface is one of these may; empty: any."""
     conflict: Conflict = Conflict.YIELD
+    communities: tuple[str, ...] = ()
+    """Of its routes, in numbers: `64512:100` (RFC 1997) or `64512:1:2` (RFC 8092)."""
+    local_pref: int | None = None
+    """LOCAL_PREF of its routes, to routers of this node's own AS."""
+    peers: tuple[str, ...] = ()
+    """Names of the routers that its routes go to; empty: all."""
 
     def holds(self, address: str) -> bool:
         """Tell whether an address is one of the pool's."""
         return any(span.holds(address) for span in self.addresses)
+
+
+class BgpPeer(Struct, frozen=True, kw_only=True):
+    """A router that VIPs are announced to (RFC 4271)."""
+
+    name: str
+    address: str
+    asn: int
+    hold_s: int
+    """The Hold Time that is proposed; the session has the lower of both sides'. 0: none."""
+    port: int = 179
+    password: str | None = None
+    """Of TCP-MD5 (RFC 2385)."""
+    source_address: str | None = None
+    """This node's end of the session; None: the address that routing gives."""
+    multihop: int | None = None
+    """TTL of what is sent; None: 1 to another AS, the kernel's own within one."""
+    nodes: dict[str, str] = {}
+    """Only nodes with all these labels have a session with it."""
+
+
+class Bgp(Struct, frozen=True, kw_only=True):
+    """How this node speaks BGP."""
+
+    asn: int
+    router_id: str
+    """Written as an IPv4 address, and another one on every node."""
+    peers: tuple[BgpPeer, ...]
+    next_hops: tuple[str, ...] = ()
+    """Where routers are to send to, at most one of each IP version; where there is none, it is
+    this node's end of the session."""
 
 
 class HealthKind(StrEnum):
@@ -384,6 +425,7 @@ class Config(Struct, frozen=True, kw_only=True):
     services: tuple[Service, ...] = ()
     gateways: tuple[Gateway, ...] = ()
     routes: tuple[Route, ...] = ()
+    bgp: Bgp | None = None
 
     def vips(self) -> tuple[str, ...]:
         """Every VIP that this node may own, each once, sorted."""
