@@ -104,6 +104,8 @@ socket = "{folder}/admin.sock"
 name = "echo"
 type = "load-balancer"
 address = "127.99.0.1"
+sharing_key = "bench"
+node_ports = false
 ports = [{{ port = {ports.tcp}, target_port = {ports.tcp_backend} }}]
 backends = ["127.0.0.1"]
 [[service]]
@@ -113,6 +115,7 @@ backends = ["127.0.0.1"]
 [[gateway]]
 name = "web"
 address = "127.99.0.1"
+sharing_key = "bench"
 listen = [{{ port = {ports.http} }}]
 [[route]]
 name = "www"

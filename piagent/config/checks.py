@@ -48,7 +48,8 @@ def check(file: File, report: Report) -> None:
     _check_everywhere(file, report)
     _check_admin(file.admin, report)
     for i, route in enumerate(file.route):
-        _check_route(route, file, ("route", i), report)
+        check_route(route, ("route", i), report)
+        _check_leads(route, file, ("route", i), report)
     _check_uses(file, report)
 
 
@@ -267,8 +268,8 @@ def _check_admin(admin: Admin, report: Report) -> None:
             report.warn(path, what, "only on a network that you trust; else 127.0.0.1 and ssh -L")
 
 
-def _check_route(route: Route, file: File, path: KeyPath, report: Report) -> None:
-    _refers((*path, "gateway"), route.gateway, [one.name for one in file.gateway], report)
+def check_route(route: Route, path: KeyPath, report: Report) -> None:
+    """Check a route for itself."""
     unique(report, elements((*path, "hosts"), route.hosts), "once is enough")
     if route.path_prefix is not None and route.path_exact is not None:
         report.error((*path, "path_exact"), "a route has one path, this one also has path_prefix",
@@ -279,6 +280,11 @@ def _check_route(route: Route, file: File, path: KeyPath, report: Report) -> Non
     if len(route.backends) > 1:
         what = f"{len(route.backends)} backends: several in one route come in a later version"
         report.error((*path, "backends"), what, "one service with all the addresses")
+
+
+def _check_leads(route: Route, file: File, path: KeyPath, report: Report) -> None:
+    """Check what a route names."""
+    _refers((*path, "gateway"), route.gateway, [one.name for one in file.gateway], report)
     for i, backend in enumerate(route.backends):
         place = (*path, "backends", i)
         _refers((*place, "service"), backend.service, [s.name for s in file.service], report)

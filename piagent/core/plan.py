@@ -216,4 +216,5 @@ def _target(route: Route, services: dict[str, Service]) -> str:
         return ""
     service = services[route.service]
     wanted = route.service_port
-    return service_key(service, next(port for port in service.ports if wanted in {None, port.port}))
+    ports = (port for port in service.ports if port.protocol is Protocol.TCP)
+    return service_key(service, next(port for port in ports if wanted in {None, port.port}))

@@ -287,7 +287,7 @@ async def test_reload_with_a_port_in_use_changes_nothing(
     assert "cannot listen on 10.0.0.10:80" in caplog.text
     status = one.agent.view.status()
     assert [v.address for v in status.vips] == [VIP]
-    assert [s.address for s in status.services] == [VIP]
+    assert [s.vips for s in status.services] == [(VIP,)]
     assert one.owns()
     await one.stop()
 

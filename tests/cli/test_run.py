@@ -148,6 +148,7 @@ socket = "{self.folder / name}.sock"
 name = "echo"
 type = "load-balancer"
 address = "{self.vip}"
+node_ports = false
 ports = [{{ port = {changes.get("port", self.port)}, target_port = {self.backend_port} }}]
 backends = ["127.0.0.1"]
 health = {{ kind = "tcp", interval = "200ms", timeout = "150ms", rise = 1, fall = 2 }}

@@ -38,7 +38,7 @@ health = { kind = "tcp" }
 
 [[gateway]]
 name = "front"
-address = "192.0.2.241"
+address = "192.0.2.242"
 listen = [{ port = 80 }]
 
 [[route]]
@@ -66,13 +66,9 @@ ERRORS = [
      "no broker has a user", "mqtt://user@host"),
     ('"192.0.2.250"]', '"192.0.2.248/30"]', "pool[1].addresses[0]", "overlaps pool[0]", ""),
     ('"2001:db8::f0/124"]', '"192.0.2.245"]', "pool[0].addresses[1]", "overlaps pool[0]", ""),
-    ('address = "192.0.2.241"\nports', 'address = "192.0.2.251"\nports', "service[0].address",
-     "192.0.2.251 is in no pool", "add it to the addresses of one"),
-    ('address = "192.0.2.241"\nlisten', 'address = "2001:db8::ff:1"\nlisten', "gateway[0].address",
-     "in no pool", ""),
-    ('address = "192.0.2.241"\nports', "ports", "service[0].address", "load-balancer", "its VIP"),
-    ('name = "web"', 'name = "web"\naddress = "192.0.2.242"', "service[1].address",
-     "a cluster service has none", 'type = "load-balancer"'),
+    ('address = "192.0.2.241"\nports', 'address = "192.0.2.251"\nports',
+     "service[0].address", "192.0.2.251 is in no pool", "add it to the addresses of one"),
+    ('"192.0.2.242"', '"2001:db8::ff:1"', "gateway[0].address", "in no pool", ""),
     ("{ port = 54,", "{ port = 53,", "service[0].ports[1].port", "already taken", ""),
     ('{ port = 53 }, { port = 54, name = "alt" }',
      '{ port = 53, name = "a" }, { port = 54, name = "a" }', "service[0].ports[1].name",
@@ -82,13 +78,11 @@ ERRORS = [
     ('"192.0.2.21", "192.0.2.22"', '"192.0.2.241"', "service[0].backends[0]", "to itself", ""),
     ('kind = "tcp"', 'kind = "tcp", path = "/x"', "service[1].health.path", "tcp check", "http"),
     ('kind = "tcp"', 'kind = "tcp", expect = [200]', "service[1].health.expect", "tcp check", ""),
-    ("listen = [{ port = 80 }]", "listen = [{ port = 53 }]", "gateway[0].listen[0]",
-     '"192.0.2.241:53" is already taken by service[0].ports[0]', "another port or address"),
     ("listen = [{ port = 80 }]", "listen = [{ port = 80 }, { port = 80 }]", "gateway[0].listen[1]",
      "already taken by gateway[0].listen[0]", ""),
     (BROKERS, BROKERS + '\nembedded = "0.0.0.0:53"', "mqtt.embedded", "port 53 on every address",
      "another port"),
-    (BROKERS, BROKERS + '\nembedded = "192.0.2.241:80"', "mqtt.embedded", "already taken", ""),
+    (BROKERS, BROKERS + '\nembedded = "192.0.2.242:80"', "mqtt.embedded", "already taken", ""),
     ('gateway = "front"', 'gateway = "fornt"', "route[0].gateway", 'there is no gateway "fornt"',
      'did you mean "front"?'),
     ('service = "web"', 'service = "wbe"', "route[0].backends[0].service",
@@ -96,7 +90,7 @@ ERRORS = [
     ('service = "web"', 'service = "zzzz"', "route[0].backends[0].service", "there is no",
      "known: dns, web"),
     ('service = "web", port = 80', 'service = "dns", port = 55', "route[0].backends[0].port",
-     'service "dns" has no port 55', "its ports: 53, 54"),
+     'service "dns" has no port 55', "its TCP ports: 53, 54"),
     ('path_prefix = "/"', 'path_prefix = "/"\npath_exact = "/x"', "route[0].path_exact",
      "a route has one path", "two routes"),
     ('hosts = ["a.lan"]', 'hosts = ["a.lan", "A.LAN"]', "route[0].hosts[1]", "already taken", ""),
@@ -108,7 +102,7 @@ ERRORS = [
     ("ports = [{ port = 53 }", 'traffic_policy = "local"\nports = [{ port = 53 }',
      "service[0].traffic_policy", "no backend says which node", "node ="),
     ("ports = [{ port = 80 }]", 'traffic_policy = "local"\nports = [{ port = 80 }]',
-     "service[1].traffic_policy", "a cluster service has none", 'type = "load-balancer"'),
+     "service[1].traffic_policy", "none comes to a cluster service", 'type = "load-balancer"'),
     ("[cluster]", '[election]\ncandidates = ["a", "a", "pi-9"]\n[cluster]',
      "election.candidates[1]", "already taken", ""),
 ]  # fmt: skip
@@ -226,13 +220,13 @@ def test_without_a_secret_only_brokers_on_127_are_allowed_and_a_warning_says_so(
 def test_a_broker_on_every_ipv4_address_leaves_ipv6_vips_their_ports(errors: Problems) -> None:
     for everywhere, clashes in (("0.0.0.0", 0), ("[::]", 1)):
         text = GOOD.replace(BROKERS, f'{BROKERS}\nembedded = "{everywhere}:80"')
-        text = text.replace('"192.0.2.241"\nlisten', '"2001:db8::f1"\nlisten')
+        text = text.replace('"192.0.2.242"', '"2001:db8::f1"')
         assert [problem.key for problem in errors(text)] == ["mqtt.embedded"] * clashes
 
 
 def test_loopback_vips_need_no_pool(load: Load) -> None:
-    for address in ("127.0.0.9", "::1"):
-        assert load(GOOD.replace('"192.0.2.241"', f'"{address}"')).warnings == ()
+    text = GOOD.replace("192.0.2.241", "127.0.0.9").replace("192.0.2.242", "::1")
+    assert load(text).warnings == ()
 
 
 def test_a_vip_in_a_file_without_pools_asks_for_one(errors: Problems) -> None:
@@ -250,8 +244,6 @@ def test_a_file_that_serves_nothing_is_a_warning(load: Load) -> None:
 
 def test_what_could_not_be_read_is_not_reported_twice(errors: Problems, tmp_path: Path) -> None:
     found = errors(GOOD.replace('name = "front"', "name = 5").replace('"192.0.2.241"', '"x"'))
-    assert {problem.key for problem in found} == {
-        "gateway[0].name", "service[0].address", "gateway[0].address",
-    }  # fmt: skip
+    assert {problem.key for problem in found} == {"gateway[0].name", "service[0].address"}
     found = errors(GOOD.replace('name = "web"', 'nmae = "web"'))
     assert [problem.key for problem in found] == ["service[1].name", "service[1].nmae"]

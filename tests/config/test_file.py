@@ -189,7 +189,7 @@ def test_a_file_is_read_into_the_model(load: Load, folder: Path) -> None:
         services=(WEB, DNS),
         gateways=(
             model.Gateway(
-                name="front", address="192.0.2.241", ports=(80, 8000),
+                name="front", vips=("192.0.2.241",), ports=(80, 8000),
                 wildcard=model.Wildcard.ANY_DEPTH,
             ),
         ),

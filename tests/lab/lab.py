@@ -63,6 +63,7 @@ addresses = ["{subnet}.200-{subnet}.209"]
 name = "echo"
 type = "load-balancer"
 address = "{vip}"
+sharing_key = "entry"
 ports = [{{ port = {echo_port}, target_port = {tcp_port} }}]
 backends = [{backends}]
 health = {{ kind = "tcp", interval = "200ms", timeout = "150ms", rise = 1, fall = 2 }}
@@ -81,6 +82,7 @@ backends = [{first_backend}]
 [[gateway]]
 name = "entry"
 address = "{vip}"
+sharing_key = "entry"
 listen = [{{ port = {entry_port} }}]
 
 [[route]]
