@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 DEFAULT_SOCKET = "/run/piagent/admin.sock"
 DEFAULT_PORT: Final = 9180
+PORT_MAX: Final = 65535
 TOKEN_VARIABLE: Final = "PIAGENT_TOKEN"  # noqa: S105 -- where one is, not one
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
@@ -37,7 +38,7 @@ def add_place_arguments(parser: argparse.ArgumentParser) -> None:
     )
     where.add_argument("-c", "--config", metavar="FILE", help="the file that names the socket")
     where.add_argument(
-        "--node", metavar="HOST[:PORT]",
+        "--node", dest="agent", metavar="HOST[:PORT]",
         help=f"the agent on another host, where its [admin] listens (port: {DEFAULT_PORT})",
     )  # fmt: skip
     parser.add_argument(
@@ -59,17 +60,16 @@ def ask(args: argparse.Namespace, target: str, kind: type[T], body: object = Non
 
 def place(args: argparse.Namespace) -> Where:
     """Where the agent is that the arguments name; Failure when they name none."""
-    if args.node is None:
+    if args.agent is None:
         return _socket(args)
     from piagent.admin.client import Remote
 
     found = re.fullmatch(
-        r"(?:http://)?(?:\[([0-9A-Fa-f:.%\w]+)\]|([^\s:/@\[\]]+))(?::([0-9]{1,5}))?/?", args.node
+        r"(?:http://)?(?:\[([0-9A-Fa-f:.%\w]+)\]|([^\s:/@\[\]]+))(?::([0-9]{1,5}))?/?", args.agent
     )
-    if found is None:
-        what = f'"{args.node}" is not HOST, HOST:PORT or http://HOST:PORT'
+    if found is None or not 0 < (port := int(found[3] or DEFAULT_PORT)) <= PORT_MAX:
+        what = f'--node: "{args.agent}" is not HOST, HOST:PORT or http://HOST:PORT'
         raise Failure(what, WRONG_INPUT)
-    port = int(found[3] or DEFAULT_PORT)
     return Remote(host=found[1] or found[2], port=port, token=_token(args.token_file))
 
 

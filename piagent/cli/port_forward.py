@@ -12,7 +12,6 @@ from piagent.cli.output import WRONG_INPUT, Failure
 if TYPE_CHECKING:
     import argparse
 
-PORT_MAX: Final = 65535
 _PORT: Final = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _LOCAL: Final = re.compile(r"[0-9]{1,5}")
 _MAPPING: Final = re.compile(rf"([0-9]{{0,5}}):({_PORT})")
@@ -73,8 +72,8 @@ def _mapping(word: str, port: str) -> tuple[int | None, str]:
         what = f'"{word}" is not LOCAL:PORT (8080:80), :PORT (any free local port) or LOCAL'
         raise Failure(what, WRONG_INPUT)
     local = int((found[1] if found else word) or 0)
-    if local > PORT_MAX:
-        raise Failure(f"{local} is not a port: they go to {PORT_MAX}", WRONG_INPUT)
+    if local > admin.PORT_MAX:
+        raise Failure(f"{local} is not a port: they go to {admin.PORT_MAX}", WRONG_INPUT)
     return local, found[2] if found else port
 
 
