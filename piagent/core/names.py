@@ -73,6 +73,8 @@ class Srv(Struct, frozen=True):
     weight: int
     port: int
     target: str
+    addresses: tuple[str, ...]
+    """Of the target: they come along, so that nobody has to ask again."""
 
 
 class Soa(Struct, frozen=True):
@@ -146,8 +148,7 @@ class Zone:
             found = list(self._records(name, down))
             chosen = _chosen(found, question.type)
             if chosen:
-                extra = [r for record in chosen for r in self._addresses_of(record, down)]
-                return Answer(records=(*aliases, *chosen), additional=tuple(dict.fromkeys(extra)))
+                return Answer(records=(*aliases, *chosen), additional=_additional(chosen))
             alias = next((r for r in found if r.type is Type.CNAME), None)
             if alias is None:
                 break
@@ -191,12 +192,9 @@ class Zone:
                 if _port_label(port) == before:
                     yield from (Record(name, Type.SRV, s) for s in _srv(holder, port, origin, down))
         elif isinstance(holder, Service) and _shows_backends(holder):
-            addresses = {one.address: None for one in _usable(holder, down)}
-            yield from (_address(name, a) for a in addresses if _label(a) == before)
-
-    def _addresses_of(self, record: Record, down: Down) -> Iterator[Record]:
-        if isinstance(record.data, Srv):
-            yield from self._records(record.data.target, down)
+            address = _labelled(before)
+            if any(one.address == address for one in _usable(holder, down)):
+                yield _address(name, address)
 
     def _exists(self, name: str, down: Down) -> bool:
         """Whether a name without records is above one that has some."""
@@ -240,6 +238,13 @@ def _chosen(records: list[Record], wanted: int) -> tuple[Record, ...]:
     if wanted == Type.ANY and records:
         wanted = records[0].type
     return tuple(record for record in records if record.type == wanted)
+
+
+def _additional(records: tuple[Record, ...]) -> tuple[Record, ...]:
+    """Return the addresses of SRV records' targets, each once."""
+    targets = (record.data for record in records if isinstance(record.data, Srv))
+    every = (_address(srv.target, address) for srv in targets for address in srv.addresses)
+    return tuple({(one.name, one.data): one for one in every}.values())
 
 
 def _soa(origin: str) -> Record:
@@ -289,6 +294,15 @@ def _label(address: str) -> str:
     return ip_address(address).exploded.replace(":", "-").replace(".", "-")
 
 
+def _labelled(label: str) -> str:
+    """Return the address that a label is of; empty when it is no backend's."""
+    try:
+        address = str(ip_address(label.replace("-", "." if label.count("-") == 3 else ":")))
+    except ValueError:
+        return ""
+    return address if _label(address) == label else ""
+
+
 def _port_label(port: ServicePort) -> str:
     return f"_{port.name}._{port.protocol}".lower()
 
@@ -299,6 +313,8 @@ def _srv(service: Service, port: ServicePort, origin: str, down: Down) -> Iterat
         for backend in _usable(service, down):
             if backend.only in {None, port.name}:
                 target = f"{_label(backend.address)}.{origin}"
-                yield Srv(backend.weight, backend.port or port.target_port, target)
-    elif service.external_name is None and _addresses(service):
-        yield Srv(0, port.port, origin)  # nothing to choose from: RFC 2782 wants weight 0
+                number = backend.port or port.target_port
+                yield Srv(backend.weight, number, target, (backend.address,))
+    elif service.external_name is None and (addresses := _addresses(service)):
+        # There is nothing to choose from: RFC 2782 wants weight 0.
+        yield Srv(0, port.port, origin, addresses)

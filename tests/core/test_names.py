@@ -6,19 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piagent.core.model import (
-    Backend,
-    Config,
-    Election,
-    Gateway,
-    Mqtt,
-    Node,
-    Protocol,
-    Service,
-    ServicePort,
-    ServiceType,
-    Timing,
-)
+from piagent.core.model import Backend, Gateway, ServicePort, ServiceType
 from piagent.core.names import (
     MAX_ALIASES,
     NEGATIVE_TTL_S,
@@ -32,41 +20,9 @@ from piagent.core.names import (
     Type,
     Zone,
 )
+from tests.zones import DNS_UDP, HTTP, external, headless, service, zone
 
-HTTP = ServicePort(name="http", port=80, target_port=8080)
-DNS_UDP = ServicePort(name="dns", port=53, target_port=5353, protocol=Protocol.UDP)
 NOBODY: Down = frozenset()
-
-
-def service(name: str, **changes: object) -> Service:
-    """A service with one TCP port; what it has is in `changes`."""
-    fields = {"type": ServiceType.CLUSTER, "ports": (HTTP,), "backends": (), **changes}
-    return Service(name=name, **fields)  # type: ignore[arg-type]
-
-
-def headless(name: str, *backends: Backend, ports: tuple[ServicePort, ...] = (HTTP,)) -> Service:
-    return service(name, headless=True, backends=backends, ports=ports)
-
-
-def external(name: str, target: str) -> Service:
-    return service(name, type=ServiceType.EXTERNAL, ports=(), external_name=target)
-
-
-def zone(*services: Service, gateways: tuple[Gateway, ...] = (), cluster: str = "home") -> Zone:
-    timing = Timing(lease_ms=1, renew_ms=1, wait_ms=1, guard_ms=1, attempt_ms=1,
-                    stagger_ms=1, lag_ms=1)  # fmt: skip
-    return Zone(
-        Config(
-            node=Node(name="pi", interface=None),
-            cluster=cluster,
-            secrets=(b"",),
-            mqtt=Mqtt(brokers=()),
-            election=Election(profile="normal", timing=timing),
-            admin_socket="/a",
-            services=services,
-            gateways=gateways,
-        )
-    )
 
 
 def ask(where: Zone, name: str, kind: Type, down: Down = NOBODY) -> Answer:
@@ -160,14 +116,14 @@ def test_a_gateway_has_a_name_too_unless_a_service_has_it() -> None:
 def test_a_port_is_an_srv_record_with_the_address_along() -> None:
     names = zone(service("web", cluster_ips=("10.0.0.5", "fd00::5")))
     answer = ask(names, "_http._tcp.web.home.piagent", Type.SRV)
-    assert data(answer) == [Srv(0, 80, "web.home.piagent")]
+    assert data(answer) == [Srv(0, 80, "web.home.piagent", ("10.0.0.5", "fd00::5"))]
     assert [record.data for record in answer.additional] == ["10.0.0.5", "fd00::5"]
 
 
 def test_protocols_are_kept_apart() -> None:
     names = zone(service("dns", ports=(DNS_UDP,), cluster_ips=("10.0.0.5",)))
     assert data(ask(names, "_dns._udp.dns.home.piagent", Type.SRV)) == [
-        Srv(0, 53, "dns.home.piagent")
+        Srv(0, 53, "dns.home.piagent", ("10.0.0.5",))
     ]
     assert is_empty(ask(names, "_dns._tcp.dns.home.piagent", Type.SRV), Code.NXDOMAIN)
 
@@ -185,9 +141,9 @@ def test_a_port_of_a_headless_service_is_one_record_a_backend_with_its_real_port
     answer = ask(names, "_http._tcp.db.home.piagent", Type.SRV, down)
     ipv6 = "fd00-0000-0000-0000-0000-0000-0000-0021"
     assert data(answer) == [
-        Srv(3, 8080, "192-168-1-21.db.home.piagent"),
-        Srv(1, 9000, "192-168-1-22.db.home.piagent"),
-        Srv(1, 8080, f"{ipv6}.db.home.piagent"),
+        Srv(3, 8080, "192-168-1-21.db.home.piagent", ("192.168.1.21",)),
+        Srv(1, 9000, "192-168-1-22.db.home.piagent", ("192.168.1.22",)),
+        Srv(1, 8080, f"{ipv6}.db.home.piagent", ("fd00::21",)),
     ]
     for record in answer.records:
         assert isinstance(record.data, Srv)
@@ -200,6 +156,20 @@ def test_a_port_of_a_headless_service_is_one_record_a_backend_with_its_real_port
     assert [r.data.target.partition(".")[0] for r in udp if isinstance(r.data, Srv)] == [
         "192-168-1-21", "192-168-1-22", "192-168-1-23", ipv6,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("label", ["fd00--21", "10-0-0-01", "10.0.0.1", "fd00", "10-0-0-1-"])
+def test_a_backend_has_one_label_and_no_other(label: str) -> None:
+    names = zone(headless("db", Backend(address="10.0.0.1"), Backend(address="fd00::21")))
+    for kind in (Type.A, Type.AAAA):
+        answer = ask(names, f"{label}.db.home.piagent", kind)
+        assert is_empty(answer, Code.NXDOMAIN)
+
+
+def test_a_thousand_backends_are_listed_in_one_go() -> None:
+    many = tuple(Backend(address=f"10.0.{n // 250}.{n % 250}") for n in range(1000))
+    answer = ask(zone(headless("db", *many)), "_http._tcp.db.home.piagent", Type.SRV)
+    assert len(answer.records) == len(answer.additional) == 1000
 
 
 def test_the_label_of_a_backend_never_begins_with_a_hyphen() -> None:
@@ -286,7 +256,7 @@ def test_names_are_compared_without_case_and_answered_as_they_were_asked() -> No
     assert data(answer) == ["10.0.0.5"]
     assert answer.records[0].name == "wEb.hOME.PIagent"
     assert data(ask(names, "_HTTP._Tcp.WEB.home.piagent", Type.SRV)) == [
-        Srv(0, 80, "Web.Home.piagent")
+        Srv(0, 80, "Web.Home.piagent", ("10.0.0.5",))
     ]
 
 
@@ -306,7 +276,7 @@ def test_dots_and_underscores_in_names_are_names_like_any_other() -> None:
     )
     assert data(ask(names, "a_b.c.my.home.piagent", Type.A)) == ["10.0.0.5"]
     assert data(ask(names, "_http.v1._tcp.a_b.c.my.home.piagent", Type.SRV)) == [
-        Srv(0, 80, "a_b.c.my.home.piagent")
+        Srv(0, 80, "a_b.c.my.home.piagent", ("10.0.0.5",))
     ]
     between = ask(names, "v1._tcp.a_b.c.my.home.piagent", Type.SRV)
     assert is_empty(between, Code.NOERROR, "my.home.piagent")
