@@ -37,6 +37,7 @@ have curl || want+=(curl)
 if [ "$mode" = dev ]; then
   have ip || want+=(iproute2)
   have spin || want+=(spin)
+  have dig || want+=(bind9-dnsutils)
 fi
 missing="${need[*]} ${want[*]}"
 missing=${missing# }
