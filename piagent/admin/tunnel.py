@@ -8,6 +8,7 @@ service that is asked for can be reached so, whatever the request says.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
 from collections.abc import Iterable
@@ -94,7 +95,8 @@ async def connect(tunnel: Tunnel) -> tuple[str, socket.socket]:
         except TimeoutError:
             failures.append(f"{place}: no answer in {CONNECT_S:g} s")
         except OSError as error:
-            failures.append(f"{place}: {error.strerror or error}")
+            # asyncio's own text says nothing but the address.
+            failures.append(f"{place}: {os.strerror(error.errno) if error.errno else error}")
     raise Refused(502, "no backend accepts", "; ".join(failures))
 
 
