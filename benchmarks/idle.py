@@ -20,6 +20,8 @@ from piagent.cli.demo.site import LoopbackSite, NamespaceSite, Place, Site
 
 SERVICES = 20
 VIPS = 5
+ON_VIP = 'type = "load-balancer"\nnode_ports = false'
+"""Several of these agents may be on one host: node ports would be theirs in common."""
 SETTLE_S = 4.0
 """The first checks and announcements are over then."""
 
@@ -84,7 +86,7 @@ def node_file(site: Site, node: Place, secret: Path, socket: Path) -> str:
     ]
     net, _, host = site.vip.rpartition(".")
     for i in range(SERVICES):
-        vip = f'type = "load-balancer"\naddress = "{net}.{int(host) + i}"' if i < VIPS else ""
+        vip = f'address = "{net}.{int(host) + i}"\n{ON_VIP}' if i < VIPS else ""
         backends = [site.backends[i % 3].address, site.backends[(i + 1) % 3].address]
         parts.append(
             f'[[service]]\nname = "service-{i}"\n{vip}\nbackends = {backends}\nhealth = {{}}\n'
