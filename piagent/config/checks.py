@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from piagent.config.addresses import check_addresses
+from piagent.config.build import port_name
 from piagent.config.problems import did_you_mean, elements, key_path, unique
 from piagent.core.model import (
     NODE_PORTS,
@@ -116,7 +117,8 @@ def check_service(service: Service, path: KeyPath, report: Report) -> None:
                      'write type = "external", or leave it out')  # fmt: skip
     if not service.ports:
         report.error((*path, "ports"), "is missing", "write ports = [{ port = 80 }]")
-    if service.headless and (service.type is not ServiceType.CLUSTER or service.address):
+    own = service.address or service.pool
+    if service.headless and (service.type is not ServiceType.CLUSTER or own):
         what = "a headless service is a cluster service without an address"
         report.error((*path, "headless"), what, "leave it out")
     _check_ports(service, path, report)
@@ -143,9 +145,10 @@ def _check_external(service: Service, path: KeyPath, report: Report) -> None:
 
 def _check_ports(service: Service, path: KeyPath, report: Report) -> None:
     ports = list(enumerate(service.ports))
-    numbers = (((*path, "ports", i, "port"), _number(port)) for i, port in ports)
-    unique(report, numbers)
-    unique(report, (((*path, "ports", i, "name"), port.name) for i, port in ports))
+    unique(report, (((*path, "ports", i, "port"), _number(port)) for i, port in ports))
+    once = {_number(port): (i, port) for i, port in reversed(ports)}.values()
+    names = (((*path, "ports", i, "name"), port.name or port_name(port)) for i, port in once)
+    unique(report, sorted(names))
     if service.type is ServiceType.NODE_PORT and not service.node_ports:
         what = "a node-port service without node ports"
         report.error((*path, "node_ports"), what, 'leave it out, or write type = "cluster"')
@@ -175,7 +178,8 @@ def check_policy(
         return
     backends = list(enumerate(service.backends))
     if service.type in {ServiceType.CLUSTER, ServiceType.EXTERNAL}:
-        what = f'"local" is about traffic from outside, and none comes to a {service.type} service'
+        kind = f'type = "{service.type}"'
+        what = f'"local" is about traffic from outside, and none comes to a service with {kind}'
         cure = 'write type = "load-balancer", or leave it out'
         report.error((*path, "traffic_policy"), what, cure)
     elif backends and all(backend.node is None for _, backend in backends):

@@ -56,8 +56,8 @@ def load(path: str | os.PathLike[str], host: Host | None = None) -> Loaded:
 
 def parse(data: bytes, file: str, host: Host) -> Loaded:
     """Read the content of a file; `file` names it, and its folder is what paths are relative to."""
-    text = _decode(data, file)
-    values = _toml(text, file)
+    text = decoded(data, file)
+    values = toml(text, file)
     report = Report(file, text)
     tables = read_table(File, values, (), report)
     check(tables, report)
@@ -74,7 +74,8 @@ def parse(data: bytes, file: str, host: Host) -> Loaded:
     return Loaded(config, report.warnings())
 
 
-def _decode(data: bytes, file: str) -> str:
+def decoded(data: bytes, file: str) -> str:
+    """The text of a file; raises ConfigError."""
     try:
         return data.decode()
     except UnicodeDecodeError as error:
@@ -84,7 +85,8 @@ def _decode(data: bytes, file: str) -> str:
         raise _broken(file, what, "save the file as UTF-8", line, column) from None
 
 
-def _toml(text: str, file: str) -> dict[str, Any]:
+def toml(text: str, file: str) -> dict[str, Any]:
+    """The values of a TOML text; raises ConfigError."""
     try:
         return tomli.loads(text)
     except tomli.TOMLDecodeError as error:

@@ -22,7 +22,7 @@ from piagent.core.records import Kind, Record, digest
 from piagent.core.wants import Want, gateway_key, service_key, wants_of
 
 MAX_CHANGES = 200
-MAX_DELETED = 500
+MAX_DELETED = 200
 """Deleted names that are remembered."""
 
 _lines = msgspec.json.Encoder(order="deterministic").encode
@@ -91,6 +91,8 @@ class Verdict(Struct, frozen=True, kw_only=True, omit_defaults=True):
     outcomes: tuple[Outcome, ...] = ()
     error: str = ""
     """Why nothing was done, when no single change says it."""
+    final: bool = False
+    """Asking again would get the same error."""
 
 
 class Decided(Struct, frozen=True):
@@ -113,6 +115,8 @@ class Standing(Struct, frozen=True, kw_only=True):
     """The same, as far as it can be read."""
     in_files: Mapping[str, Want]
     """What the nodes' files have, by key."""
+    lingering: Mapping[str, Want] = {}
+    """What they had until lately, and what keeps its place for a while."""
     pools: Sequence[Pool]
 
 
@@ -181,8 +185,9 @@ class _Work:
         """What was changed gets what it asks for."""
         services = [one for one in self._things.values() if isinstance(one, Service)]
         gateways = [one for one in self._things.values() if isinstance(one, Gateway)]
-        wants = {**wants_of(services, gateways), **self._standing.in_files}
-        self._given = compose(self._standing.pools, wants, self._given).given
+        standing = self._standing
+        wants = {**standing.lingering, **wants_of(services, gateways), **standing.in_files}
+        self._given = compose(standing.pools, wants, self._given).given
         for key, outcome in self._outcomes.items():
             has = self._given.get(key, Assignment())
             if has.refused and outcome.result in {Result.CREATED, Result.CHANGED}:

@@ -7,9 +7,10 @@ from now on. It keeps whatever may stay, so that who leads makes no difference.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from piagent.core.allocation import allocate
 from piagent.core.allocation_types import Allocation, AllocationReason, Count, Request
@@ -84,6 +85,13 @@ class Assignments(
         """Later assignments have a larger one."""
         return self.epoch, self.number
 
+    def applied(self) -> Iterator[tuple[str, Applied]]:
+        """What was applied, by key."""
+        for key, one in self.given.items():
+            if one.applied is not None:
+                yield key, one.applied
+        yield from self.routes.items()
+
 
 class Composed(Struct, frozen=True):
     """What is given from now on, and what the pools have left."""
@@ -145,6 +153,38 @@ def compose(
             for name, of in counts.items()
         },
     )
+
+
+def with_late(current: Assignments, late: Assignments) -> Assignments:
+    """Add what was applied, or deleted, later than what is known under its name.
+
+    The same object comes back when there is nothing to add.
+    """
+    given, routes, deleted = dict(current.given), dict(current.routes), dict(current.deleted)
+
+    def known(key: str) -> Stamp:
+        applied = routes.get(key) or (given[key].applied if key in given else None)
+        return max(applied.since if applied else NEVER, deleted.get(key, NEVER))
+
+    news = False
+    for key, applied in late.applied():
+        if applied.since > known(key):
+            news = True
+            deleted.pop(key, None)
+            if key in late.routes:
+                routes[key] = applied
+            else:
+                given[key] = late.given[key]
+    for key, stamp in late.deleted.items():
+        if stamp > known(key):
+            news = True
+            deleted[key] = stamp
+            routes.pop(key, None)
+            given.pop(key, None)
+    if not news:
+        return current
+    number = current.number + 1
+    return replace(current, number=number, given=given, routes=routes, deleted=deleted)
 
 
 def _allocate(

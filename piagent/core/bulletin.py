@@ -1,0 +1,54 @@
+"""What nodes say of their files and of what registered itself with them; both are retained."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from piagent.core.lease_types import Count, Incarnation
+from piagent.core.model import Backend, Pool
+from piagent.core.wants import Want
+
+MAX_ENDPOINTS = 200
+"""At one node."""
+TTL_MAX_MS = 3_600_000
+Word = Annotated[str, Meta(max_length=63)]
+
+
+class Wants(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`wants/<node>`: the pools of a node's file, and what its services and gateways ask for."""
+
+    incarnation: Incarnation
+    at: Count
+    """Unix milliseconds; what was said before it is void."""
+    pools: tuple[Pool, ...] = ()
+    wants: dict[str, Want] = {}
+
+
+class Endpoint(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A program that joined a service, for as long as it says so."""
+
+    service: Word
+    address: Word
+    port: Annotated[int, Meta(ge=1, le=65535)]
+    only: Word | None = None
+    """The name of the one service port that it serves."""
+    weight: Annotated[int, Meta(ge=0, le=1000)] = 1
+    left_ms: Annotated[int, Meta(ge=1, le=TTL_MAX_MS)]
+    """For how long from now."""
+
+    def backend(self, node: str) -> Backend:
+        """It as one of the service's backends; `node` is where it registered itself."""
+        return Backend(
+            address=self.address, port=self.port, only=self.only, weight=self.weight, node=node
+        )
+
+
+class Endpoints(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`endpoints/<node>`: what registered itself at a node."""
+
+    incarnation: Incarnation
+    at: Count
+    """Unix milliseconds; what was said before it is void."""
+    endpoints: Annotated[tuple[Endpoint, ...], Meta(max_length=MAX_ENDPOINTS)] = ()
