@@ -16,7 +16,6 @@ from collections.abc import Collection
 from piagent.adapters import fence
 from piagent.adapters.fence_table import FAMILIES, IPV4, IPV6, Family
 from piagent.adapters.nftables import (
-    ARP_IN,
     ARP_OUT,
     DROP,
     META_IIFNAME,
@@ -48,7 +47,6 @@ _RAW, _LAST = -300, 300
 _CHAINS = (
     (NFPROTO_INET, "prerouting", PREROUTING, _RAW),
     (NFPROTO_INET, "postrouting", POSTROUTING, _LAST),
-    (NFPROTO_ARP, "input", ARP_IN, _RAW),
     (NFPROTO_ARP, "output", ARP_OUT, _RAW),
 )
 _SETS = (
@@ -58,7 +56,7 @@ _SETS = (
 )
 _IFNAMSIZ = 16
 _NFPROTO = {"4": b"\x02", "6": b"\x0a"}
-_ARP_OPERATION, _ARP_SENDER, _ARP_TARGET = 6, 14, 24
+_ARP_OPERATION, _ARP_SENDER = 6, 14
 _ARP_REQUEST = b"\x00\x01"
 
 Elements = dict[tuple[int, str], set[bytes]]
@@ -129,17 +127,12 @@ class ClusterFence:
         return self._nftables
 
     def _standing(self) -> Elements | None:
-        """What our tables have; None when they are not there, not whole, or another life's."""
+        """What our tables have; None when they are not there, or another life's."""
         if not self._built:
             return None
-        kernel = self._kernel()
-        if not all(kernel.has_chain(TABLE, name, family) for family, name, _, _ in _CHAINS):
-            return None
+        elements = self._kernel().elements
         try:
-            return {
-                (family, name): set(kernel.elements(TABLE, name, family))
-                for family, name, _ in _SETS
-            }
+            return {(its, name): set(elements(TABLE, name, its)) for its, name, _ in _SETS}
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return None
@@ -205,7 +198,7 @@ def _keep_inside(batch: Batch, version: Family, near: Collection[str]) -> None:
 
 
 def _unknown_to_arp(batch: Batch) -> None:
-    """No answer, no announcement.
+    """No answer, no announcement: nothing that says where such an address is.
 
     The kernel asks for a neighbour's hardware address in the name of the address that it has
     something to send from, so whoever hears that learns whose it is. So the question comes from
@@ -214,10 +207,8 @@ def _unknown_to_arp(batch: Batch) -> None:
     sender = load(NETWORK, _ARP_SENDER, IPV4.size) + within("silent4")
     request = load(NETWORK, _ARP_OPERATION, 2) + equals(_ARP_REQUEST)
     nobody = immediate(bytes(IPV4.size)) + write(NETWORK, _ARP_SENDER, IPV4.size)
-    drop = counted() + verdict(DROP)
-    batch.rule("input", load(NETWORK, _ARP_TARGET, IPV4.size) + within("silent4"), drop)
     batch.rule("output", request, sender, nobody)
-    batch.rule("output", sender, drop)
+    batch.rule("output", sender, counted() + verdict(DROP))
 
 
 def probe_support() -> str | None:

@@ -18,7 +18,7 @@ NFPROTO_INET, NFPROTO_ARP, NFPROTO_NETDEV = 1, 3, 5
 """Families. Tables of one name in two families are two tables."""
 INGRESS, EGRESS = 0, 1
 PREROUTING, POSTROUTING = 0, 4
-ARP_IN, ARP_OUT = 0, 1
+ARP_OUT = 1
 """Hooks of the families netdev, inet and arp."""
 
 META_PROTOCOL, META_IIFNAME, META_OIFNAME, META_NFPROTO, META_L4PROTO = 1, 6, 7, 15, 16

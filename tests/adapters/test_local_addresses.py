@@ -18,6 +18,7 @@ from piagent import guardian
 from piagent.adapters import cluster_fence, local_addresses, netns
 from piagent.adapters.cluster_fence import TABLE
 from piagent.adapters.fence import KernelFence
+from piagent.adapters.fence_table import FAMILIES
 from piagent.adapters.netlink import KernelAddresses
 from piagent.adapters.nftables import NFPROTO_ARP, NFPROTO_INET, Batch, Nftables
 from piagent.adapters.rtnetlink import Rtnetlink
@@ -105,6 +106,7 @@ def test_the_same_again_changes_nothing(node: netns.Host, monkeypatch: pytest.Mo
         monkeypatch.setattr(Nftables, "commit", refusing(errno.EIO, "test"))
         monkeypatch.setattr(Rtnetlink, "repeat", None)
         assert addresses.configure(INSIDE, ROUTED) == {}
+        assert addresses.why_not is None
 
 
 def test_an_address_changes_sides(hosts: tuple[netns.Host, netns.Host]) -> None:
@@ -228,12 +230,14 @@ def test_nothing_is_left_and_nothing_foreign_missing(node: netns.Host) -> None:
 def test_what_a_former_life_left_is_taken_over_or_removed(node: netns.Host) -> None:
     configure(node, INSIDE, ROUTED)
     with here(node), Nftables() as kernel:
-        other_rules = Batch(TABLE)
-        for name in (NFPROTO_INET, NFPROTO_ARP):
-            other_rules.turn_to(name)
-            other_rules.delete_table()
-            other_rules.new_table()
-        kernel.commit(other_rules)
+        without_rules = Batch(TABLE)
+        for number, name in ((NFPROTO_INET, "inside"), (NFPROTO_ARP, "silent")):
+            without_rules.turn_to(number)
+            without_rules.delete_table()
+            without_rules.new_table()
+            for version in FAMILIES:
+                without_rules.new_set(f"{name}{version.version}", (version.kind, version.size))
+        kernel.commit(without_rules)
     assert configure(node, (INSIDE4, NEW6), ()) == {}
     assert on_loopback(node) == {INSIDE4, NEW6}
     assert tables(node) == ["inet", "arp"]
