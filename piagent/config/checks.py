@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from piagent.config.addresses import check_addresses
 from piagent.config.build import port_name
+from piagent.config.names import check_dns
 from piagent.config.problems import did_you_mean, elements, key_path, unique
 from piagent.core.model import (
     NODE_PORTS,
@@ -48,6 +49,7 @@ def check(file: File, report: Report) -> None:
     unique(report, _listeners(file), "another port or address")
     _check_everywhere(file, report)
     _check_admin(file.admin, report)
+    check_dns(file, report)
     for i, route in enumerate(file.route):
         check_route(route, ("route", i), report)
         _check_leads(route, file, ("route", i), report)
@@ -147,8 +149,8 @@ def _check_ports(service: Service, path: KeyPath, report: Report) -> None:
     ports = list(enumerate(service.ports))
     unique(report, (((*path, "ports", i, "port"), _number(port)) for i, port in ports))
     once = {_number(port): (i, port) for i, port in reversed(ports)}.values()
-    names = (((*path, "ports", i, "name"), port.name or port_name(port)) for i, port in once)
-    unique(report, sorted(names))
+    names = sorted(((*path, "ports", i, "name"), _name(port)) for i, port in once)
+    unique(report, names)
     if service.type is ServiceType.NODE_PORT and not service.node_ports:
         what = "a node-port service without node ports"
         report.error((*path, "node_ports"), what, 'leave it out, or write type = "cluster"')
@@ -164,6 +166,10 @@ def _check_ports(service: Service, path: KeyPath, report: Report) -> None:
         elif port.node_port not in NODE_PORTS:
             what = f"{port.node_port} is not between {NODE_PORTS[0]} and {NODE_PORTS[-1]}"
             report.error(place, what, "leave it out: one is assigned")
+
+
+def _name(port: ServicePort) -> str:
+    return port_name(port) if port.name is None else port.name
 
 
 def _number(port: ServicePort) -> str:
@@ -232,6 +238,10 @@ def _listeners(file: File) -> Iterator[tuple[KeyPath, str]]:
         yield ("mqtt", "embedded"), host_port(file.mqtt.embedded.address, file.mqtt.embedded.port)
     if file.admin.listen:
         yield ("admin", "listen"), host_port(file.admin.listen.address, file.admin.listen.port)
+    if file.dns and file.dns.listen:
+        place = host_port(file.dns.listen.address, file.dns.listen.port)
+        yield ("dns", "listen"), place
+        yield ("dns", "listen"), f"{place}/udp"
 
 
 def _check_everywhere(file: File, report: Report) -> None:
@@ -239,6 +249,7 @@ def _check_everywhere(file: File, report: Report) -> None:
     for own, listen in (
         (("mqtt", "embedded"), file.mqtt.embedded),
         (("admin", "listen"), file.admin.listen),
+        (("dns", "listen"), file.dns and file.dns.listen),
     ):
         if listen is None:
             continue
@@ -246,6 +257,8 @@ def _check_everywhere(file: File, report: Report) -> None:
             address, _, port = place.rpartition(":")
             taken = address == "*" or _covers(listen.address, address)
             same = place == host_port(listen.address, listen.port)  # has been reported
+            if own == ("dns", "listen"):
+                port = port.removesuffix("/udp")
             if path != own and taken and not same and port == str(listen.port):
                 what = f"port {listen.port} on every address is also {key_path(path)}"
                 report.error(own, what, "another port, or one address")

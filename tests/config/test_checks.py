@@ -102,7 +102,7 @@ ERRORS = [
     ("ports = [{ port = 53 }", 'traffic_policy = "local"\nports = [{ port = 53 }',
      "service[0].traffic_policy", "no backend says which node", "node ="),
     ("ports = [{ port = 80 }]", 'traffic_policy = "local"\nports = [{ port = 80 }]',
-     "service[1].traffic_policy", "none comes to a cluster service", 'type = "load-balancer"'),
+     "service[1].traffic_policy", "none comes to a service", 'type = "load-balancer"'),
     ("[cluster]", '[election]\ncandidates = ["a", "a", "pi-9"]\n[cluster]',
      "election.candidates[1]", "already taken", ""),
 ]  # fmt: skip
