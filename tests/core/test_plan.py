@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from msgspec.structs import replace
 
 from piagent.core.model import (
+    AddressRange,
+    Affinity,
+    Announce,
     Backend,
     Broker,
     Config,
@@ -13,11 +17,14 @@ from piagent.core.model import (
     Mqtt,
     Node,
     PathKind,
+    Pool,
+    Protocol,
     Route,
     Service,
     ServicePort,
     ServiceType,
     Timing,
+    TrafficPolicy,
     Wildcard,
     host_port,
 )
@@ -28,6 +35,7 @@ from piagent.core.plan import (
     PlannedService,
     is_loopback,
     plan,
+    with_leaving,
 )
 
 VIP = "192.0.2.9"
@@ -158,6 +166,180 @@ def test_routes_are_laid_out_in_order_of_precedence() -> None:
         PlannedRoute("none", "", "/gone", True, "", 0, 60_000),
         PlannedRoute("api", "", "/v1", False, "web:81", 5, 7),
     )
+
+
+CLUSTER_IP, NODE_PORT = "10.96.0.9", 30053
+EVERYWHERE = ("0.0.0.0", "::")
+BOTH = (
+    ServicePort(name="53", port=53, target_port=5353, node_port=NODE_PORT),
+    ServicePort(
+        name="53-udp", port=53, target_port=5300, protocol=Protocol.UDP, node_port=NODE_PORT
+    ),
+)
+NAMES = Service(
+    name="names",
+    type=ServiceType.LOAD_BALANCER,
+    vips=(VIP, "2001:db8::9"),
+    cluster_ips=(CLUSTER_IP, "fd00:96::9"),
+    ports=BOTH,
+    backends=(
+        Backend(address="192.0.2.21", node="pi-1"),
+        Backend(address="192.0.2.22", node="pi-2"),
+        Backend(address="192.0.2.23"),
+    ),
+)
+
+
+def with_service(service: Service, weight: int = 100, **changes: object) -> Config:
+    alone = config(weight=weight)
+    return replace(alone, services=(service,), gateways=(), **changes)
+
+
+def listened(made: Config, *owned: str) -> set[tuple[str, int, str, bool]]:
+    """Return what is listened on: address, port, target, whether by UDP."""
+    listeners = plan(made, frozenset(owned), ALL_UP).listeners
+    assert not any(one.http or one.draining for one in listeners)
+    found = [(one.address, one.port, one.target, one.udp) for one in listeners]
+    assert len(found) == len(set(found))
+    return set(found)
+
+
+def on(addresses: tuple[str, ...], port: int, end: str = "") -> set[tuple[str, int, str, bool]]:
+    """Say what NAMES listens on at addresses, by both protocols."""
+    return {
+        (address, port, f"names:53{protocol}{end}", bool(protocol))
+        for address in addresses
+        for protocol in ("", "/udp")
+    }
+
+
+def test_a_service_is_on_its_vips_its_cluster_addresses_and_its_node_ports_by_both_protocols() -> (
+    None
+):
+    assert listened(with_service(NAMES)) == (
+        on(NAMES.vips, 53) | on(NAMES.cluster_ips, 53) | on(EVERYWHERE, NODE_PORT)
+    )
+
+
+def test_a_node_that_never_owns_a_vip_has_cluster_addresses_and_node_ports() -> None:
+    assert listened(with_service(NAMES, weight=0)) == (
+        on(NAMES.cluster_ips, 53) | on(EVERYWHERE, NODE_PORT)
+    )
+
+
+def test_local_is_about_what_comes_from_outside_only() -> None:
+    local = with_service(replace(NAMES, traffic_policy=TrafficPolicy.LOCAL))
+    assert listened(local) == (
+        on(NAMES.vips, 53, "@local")
+        | on(NAMES.cluster_ips, 53)
+        | on(EVERYWHERE, NODE_PORT, "@local")
+    )
+
+
+def test_local_targets_have_the_backends_of_this_node_and_the_others_all() -> None:
+    local = with_service(replace(NAMES, traffic_policy=TrafficPolicy.LOCAL))
+    down = frozenset({("names", "192.0.2.21")})
+    services = {one.name: one for one in plan(local, NOTHING, down).services}
+    assert {name: [b.name for b in one.backends] for name, one in services.items()} == {
+        "names:53": ["192.0.2.21:5353", "192.0.2.22:5353", "192.0.2.23:5353"],
+        "names:53@local": ["192.0.2.21:5353"],
+        "names:53/udp": ["192.0.2.21:5300", "192.0.2.22:5300", "192.0.2.23:5300"],
+        "names:53/udp@local": ["192.0.2.21:5300"],
+    }
+    assert not services["names:53@local"].backends[0].up
+
+
+@pytest.mark.parametrize("policy", TrafficPolicy)
+def test_whatever_is_listened_on_leads_somewhere(policy: TrafficPolicy) -> None:
+    made = plan(with_service(replace(NAMES, traffic_policy=policy)), NOTHING, ALL_UP)
+    names = [service.name for service in made.services]
+    assert {one.target for one in made.listeners} <= set(names)
+    assert len(names) == len(set(names))
+
+
+def test_a_service_has_nothing_but_what_it_was_given() -> None:
+    bare = replace(NAMES, vips=(), cluster_ips=(), ports=(replace(BOTH[0], node_port=None),))
+    assert listened(with_service(bare)) == set()
+    outside = Service(
+        name="db", type=ServiceType.EXTERNAL, ports=(), backends=(), external_name="db.example"
+    )
+    made = plan(with_service(outside), NOTHING, ALL_UP)
+    assert (made.listeners, made.services) == ((), ())
+
+
+def test_a_loopback_cluster_address_is_every_nodes() -> None:
+    made = with_service(replace(NAMES, vips=("127.0.0.9",), cluster_ips=("127.0.0.10",)))
+    inside = on(("127.0.0.10",), 53) | on(EVERYWHERE, NODE_PORT)
+    assert listened(made) == inside
+    assert listened(made, "127.0.0.9") == inside | on(("127.0.0.9",), 53)
+
+
+def test_only_the_vip_drains() -> None:
+    made = plan(with_service(NAMES), NOTHING, ALL_UP, frozenset({VIP})).listeners
+    assert {one.address for one in made if one.draining} == {VIP}
+
+
+def test_a_vip_that_was_taken_away_is_served_to_the_end_and_nothing_else_is() -> None:
+    before = plan(with_service(replace(NAMES, traffic_policy=TrafficPolicy.LOCAL)), NOTHING, ALL_UP)
+    wanted = plan(with_service(replace(NAMES, vips=(), ports=())), NOTHING, ALL_UP)
+    made = with_leaving(wanted, before, frozenset({VIP}))
+    assert {(one.address, one.target, one.draining) for one in made.listeners} == {
+        (VIP, "names:53@local", True),
+        (VIP, "names:53/udp@local", True),
+    }
+    assert [one.name for one in made.services] == ["names:53@local", "names:53/udp@local"]
+
+
+def test_an_endpoint_brings_its_own_port_and_serves_one_port_if_it_says_so() -> None:
+    endpoint = Backend(address="192.0.2.30", port=9999, only="53-udp")
+    two = Backend(address="192.0.2.30", port=9998)
+    assert (endpoint.id, two.id) == ("192.0.2.30:9999", "192.0.2.30:9998")
+    made = with_service(replace(NAMES, backends=(NAMES.backends[0], endpoint, two)))
+    down = frozenset({("names", "192.0.2.30:9998")})
+    tcp, udp = plan(made, NOTHING, down).services
+    assert [(one.name, one.up) for one in tcp.backends] == [
+        ("192.0.2.21:5353", True), ("192.0.2.30:9998", False),
+    ]  # fmt: skip
+    assert [(one.name, one.up) for one in udp.backends] == [
+        ("192.0.2.21:5300", True), ("192.0.2.30:9999", True), ("192.0.2.30:9998", False),
+    ]  # fmt: skip
+
+
+def test_affinity_is_of_every_port() -> None:
+    for affinity, kept in ((Affinity.NONE, False), (Affinity.CLIENT_IP, True)):
+        sticky = replace(NAMES, affinity=affinity, traffic_policy=TrafficPolicy.LOCAL)
+        services = plan(with_service(sticky), NOTHING, ALL_UP).services
+        assert [one.affinity for one in services] == [kept] * 4
+
+
+@pytest.mark.parametrize("ports", [BOTH, BOTH[::-1]])
+@pytest.mark.parametrize("asked", [53, None])
+def test_a_route_leads_to_the_tcp_port_of_a_number(
+    ports: tuple[ServicePort, ...], asked: int | None
+) -> None:
+    base = config(route("all", service="names", service_port=asked))
+    made = plan(replace(base, services=(replace(NAMES, ports=ports),)), NOTHING, ALL_UP)
+    assert made.gateways[0].routes[0].service == "names:53"
+
+
+def test_a_gateway_of_two_ip_versions_listens_on_both() -> None:
+    base = config()
+    dual = replace(base, gateways=(replace(base.gateways[0], vips=(VIP, "2001:db8::9")),))
+    addresses = {one.address for one in plan(dual, NOTHING, ALL_UP).listeners if one.http}
+    assert addresses == {VIP, "2001:db8::9"}
+
+
+def test_vips_that_bgp_leads_to_are_not_owned_but_listened_on() -> None:
+    lan = Pool(name="lan", addresses=(AddressRange(first=VIP, last=VIP),))
+    routed = Pool(
+        name="far",
+        addresses=(AddressRange(first="2001:db8::", last="2001:db8::ff"),),
+        announce=Announce.BGP,
+    )
+    made = with_service(NAMES, pools=(lan, routed))
+    assert (made.vips(), made.routed_vips()) == ((VIP,), ("2001:db8::9",))
+    assert made.cluster_ips() == (CLUSTER_IP, "fd00:96::9")
+    assert on(("2001:db8::9",), 53) <= listened(made)
 
 
 def test_an_ipv6_address_is_bracketed_before_its_port() -> None:
