@@ -37,6 +37,7 @@ have curl || want+=(curl)
 if [ "$mode" = dev ]; then
   have ip || want+=(iproute2)
   have spin || want+=(spin)
+  have bird || want+=(bird2)
   have dig || want+=(bind9-dnsutils)
 fi
 missing="${need[*]} ${want[*]}"
@@ -57,6 +58,10 @@ if [ -n "$missing" ]; then
     case "$missing" in *mosquitto*)
       say "Debian's package also runs a broker on localhost:1883; piagent does not use it" \
         "(systemctl disable --now mosquitto)" ;;
+    esac
+    case "$missing" in *bird2*)
+      say "Debian's package also runs a router without neighbours; the tests do not use it" \
+        "(systemctl disable --now bird)" ;;
     esac
   elif [ ${#need[@]} -gt 0 ]; then
     echo "piagent needs system packages that only root can install: $cure" >&2

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct
 
-from piagent.core.model import Backend, HealthCheck
+from piagent.core.bgp import BgpRoute
+from piagent.core.model import Backend, Bgp, HealthCheck
 from piagent.core.plan import Plan
+
+
+S = TypeVar("S")
 
 
 class Clock(Protocol):
@@ -245,6 +249,22 @@ class Guardian(Protocol):
         ...
 
 
+class Store(Protocol[S]):
+    """What an agent remembers over its end."""
+
+    def load(self) -> S:
+        """What was saved last; defaults when there is nothing that can be read."""
+        ...
+
+    def save(self, value: S) -> None:
+        """Have it kept soon; does not wait."""
+        ...
+
+    async def close(self) -> None:
+        """Wait until all is kept."""
+        ...
+
+
 class ProbeResult(Struct, frozen=True):
     """The outcome of one health check."""
 
@@ -258,6 +278,42 @@ class Prober(Protocol):
 
     async def probe(self, backend: Backend, port: int, check: HealthCheck) -> ProbeResult:
         """Check once; never raises for what a backend does, never takes longer than its timeout."""
+        ...
+
+
+class BgpSession(Struct, frozen=True):
+    """A session with a router, as it has become."""
+
+    peer: str
+    """The router's name."""
+    up: bool
+    reason: str
+    """In words for people: "established", "connecting", what the router or exabgp said."""
+
+
+class Speaker(Protocol):
+    """This node towards its routers."""
+
+    async def run(self, deliver: Callable[[BgpSession], None]) -> None:
+        """Keep the sessions until cancelled, and end them then: routers forget the routes at once.
+
+        `deliver` is called in the event loop; first each session is reported as down. Whatever goes
+        wrong is the reason of a session that is down, and is tried again.
+        """
+        ...
+
+    def configure(self, bgp: Bgp | None) -> None:
+        """With whom to speak, and how; None: with nobody.
+
+        Another value than before ends all sessions and begins anew.
+        """
+        ...
+
+    def announce(self, routes: frozenset[BgpRoute]) -> None:
+        """Announce exactly these from now on, to the routers that are connected and those to come.
+
+        Routes to peers that are not configured do not count.
+        """
         ...
 
 

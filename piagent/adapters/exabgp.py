@@ -1,0 +1,235 @@
+"""One life of exabgp: a child process, told what to do and asked how it is by its API.
+
+It is never imported here: it is a program of its own, GPL-free but 20 MiB, and only for who wants
+BGP. It does not outlive the agent, and has no capability whatever the agent has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from piagent.core import exabgp
+from piagent.core.model import Bgp
+
+START_TIMEOUT_S = 15.0
+COMMAND_TIMEOUT_S = 10.0
+FAREWELL_TIMEOUT_S = 2.0
+"""For withdrawing everything and the NOTIFICATIONs."""
+LINE_MAX = 1 << 20
+KEPT_LINES = 5
+
+_RELAY = Path(__file__).with_name("exabgp_relay.py")
+
+_log = logging.getLogger(__name__)
+
+OnChange = Callable[[exabgp.Changed], None]
+_Line = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class ExabgpError(Exception):
+    """exabgp does not run, or not any more; the text says why, and the cure."""
+
+
+class Exabgp:
+    """A running exabgp; made by `start`."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, log: _Log, line: _Line, on_change: OnChange
+    ) -> None:
+        self._process = process
+        self._log = log
+        self._reader, self._writer = line
+        self._on_change = on_change
+        self._answer: asyncio.Future[bool] | None = None
+        self._answers = asyncio.create_task(self._read_answers(), name="exabgp answers")
+
+    @classmethod
+    async def start(cls, bgp: Bgp, on_change: OnChange) -> Self:
+        """Returns when it takes commands; ExabgpError when it does not.
+
+        `on_change` is called in the event loop, for every session that comes up or ends.
+        """
+        if importlib.util.find_spec("exabgp") is None:
+            raise ExabgpError("exabgp is not installed: 'pip install piagent[bgp]'")
+        # Nothing of it stays: what holds passwords is gone as soon as it has been read.
+        with tempfile.TemporaryDirectory(prefix="piagent-bgp-") as name:
+            folder = Path(name)  # rwx for its owner only
+            lines: asyncio.Queue[_Line] = asyncio.Queue()
+            server = await asyncio.start_unix_server(
+                lambda *line: lines.put_nowait(line), folder / "line", limit=LINE_MAX
+            )
+            try:
+                process = await _spawn(folder, bgp)
+                log = _Log(process)
+                try:
+                    running = cls(process, log, await _joined(lines, process, log), on_change)
+                    await running.command(exabgp.VERSION)
+                except BaseException:
+                    await _kill(process)
+                    raise
+            finally:
+                server.close()
+        return running
+
+    async def command(self, text: str) -> bool:
+        """Give one command, and wait for its acknowledgement: False when it was refused.
+
+        Commands go one by one: the caller waits for each. ExabgpError: there is no answer.
+        """
+        if self._process.returncode is not None or self._answers.done():
+            raise ExabgpError(f"exabgp has ended{self._log.said()}")
+        self._answer = asyncio.get_running_loop().create_future()
+        self._writer.write(f"{text}\n".encode())
+        try:
+            async with asyncio.timeout(COMMAND_TIMEOUT_S):
+                return await self._answer
+        except TimeoutError:
+            raise ExabgpError(f"exabgp gave no answer for {COMMAND_TIMEOUT_S:g} s") from None
+        finally:
+            self._answer = None
+
+    async def ended(self) -> str:
+        """Wait until it has ended; why, in words for people."""
+        return await _ended(self._process, self._log)
+
+    async def stop(self) -> None:
+        """Take everything back and end every session properly, then the process."""
+        with contextlib.suppress(ExabgpError, TimeoutError):
+            async with asyncio.timeout(FAREWELL_TIMEOUT_S):
+                for text in exabgp.FAREWELL:
+                    await self.command(text)
+        await _kill(self._process)
+        self._writer.close()
+        await self._answers
+
+    async def _read_answers(self) -> None:
+        try:
+            while line := await self._reader.readline():
+                self._take(line.decode(errors="replace").strip())
+        except (OSError, ValueError) as error:  # closed, or a line longer than LINE_MAX
+            _log.warning("bgp: the line to exabgp: %s", error)
+        finally:
+            if self._process.returncode is None:
+                self._process.kill()  # it hears nothing more, and would go on announcing
+            self._set_answer(ExabgpError(f"exabgp has ended{self._log.said()}"))
+
+    def _take(self, text: str) -> None:
+        if text in {exabgp.DONE, exabgp.ERROR}:
+            self._set_answer(text == exabgp.DONE)
+        elif (event := exabgp.changed(text)) is not None:
+            self._on_change(event)
+        else:
+            _log.debug("exabgp: %s", text)
+
+    def _set_answer(self, answer: bool | ExabgpError) -> None:
+        if self._answer is None or self._answer.done():
+            return
+        if isinstance(answer, ExabgpError):
+            self._answer.set_exception(answer)
+        else:
+            self._answer.set_result(answer)
+
+
+class _Log:
+    """What exabgp says goes to our log; the last lines are kept, for when it ends."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._stream = process.stderr
+        self._last: list[str] = []
+        # The task ends with the pipe, that is with the process.
+        self.task = asyncio.create_task(self._relay(), name="exabgp log")
+
+    def said(self) -> str:
+        """The last lines, behind a colon."""
+        return f": {'; '.join(self._last)}" if self._last else ""
+
+    async def _relay(self) -> None:
+        while self._stream is not None:
+            try:
+                line = await self._stream.readline()
+            except ValueError:
+                continue  # longer than the reader's limit
+            if not line:
+                return
+            text = " ".join(line.decode(errors="replace").split())
+            self._last = [*self._last, text][-KEPT_LINES:]
+            _log.info("exabgp: %s", text)
+
+
+async def _joined(
+    lines: asyncio.Queue[_Line], process: asyncio.subprocess.Process, log: _Log
+) -> _Line:
+    """Wait for the relay; ExabgpError when exabgp ends instead, or takes too long."""
+    line = asyncio.create_task(lines.get())
+    ended = asyncio.create_task(_ended(process, log))
+    try:
+        await asyncio.wait(
+            [line, ended], timeout=START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
+        )
+        if line.done():
+            return line.result()
+        if ended.done():
+            raise ExabgpError(ended.result())
+        raise ExabgpError(f"exabgp was not ready within {START_TIMEOUT_S:g} s{log.said()}")
+    finally:
+        line.cancel()
+        ended.cancel()
+
+
+async def _ended(process: asyncio.subprocess.Process, log: _Log) -> str:
+    code = await process.wait()
+    await log.task  # what it said last
+    return f"exabgp ended with code {code}{log.said()}"
+
+
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    """Routers notice that the connections close."""
+    if process.returncode is None:
+        process.kill()
+    await process.wait()
+
+
+async def _spawn(folder: Path, bgp: Bgp) -> asyncio.subprocess.Process:
+    relay = [sys.executable, "-I", "-S", str(_RELAY), str(folder / "line")]
+    settings = _write(folder / "exabgp.env", exabgp.SETTINGS)
+    configuration = _write(folder / "exabgp.conf", exabgp.configuration(bgp, relay))
+    environment = {k: v for k, v in os.environ.items() if not k.lower().startswith("exabgp")}
+    return await asyncio.create_subprocess_exec(
+        *_leash(),
+        *[sys.executable, "-P", "-m", "exabgp", "server", configuration],
+        env={**environment, "EXABGP_ENVFILE": settings},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,  # a Ctrl-C at our terminal is not for it: it ends after us
+    )
+
+
+def _write(file: Path, text: str) -> str:
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as opened:
+        opened.write(text)
+    return str(file)
+
+
+def _leash() -> list[str]:
+    """The command before the command: it dies with us, and may do nothing that needs a right.
+
+    As root it stays root, since this interpreter may be where only root can read, but without a
+    capability. Only root may empty the bounding set.
+    """
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        return []  # the relay ends it when we die
+    drop = ["--bounding-set=-all"] if os.geteuid() == 0 else ["--ambient-caps=-all"]
+    return [setpriv, *drop, "--inh-caps=-all", "--no-new-privs", "--pdeathsig=KILL", "--"]
