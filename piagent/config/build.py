@@ -26,7 +26,7 @@ def build(
 ) -> model.Config:
     """Put the model together; `file` has no problems.
 
-    `secrets`, `mqtt` and `token` come from the files that it names.
+    `folder`: what paths are relative to. `secrets`, `mqtt` and `token` come from the files that it names.
     """
     return model.Config(
         node=model.Node(
@@ -36,6 +36,7 @@ def build(
             workers=file.node.workers or host.cpus,
             zone=file.node.zone or "",
             labels=file.node.labels,
+            state_file=_state_file(file.node.state_file, host, folder),
             wired_only=file.node.vip_eligible is Eligible.WIRED_ONLY,
         ),
         cluster=file.cluster.name,
@@ -53,6 +54,7 @@ def build(
         admin_socket=str(socket),
         admin_listen=file.admin.listen,
         admin_token=token,
+        dns=file.dns.listen if file.dns else None,
         pools=tuple(
             model.Pool(
                 name=pool.name,
@@ -74,6 +76,12 @@ def build(
         gateways=tuple(map(build_gateway, file.gateway)),
         routes=tuple(map(build_route, file.route)),
     )
+
+
+def _state_file(name: str | None, host: Host, folder: Path) -> str | None:
+    if name is not None:
+        return str(resolve(name, folder))
+    return None if host.state_directory is None else f"{host.state_directory}/{STATE_FILE}"
 
 
 def build_gateway(gateway: schema.Gateway) -> model.Gateway:

@@ -249,7 +249,6 @@ def _check_everywhere(file: File, report: Report) -> None:
     for own, listen in (
         (("mqtt", "embedded"), file.mqtt.embedded),
         (("admin", "listen"), file.admin.listen),
-        (("dns", "listen"), file.dns and file.dns.listen),
     ):
         if listen is None:
             continue
@@ -257,8 +256,6 @@ def _check_everywhere(file: File, report: Report) -> None:
             address, _, port = place.rpartition(":")
             taken = address == "*" or _covers(listen.address, address)
             same = place == host_port(listen.address, listen.port)  # has been reported
-            if own == ("dns", "listen"):
-                port = port.removesuffix("/udp")
             if path != own and taken and not same and port == str(listen.port):
                 what = f"port {listen.port} on every address is also {key_path(path)}"
                 report.error(own, what, "another port, or one address")

@@ -92,6 +92,7 @@ class Node(Struct, frozen=True, kw_only=True):
     zone: Name | None = None
     labels: Labels = {}
     vip_eligible: VipEligible = Eligible.ANY
+    state_file: FileName | None = None
 
 
 class Cluster(Struct, frozen=True, kw_only=True):
@@ -135,6 +136,12 @@ class Admin(Struct, frozen=True, kw_only=True):
     socket: FileName = "/run/piagent/admin.sock"
     listen: ListenAt | None = None
     token_file: FileName | None = None
+
+
+class Dns(Struct, frozen=True, kw_only=True):
+    """[dns]: names of services."""
+
+    listen: ListenAt
 
 
 class Pool(Struct, frozen=True, kw_only=True):
@@ -269,6 +276,7 @@ class File(Struct, frozen=True, kw_only=True):
     cluster: Annotated[Cluster, Table(Cluster)] = Cluster()
     election: Annotated[Election, Table(Election)] = Election()
     admin: Annotated[Admin, Table(Admin)] = Admin()
+    dns: Annotated[Dns, Table(Dns)] | None = None
     pool: Annotated[tuple[Pool, ...], List(Annotated[Pool, Table(Pool)])] = ()
     service: Annotated[tuple[Service, ...], List(Annotated[Service, Table(Service)])] = ()
     gateway: Annotated[tuple[Gateway, ...], List(Annotated[Gateway, Table(Gateway)])] = ()

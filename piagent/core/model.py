@@ -36,6 +36,8 @@ class Node(Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     wired_only: bool = False
     """Own no VIP while the interface is a wireless one."""
+    state_file: str | None = None
+    """Where what is applied and assigned outlives the agent; None: nowhere."""
 
     def has_labels(self, wanted: dict[str, str]) -> bool:
         """Tell whether it has all of these."""
@@ -421,6 +423,8 @@ class Config(Struct, frozen=True, kw_only=True):
     """Where the admin API is by TCP, too."""
     admin_token: str | None = None
     """What a request over TCP has to bring; never None when others than this host can ask."""
+    dns: Listen | None = None
+    """Where names of services are answered, by UDP and TCP."""
     pools: tuple[Pool, ...] = ()
     services: tuple[Service, ...] = ()
     gateways: tuple[Gateway, ...] = ()
