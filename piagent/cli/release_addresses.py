@@ -12,6 +12,8 @@ from piagent.cli.output import WRONG_INPUT, Failure
 if TYPE_CHECKING:
     import argparse
 
+    from piagent.adapters.cluster_fence import ClusterFence
+    from piagent.adapters.fence import KernelFence
     from piagent.guardian import Address
 
 PATIENCE_S: Final = 1.0
@@ -39,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     index = None if interface is None else _index(interface)
     for address in _removed(index):
         print(f"{_name(address.index)}: removed {address}")
-    _remove_fence()
+    _remove_fences()
     return 0
 
 
@@ -94,25 +96,43 @@ def _removed(index: int | None) -> list[Address]:
         raise Failure(f"not removed: {why}; try as root or with CAP_NET_ADMIN") from None
 
 
-def _remove_fence() -> None:
-    """Not before the addresses have gone: it is what keeps them silent."""
+def _remove_fences() -> None:
+    """Not before the addresses have gone: they are what keeps them silent."""
     from piagent import guardian
-    from piagent.adapters.fence import KernelFence, why
-    from piagent.adapters.fence_table import TABLE
+    from piagent.adapters import cluster_fence, fence_table
+    from piagent.adapters.cluster_fence import ClusterFence
+    from piagent.adapters.fence import KernelFence
+    from piagent.adapters.nftables import NFPROTO_ARP, NFPROTO_INET, NFPROTO_NETDEV
+
+    left = {_name(address.index) for address in guardian.addresses() if address.marked}
+    if "lo" not in left:
+        places = {NFPROTO_INET: ("inet", "postrouting"), NFPROTO_ARP: ("arp", "output")}
+        _remove_tables(ClusterFence(), cluster_fence.TABLE, places)
+    if not left:
+        _remove_tables(KernelFence(), fence_table.TABLE, {NFPROTO_NETDEV: ("netdev", "ingress")})
+
+
+def _remove_tables(
+    its: KernelFence | ClusterFence, table: str, places: dict[int, tuple[str, str]]
+) -> None:
+    """A fence's tables; `places`: by number, each family's name and a chain that is there."""
+    from piagent.adapters.fence import why
     from piagent.adapters.nftables import Nftables
 
-    if any(address.marked for address in guardian.addresses()):
-        return  # on another interface
     try:
         with Nftables() as kernel:
-            was_there = kernel.has_chain(TABLE, "ingress")
-        KernelFence().remove()
+            there = [
+                name
+                for family, (name, chain) in places.items()
+                if kernel.has_chain(table, chain, family)
+            ]
+        its.remove()
     except OSError as error:
         if error.errno not in _NO_NFTABLES:
-            raise Failure(f"the nftables table: {why(error, '')}") from None
+            raise Failure(f"the nftables table {table}: {why(error, '')}") from None
     else:
-        if was_there:
-            print(f"removed the nftables table netdev {TABLE}")
+        for family in there:
+            print(f"removed the nftables table {family} {table}")
 
 
 def _name(index: int) -> str:

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from piagent.adapters import cluster_fence
 from piagent.adapters.fence import KernelFence
 from piagent.adapters.fence_table import TABLE
+from piagent.adapters.local_addresses import LoopbackAddresses
 from piagent.adapters.netlink import KernelAddresses
 from piagent.adapters.netns import Host, Network, why_not
-from piagent.adapters.nftables import Nftables
+from piagent.adapters.nftables import NFPROTO_ARP, NFPROTO_INET, Nftables
 from piagent.cli import admin, main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,6 +73,18 @@ def table_stands() -> bool:
         return kernel.has_chain(TABLE, "ingress")
 
 
+def local_tables() -> list[bool]:
+    places = ((NFPROTO_INET, "postrouting"), (NFPROTO_ARP, "output"))
+    with Nftables() as kernel:
+        return [kernel.has_chain(cluster_fence.TABLE, chain, family) for family, chain in places]
+
+
+def without_rights(host: Host) -> subprocess.CompletedProcess[str]:
+    rights = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin", "--"]
+    argv = [*rights, sys.executable, "-m", "piagent.cli", "release-addresses"]
+    return subprocess.run(host.command(argv), cwd=ROOT, capture_output=True, text=True, check=False)
+
+
 def file(folder: Path, admin_socket: str) -> str:
     (folder / "secret").write_text("a secret for tests, long enough\n")
     (folder / "secret").chmod(0o600)
@@ -108,6 +122,30 @@ def test_an_interface_alone(host: Host, capsys: pytest.CaptureFixture[str]) -> N
     assert "there is no interface none7 (there are: lo, eth0" in capsys.readouterr().err
 
 
+def test_service_addresses_go_before_their_fence(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with host.entered():
+        local = LoopbackAddresses()
+        assert local.configure(["10.96.0.1", "fd96::1"], ["10.97.0.1"]) == {}
+        local.close()
+        assert main(["release-addresses", "--interface", "eth0"]) == 0
+        assert "10.96.0.1" in left("lo")
+        assert local_tables() == [True, True], "they keep silent what is still there"
+        capsys.readouterr()
+        assert main(["release-addresses", "--interface", "lo"]) == 0
+        assert left("lo") == set()
+        assert local_tables() == [False, False]
+        assert sorted(capsys.readouterr().out.splitlines()) == [
+            "lo: removed 10.9.0.201/32",
+            "lo: removed 10.96.0.1/32",
+            "lo: removed 10.97.0.1/32",
+            "lo: removed fd96::1/128",
+            "removed the nftables table arp piagent-local",
+            "removed the nftables table inet piagent-local",
+        ]
+
+
 def test_the_file_names_interface_and_socket(
     host: Host, tmp_path: Path, agent_socket: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,13 +169,18 @@ def test_an_agent_that_hangs_loses_its_addresses(host: Host, tmp_path: Path) -> 
 
 
 def test_what_cannot_be_removed_is_an_error(host: Host) -> None:
-    argv = [sys.executable, "-m", "piagent.cli", "release-addresses"]
-    without_rights = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin", "--", *argv]
-    done = subprocess.run(
-        host.command(without_rights), cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = without_rights(host)
     assert done.returncode == 1
     assert "Operation not permitted; try as root or with CAP_NET_ADMIN" in done.stderr
+
+
+def test_a_table_that_cannot_be_removed_is_an_error(host: Host) -> None:
+    with host.entered():
+        assert main(["release-addresses"]) == 0
+        KernelFence().guard("eth0", ["10.9.0.200"])
+    done = without_rights(host)
+    assert done.returncode == 1
+    assert "the nftables table piagent" in done.stderr
 
 
 def test_the_engine_is_not_needed(host: Host) -> None:
