@@ -297,6 +297,7 @@ def test_an_endpoint_brings_its_own_port_and_serves_one_port_if_it_says_so() -> 
     made = with_service(replace(NAMES, backends=(NAMES.backends[0], endpoint, two)))
     down = frozenset({("names", "192.0.2.30:9998")})
     tcp, udp = plan(made, NOTHING, down).services
+    assert [one.port for one in (*tcp.backends, *udp.backends)] == [5353, 9998, 5300, 9999, 9998]
     assert [(one.name, one.up) for one in tcp.backends] == [
         ("192.0.2.21:5353", True), ("192.0.2.30:9998", False),
     ]  # fmt: skip
