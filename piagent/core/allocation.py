@@ -6,7 +6,8 @@ is asked for and by whom. In this order:
 
 1. Who has an address of a pool that is for it keeps that address, even if another pool came first
    now, or if the pool gives none by itself any more. Where requests that share an address may not
-   do so any more, those of the key that most of them have stay, and of these the first ones.
+   do so any more, one that gave up its sharing key leaves, else those of a key that fewer have,
+   else those that come later.
 2. Who asks for addresses by name gets them, if nobody else has them. Who has others until then
    leaves these; so two may exchange theirs.
 3. Who has an address that is not what it asks for (another pool, another IP version) gets another
@@ -121,11 +122,12 @@ class _Work:
             for address in self._had.get(one.name, ())
         )
 
-        def loneliness(one: Request) -> int:
+        def right(one: Request) -> tuple[bool, int]:
             had = self._had[one.name]
-            return -max(sharers[address, one.sharing_key, one.local] for address in had)
+            count = max(sharers[address, one.sharing_key, one.local] for address in had)
+            return one.sharing_key is None, -count
 
-        holders = sorted((one for one in self._requests if self._had.get(one.name)), key=loneliness)
+        holders = sorted((one for one in self._requests if self._had.get(one.name)), key=right)
         for one in holders:
             self._keep(one, fully=True)
         for one in holders:
@@ -220,6 +222,7 @@ class _Work:
         wanted = {address for asked in self._asked.values() for address in asked}
         movers = [one for one in self._requests if one.name in self._has]
         movers = [one for one in movers if one.name not in self._asked]
+        movers.sort(key=lambda one: wanted.isdisjoint(self._has[one.name]))
         moved = True
         while moved:
             moved = False
@@ -239,11 +242,10 @@ class _Work:
     def assign(self) -> None:
         """Give the lowest free addresses to all that name none."""
         for one in self._requests:
-            if one.name in self._has:
-                if one.families is Families.PREFER_DUAL:
-                    self._add(one)
-            elif one.name not in self._asked:
+            if one.name not in self._has and one.name not in self._asked:
                 self._choose(one)
+            if one.name in self._has and one.families is Families.PREFER_DUAL:
+                self._add(one)
 
     def _add(self, one: Request) -> bool:
         """To its address, add the other IP version's from the same pool; tell whether it could."""

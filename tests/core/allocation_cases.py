@@ -1,4 +1,4 @@
-"""Cases of giving out addresses: pools, and what is asked for by name. The number is the row of test_allocation.py."""
+"""Cases for test_allocation.py: pools, and addresses that are asked for by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cases of giving out addresses: shared ones, and both IP versions. The number is the row of test_allocation.py."""
+"""Cases for test_allocation.py: addresses that are shared, and both IP versions."""
 
 from __future__ import annotations
 
