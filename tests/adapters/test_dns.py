@@ -176,8 +176,22 @@ def network() -> Iterator[netns.Namespace]:
         yield network.add_host("pi", "192.168.1.11/24")
 
 
+@contextlib.contextmanager
+def responder(network: netns.Namespace, *words: str) -> Iterator[None]:
+    argv = network.command([sys.executable, "-m", "tests.adapters.responder", *words])
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield
+        finally:
+            process.kill()
+
+
 def test_the_c_library_finds_services_by_name(network: netns.Namespace, tmp_path: Path) -> None:
-    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.55\nsearch home.piagent\n")
+    (tmp_path / "resolv.conf").write_text(
+        "nameserver 127.0.0.55\nnameserver 127.0.0.56\nsearch home.piagent\n"
+    )
     (tmp_path / "nsswitch.conf").write_text("hosts: dns\n")
     bind = "".join(
         f"mount --bind {tmp_path / name} /etc/{name} && "
@@ -190,18 +204,15 @@ def test_the_c_library_finds_services_by_name(network: netns.Namespace, tmp_path
         done = subprocess.run(network.command(argv), capture_output=True, text=True, check=True)
         return sorted({line.split()[0] for line in done.stdout.splitlines()})
 
-    argv = network.command([sys.executable, "-m", "tests.adapters.responder", "127.0.0.55", "53"])
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stdout is not None
-            assert server.stdout.readline() == "ready\n"
-            assert resolved("db.home.piagent", "ahosts") == ["192.168.1.21", "192.168.1.22"]
-            assert resolved("db", "ahostsv4") == ["192.168.1.21", "192.168.1.22"]
-            assert resolved("alias", "ahostsv6") == ["fd00::5"]
-            assert len(resolved("many", "ahostsv4")) == MANY
-            assert resolved("10.0.0.5", "hosts") == ["10.0.0.5"]
-        finally:
-            server.kill()
+    here = responder(network, "127.0.0.55", "53")
+    with here, responder(network, "127.0.0.56", "53", "away"):
+        assert resolved("db.home.piagent", "ahosts") == ["192.168.1.21", "192.168.1.22"]
+        assert resolved("db", "ahostsv4") == ["192.168.1.21", "192.168.1.22"]
+        assert resolved("alias", "ahostsv6") == ["fd00::5"]
+        assert len(resolved("many", "ahostsv4")) == MANY
+        assert resolved("10.0.0.5", "hosts") == ["10.0.0.5"]
+        # What is refused here is asked at the next server.
+        assert resolved("web.away.piagent", "ahostsv4") == ["10.0.0.5"]
 
 
 # ---- the port -----------------------------------------------------------------------------------
