@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from piagent.config.election import timing
+from piagent.config.key_files import resolve
 from piagent.config.values import Eligible
 from piagent.core import model
 
@@ -14,19 +15,24 @@ if TYPE_CHECKING:
     from piagent.config import schema
     from piagent.config.host import Host
 
+STATE_FILE: Final = "state.json"
+
 
 def build(
     file: schema.File,
     host: Host,
     *,
+    folder: Path,
     socket: Path,
     secrets: tuple[bytes, ...],
     mqtt: model.Mqtt,
     token: str | None,
+    bgp: model.Bgp | None,
 ) -> model.Config:
     """Put the model together; `file` has no problems.
 
-    `folder`: what paths are relative to. `secrets`, `mqtt` and `token` come from the files that it names.
+    `folder`: what paths are relative to. `secrets`, `mqtt`, `token` and `bgp` come from the files
+    that it names.
     """
     return model.Config(
         node=model.Node(
@@ -55,6 +61,7 @@ def build(
         admin_listen=file.admin.listen,
         admin_token=token,
         dns=file.dns.listen if file.dns else None,
+        bgp=bgp,
         pools=tuple(
             model.Pool(
                 name=pool.name,
@@ -69,6 +76,9 @@ def build(
                 priority=pool.priority,
                 disabled=pool.disabled,
                 services=pool.services,
+                communities=pool.communities,
+                local_pref=pool.local_pref,
+                peers=pool.peers,
             )
             for pool in file.pool
         ),

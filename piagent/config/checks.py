@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from piagent.config.addresses import check_addresses
+from piagent.config.bgp import check_bgp
 from piagent.config.build import port_name
 from piagent.config.names import check_dns
 from piagent.config.problems import did_you_mean, elements, key_path, unique
@@ -50,6 +51,7 @@ def check(file: File, report: Report) -> None:
     _check_everywhere(file, report)
     _check_admin(file.admin, report)
     check_dns(file, report)
+    check_bgp(file, report)
     for i, route in enumerate(file.route):
         check_route(route, ("route", i), report)
         _check_leads(route, file, ("route", i), report)

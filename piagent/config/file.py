@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from piagent.config import certificates, key_files
 from piagent.config.addresses import vips
+from piagent.config.bgp import build_bgp
 from piagent.config.build import build
 from piagent.config.checks import check
 from piagent.config.election import check_election
@@ -68,8 +69,18 @@ def parse(data: bytes, file: str, host: Host) -> Loaded:
     secrets = _secrets(tables, folder, report)
     mqtt = _mqtt(tables.mqtt, folder, report)
     token = _token(tables.admin, folder, report)
+    bgp = build_bgp(tables, host, folder, report)
     report.warnings()  # from here on the tables are whole
-    config = build(tables, host, socket=socket, secrets=secrets, mqtt=mqtt, token=token)
+    config = build(
+        tables,
+        host,
+        folder=folder,
+        socket=socket,
+        secrets=secrets,
+        mqtt=mqtt,
+        token=token,
+        bgp=bgp,
+    )
     _check_shadows(config, report)
     return Loaded(config, report.warnings())
 

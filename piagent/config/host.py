@@ -16,6 +16,10 @@ class Host(Struct, frozen=True, kw_only=True):
     interface: str | None
     """The default route's, IPv4 before IPv6; None when there is no default route."""
     cpus: int
+    state_directory: str | None = None
+    """Where systemd lets this service keep what outlives it (systemd.exec(5), StateDirectory=)."""
+    ipv4: dict[str, str] = {}
+    """Interface -> its first IPv4 address."""
 
 
 def this_host() -> Host:
@@ -24,7 +28,19 @@ def this_host() -> Host:
         name=socket.gethostname(),
         interface=default_interface(),
         cpus=len(os.sched_getaffinity(0)),
+        state_directory=os.environ.get("STATE_DIRECTORY", "").partition(":")[0] or None,
+        ipv4=first_addresses(),
     )
+
+
+def first_addresses() -> dict[str, str]:
+    """Return the first IPv4 address of each interface that has one."""
+    found = {name: netifaces.ifaddresses(name) for name in netifaces.interfaces()}
+    return {
+        name: str(addresses[netifaces.AF_INET][0]["addr"])
+        for name, addresses in found.items()
+        if addresses.get(netifaces.AF_INET)
+    }
 
 
 def default_interface() -> str | None:

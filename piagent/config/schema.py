@@ -9,6 +9,14 @@ from typing import Annotated, Any
 
 from msgspec import Struct
 
+from piagent.config.bgp_values import (
+    Asn,
+    Community,
+    HoldTime,
+    LocalPref,
+    Multihop,
+    RouterId,
+)
 from piagent.config.values import (
     Address,
     Addresses,
@@ -144,6 +152,30 @@ class Dns(Struct, frozen=True, kw_only=True):
     listen: ListenAt
 
 
+class BgpPeer(Struct, frozen=True, kw_only=True):
+    """[[bgp.peers]]: a router."""
+
+    name: Name
+    address: Address
+    asn: Asn
+    port: Port = 179
+    password_file: FileName | None = None
+    source_address: Address | None = None
+    multihop: Multihop | None = None
+    hold_time: HoldTime | None = None
+    nodes: Labels = {}
+
+
+class Bgp(Struct, frozen=True, kw_only=True):
+    """[bgp]: the routers that VIPs are announced to."""
+
+    asn: Asn
+    router_id: RouterId | None = None
+    hold_time: HoldTime = 9000
+    next_hop: Annotated[tuple[Address, ...], List(Address, bare=True)] = ()
+    peers: Annotated[tuple[BgpPeer, ...], List(Annotated[BgpPeer, Table(BgpPeer)], at_least=1)]
+
+
 class Pool(Struct, frozen=True, kw_only=True):
     """[[pool]]: addresses that services and gateways may use."""
 
@@ -159,6 +191,9 @@ class Pool(Struct, frozen=True, kw_only=True):
     priority: Priority = 0
     disabled: Flag = False
     services: Labels = {}
+    communities: Annotated[tuple[Community, ...], List(Community)] = ()
+    local_pref: LocalPref | None = None
+    peers: Annotated[tuple[Name, ...], List(Name)] = ()
 
 
 class ServicePort(Struct, frozen=True, kw_only=True):
@@ -277,6 +312,7 @@ class File(Struct, frozen=True, kw_only=True):
     election: Annotated[Election, Table(Election)] = Election()
     admin: Annotated[Admin, Table(Admin)] = Admin()
     dns: Annotated[Dns, Table(Dns)] | None = None
+    bgp: Annotated[Bgp, Table(Bgp)] | None = None
     pool: Annotated[tuple[Pool, ...], List(Annotated[Pool, Table(Pool)])] = ()
     service: Annotated[tuple[Service, ...], List(Annotated[Service, Table(Service)])] = ()
     gateway: Annotated[tuple[Gateway, ...], List(Annotated[Gateway, Table(Gateway)])] = ()
