@@ -61,11 +61,22 @@ cdef enum:
     REJECT_COUNT = 4
 
 
+# Why a datagram was dropped; names in tables.py.
+cdef enum:
+    DROP_NO_BACKEND = 0         # no usable backend, or every one tried refused
+    DROP_DESCRIPTORS = 1        # none left for a socket to the backend
+    DROP_UNSENT = 2             # the kernel did not take it: queue full, too long, address gone
+    DROP_TRUNCATED = 3          # longer than DATAGRAM_SIZE
+    DROP_GROUP = 4              # sent by broadcast or multicast
+    DROP_COUNT = 5
+
+
 # Indexes of loop_t.protocols; listener_t.protocol.
 cdef enum:
     PROTOCOL_TCP = 0
     PROTOCOL_HTTP = 1
-    PROTOCOL_COUNT = 2
+    PROTOCOL_UDP = 2
+    PROTOCOL_COUNT = 3
 
 
 # Kinds of route_t.host_kind.
@@ -84,6 +95,7 @@ cdef struct backend_t:
     sockaddr_any_t address
     uint32_t address_size       # of the sockaddr_in or sockaddr_in6 in `address`
     uint16_t slot               # index of counters_t.backends and snapshot_t.backend_of_slot
+    uint8_t up
     uint8_t usable              # up, and weight above 0
 
 
@@ -124,7 +136,7 @@ cdef struct gateway_t:
 cdef struct listener_t:
     sockaddr_any_t address
     const int *fds              # one a worker; owned by the snapshot, the descriptors by the worker
-    service_t *service          # of a TCP listener, else NULL
+    service_t *service          # of a TCP or UDP listener, else NULL
     gateway_t *gateway          # of an HTTP listener, else NULL
     uint16_t slot
     uint8_t protocol
@@ -150,6 +162,7 @@ cdef struct snapshot_t:
     uint32_t n_cuts
     uint32_t clients_max        # client connections of all workers together
     uint32_t sockets_max        # of one worker: two for each client, and idle ones to backends
+    uint32_t sessions_max       # UDP sessions of one worker, which have a socket each
     uint8_t draining            # finish what is under way, keep nothing idle
     # By listener: 1: a connection of it ends with its next response, for it drains or is gone.
     uint8_t drains_of_slot[MAX_LISTENERS]
@@ -173,13 +186,16 @@ cdef struct backend_counters_t:     # one cache line
 
 
 cdef struct listener_counters_t:
-    uint64_t accepted           # connections in all, those turned away included
-    int64_t open                # client connections that it accepted, open now
+    uint64_t accepted           # connections or sessions in all, those turned away included
+    int64_t open                # client connections that it accepted, open now; no UDP sessions
 
 
 cdef struct counters_t:
     uint64_t turns
     int64_t clients             # client connections open now
     uint64_t rejected[REJECT_COUNT]
+    int64_t sessions            # of UDP, open now
+    uint64_t evicted            # sessions that made room for newer ones
+    uint64_t dropped[DROP_COUNT]
     listener_counters_t listeners[MAX_LISTENERS + 1]    # and RELAYS_LISTENER
     backend_counters_t backends[MAX_BACKENDS + 1]       # and RELAYS_BACKEND

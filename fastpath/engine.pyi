@@ -17,6 +17,9 @@ class Engine:
     ) -> None:
         """Set aside memory for `connections` clients in all.
 
+        UDP sessions have room of their own once there is a UDP listener: as many in each worker as
+        `connections`, 4096 and a quarter of its descriptors at most.
+
         Raises the process's soft limit of descriptors as far as that needs and the hard limit
         allows; what is not allowed then lowers the number of connections that are admitted.
         `hash_key`: 16 bytes that key the flow hash, the same on every node; None: random ones.
@@ -28,18 +31,21 @@ class Engine:
     def publish(self, tables: Tables) -> int:
         """Swap in new tables in one step and return their generation.
 
-        A listener whose (address, port) was there before goes on without a gap; a new one listens
-        when this returns, one that is gone has taken what had connected and is closed. Connections
-        live on, whatever becomes of their backend; new choices go by the new tables. Waits for the
-        workers to have gone over, 200 ms at most.
+        A listener whose (address, port, udp) was there before goes on without a gap; a new one
+        listens when this returns, one that is gone has taken what had connected and is closed.
+        Connections live on, whatever becomes of their backend; new choices go by the new tables.
+        Waits for the workers to have gone over, 200 ms at most.
 
         A listener that becomes `draining`, or no longer is, goes on in the same way. Of a draining
         one each HTTP response says `Connection: close` and ends its connection; idle connections
         stay, for a request may be on its way; TCP streams and WebSockets live on.
 
-        Raises OSError with `address:port` in `filename` when a listener cannot be bound, ValueError
-        for tables that contradict themselves; nothing has changed then. While draining it leaves
-        out the listeners.
+        A UDP session ends when its listener is gone or its backend is down or gone; what its client
+        sends next begins another.
+
+        Raises OSError with `address:port` (`address:port/udp`) in `filename` when a listener cannot
+        be bound, ValueError for tables that contradict themselves; nothing has changed then. While
+        draining it leaves out the listeners.
         """
 
     def drain(self) -> None:
@@ -66,15 +72,15 @@ class Engine:
     def active_on(self, address: str) -> int:
         """Client connections open now that were accepted on this address, as the tables spell it.
 
-        Those of listeners that are gone count too.
+        Those of listeners that are gone count too. UDP sessions do not: nothing waits for them.
         """
 
     def cut(self, address: str) -> int:
         """Reset the client connections that were accepted on this address; how many there were.
 
         Those of listeners that are gone are meant too. Listeners stay: what connects later is
-        served. Clients and backends get a RST, and no packet of these connections follows it. Waits
-        for the workers as `publish` does; one that is late does it when it can.
+        served. Clients and backends get a RST, and no packet of these connections follows it. UDP
+        sessions end. Waits for the workers as `publish` does; one that is late does it when it can.
         """
 
     def turns(self) -> list[int]:
@@ -89,14 +95,17 @@ class Engine:
 
         {
           "services": {service: {backend: {
-              "connections": established in all,
+              "connections": established in all, UDP sessions included,
               "active": sockets to it that serve a client now, connecting ones included,
               "open": "active" and idle ones kept for HTTP requests to come,
               "bytes_in": from clients to it, "bytes_out": from it to clients,
               "connect_failures": refused or timed out}}},
-          "listeners": {"address:port": {"accepted": those turned away included}},
+          "listeners": {"address:port" or "address:port/udp": {
+              "accepted": connections or sessions, those turned away included}},
           "relays": {"total": handed to `relay`, "active": open now,
                      "bytes_in": from clients to backends, "bytes_out": back},
+          "udp": {"sessions": open now, "evicted": ended to make room for newer ones,
+                  "dropped": {reason: datagrams}},          # reasons: fastpath.tables.DROPS
           "rejected": {reason: connections turned away},   # reasons: fastpath.tables.REASONS
           "workers": [{"turns": n, "active": client connections}],
           "http": {

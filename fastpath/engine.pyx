@@ -14,7 +14,7 @@ from fastpath.snapshot cimport Snapshot
 from fastpath.sys_linux cimport usleep
 from fastpath.totals cimport (
     accepted_total, backend_total, each_worker, http_total, open_total, rejected_total,
-    relays_total,
+    relays_total, udp_total,
 )
 from fastpath.worker cimport (
     shared_t, worker_free, worker_hand, worker_new, worker_pick_up, worker_protocols, worker_run,
@@ -31,7 +31,7 @@ from fastpath.numbering import Numbering
 from fastpath.snapshot import compile as compile_tables
 from fastpath.sockets import listen, prepare_stream, resolve
 from fastpath.tables import (
-    TIMEOUT_MAX_MS, Backend, Gateway, Listener, Route, Service, Tables, check,
+    TIMEOUT_MAX_MS, Backend, Gateway, Listener, Route, Service, Tables, check, place_of,
 )
 
 __all__ = ["Backend", "Engine", "Gateway", "Listener", "Route", "Service", "Tables"]
@@ -53,7 +53,7 @@ cdef class Engine:
     cdef bint started, draining, stopped
     cdef object connections, lock, numbering, tables
     cdef list threads
-    cdef dict listening         # (address, port) -> descriptors
+    cdef dict listening         # Listener.key -> descriptors
     cdef dict addresses         # slot -> address, of listeners that are gone too
     cdef list cuts              # (generation, slot) that a worker may not have seen yet
     cdef dict baselines         # (kind, slot) -> counters when the slot changed hands
@@ -91,7 +91,7 @@ cdef class Engine:
             if self.workers[i] == NULL:
                 raise OSError("cannot set aside memory and descriptors for the workers")
             self.n_workers += 1
-        limits = limits_now(connections, workers, 0)
+        limits = limits_now(connections, workers, 0, udp=False)
         self._swap(compile_tables(self.tables, self.numbering, {}, limits, 0, False, [], None))
 
     def __dealloc__(self):
@@ -136,7 +136,10 @@ cdef class Engine:
         )
         listening, opened = self._listen(tables.listeners)
         try:
-            limits = limits_now(self.connections, self.n_workers, len(listening) * self.n_workers)
+            limits = limits_now(
+                self.connections, self.n_workers, len(listening) * self.n_workers,
+                udp=any([each.udp for each in tables.listeners]),
+            )
             snapshot = compile_tables(
                 tables, numbering, listening, limits, self.generation + 1, self.draining,
                 self.cuts, self.current,
@@ -147,7 +150,7 @@ cdef class Engine:
         self._note_new_hands(numbering)
         self.numbering = numbering
         self.listening = listening
-        for (address, _), slot in numbering.listeners.items():
+        for (address, _, _), slot in numbering.listeners.items():
             self.addresses[slot] = address
         self.tables = tables
         self.generation += 1
@@ -183,18 +186,18 @@ cdef class Engine:
         listening = {}
         opened = []
         for each in listeners:
-            key = (each.address, each.port)
-            if key in self.listening:
-                listening[key] = self.listening[key]
+            if each.key in self.listening:
+                listening[each.key] = self.listening[each.key]
                 continue
-            alone = each.port not in _ports(self.listening) | _ports(listening)
+            alone = (each.port, each.udp) not in _ports(self.listening) | _ports(listening)
+            endpoint = resolve(each.address, each.port)
             try:
-                fds = listen(resolve(*key), self.n_workers, alone=alone)
+                fds = listen(endpoint, self.n_workers, udp=each.udp, alone=alone)
             except OSError as error:
                 _close_all(opened)
-                raise OSError(error.errno, error.strerror, _place(*key)) from error
+                raise OSError(error.errno, error.strerror, each.place) from error
             opened += fds
-            listening[key] = fds
+            listening[each.key] = fds
         return listening, opened
 
     def _is_idle(self, slot):
@@ -301,6 +304,7 @@ cdef class Engine:
                 "services": self._service_stats(),
                 "listeners": self._listener_stats(),
                 "relays": relays_total(self.workers, self.n_workers),
+                "udp": udp_total(self.workers, self.n_workers),
                 "rejected": rejected_total(self.workers, self.n_workers),
                 "workers": each_worker(self.workers, self.n_workers),
                 "http": http_total(self.workers, self.n_workers, self.numbering.routes),
@@ -321,7 +325,7 @@ cdef class Engine:
         for key, slot in self.numbering.listeners.items():
             accepted = accepted_total(self.workers, self.n_workers, slot)
             before = self.baselines.get(("listener", slot), 0)
-            listeners[_place(*key)] = {"accepted": accepted - before}
+            listeners[place_of(*key)] = {"accepted": accepted - before}
         return listeners
 
     def stop(self):
@@ -362,8 +366,4 @@ def _close_all(descriptors):
 
 
 def _ports(listening):
-    return {port for _, port in listening}
-
-
-def _place(address, port):
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    return {(port, udp) for _, port, udp in listening}

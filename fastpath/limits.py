@@ -12,12 +12,15 @@ _PER_WORKER = 4
 _PLENTY = 1 << 24
 _PER_CONNECTION = 2
 """One to the client, one to the backend."""
+_SESSIONS_MAX = 4096
+"""UDP sessions of a worker, as in proxy/sessions.pxd."""
 
 
 def raise_descriptor_limit(connections: int, workers: int) -> None:
     """Raise the soft limit as far as these connections need it and the hard limit allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections * _PER_CONNECTION + workers * (_PER_WORKER + 16) + _OTHERS
+    wanted = connections * _PER_CONNECTION + _OTHERS
+    wanted += workers * (_PER_WORKER + 16 + min(connections, _SESSIONS_MAX))
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
@@ -33,12 +36,20 @@ class Limits(NamedTuple):
     """Client connections of all workers together."""
     sockets_per_worker: int
     """Two for each of its clients, and idle ones to backends."""
+    sessions_per_worker: int
+    """One for each of its UDP sessions."""
 
 
-def limits_now(connections: int, workers: int, listening: int) -> Limits:
-    """What the descriptors allow; `listening`: sockets that only listen."""
+def limits_now(connections: int, workers: int, listening: int, *, udp: bool) -> Limits:
+    """What the descriptors allow; `listening`: sockets that only listen.
+
+    `udp`: there are UDP listeners, whose sessions may have up to a quarter of what is left.
+    """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         soft = _PLENTY
     left = max(soft - _OTHERS - listening, _PER_CONNECTION)
-    return Limits(min(connections, left // _PER_CONNECTION), min(left, _PLENTY) // workers)
+    sessions = min(connections, _SESSIONS_MAX, left // 4 // workers) if udp else 0
+    left = max(left - sessions * workers, _PER_CONNECTION)
+    clients = min(connections, left // _PER_CONNECTION)
+    return Limits(clients, min(left, _PLENTY) // workers, sessions)

@@ -68,6 +68,10 @@ cdef struct protocol_t:
     int (*accept)(
         loop_t *loop, const listener_t *listener, int fd, const sockaddr_any_t *peer
     ) noexcept nogil
+    # Instead of `accept`, for datagrams: the listener's socket may have some.
+    void (*receive)(
+        loop_t *loop, const listener_t *listener, endpoint_t *endpoint
+    ) noexcept nogil
     # loop_t.snapshot is a new one: let go of idle upstream sockets whose backend is gone, and of
     # idle clients when it says `draining`.
     void (*pick_up)(loop_t *loop) noexcept nogil

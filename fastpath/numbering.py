@@ -23,7 +23,7 @@ class Names:
         """Collect the names of all five kinds."""
         self.services = [service.name for service in tables.services]
         self.backends = [(s.name, b.name) for s in tables.services for b in s.backends]
-        self.listeners = [(each.address, each.port) for each in tables.listeners]
+        self.listeners = [each.key for each in tables.listeners]
         self.gateways = [gateway.name for gateway in tables.gateways]
         self.routes = [(g.name, r.name) for g in tables.gateways for r in g.routes]
 
@@ -87,7 +87,7 @@ class Numbering:
 
     @property
     def listeners(self) -> Mapping[Hashable, int]:
-        """(address, port) -> slot."""
+        """`Listener.key` -> slot."""
         return self.listener_slots.used
 
     @property

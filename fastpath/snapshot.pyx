@@ -9,8 +9,8 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from fastpath.abi cimport (
-    HOST_ANY, HOST_EXACT, HOST_WILDCARD, PROTOCOL_HTTP, PROTOCOL_TCP, backend_t, cut_t,
-    gateway_t, listener_t, route_t, service_t, text_t,
+    HOST_ANY, HOST_EXACT, HOST_WILDCARD, PROTOCOL_HTTP, PROTOCOL_TCP, PROTOCOL_UDP, backend_t,
+    cut_t, gateway_t, listener_t, route_t, service_t, text_t,
 )
 from fastpath.hashing.maglev cimport MAGLEV_SIZE, maglev_build, maglev_node_t
 from fastpath.hashing.xxhash cimport xxh64
@@ -77,15 +77,16 @@ cdef class Snapshot:
 def compile(tables, numbering, listening, limits, generation, draining, cuts, Snapshot previous):
     """Checked tables -> Snapshot.
 
-    numbering: fastpath.numbering.Numbering of these tables; listening: (address, port) ->
-    descriptors; limits: fastpath.limits.Limits; cuts: [(generation, listener's slot), …], as cut_t;
-    previous: the snapshot before, or None.
+    numbering: fastpath.numbering.Numbering of these tables; listening: Listener.key -> descriptors;
+    limits: fastpath.limits.Limits; cuts: [(generation, listener's slot), …], as cut_t; previous:
+    the snapshot before, or None.
     """
     cdef Snapshot self = Snapshot.__new__(Snapshot)
     self.c.generation = generation
     self.c.draining = draining
     self.c.clients_max = limits.clients
     self.c.sockets_max = limits.sockets_per_worker
+    self.c.sessions_max = limits.sessions_per_worker
     services = _put_services(self, tables.services, numbering, previous)
     gateways = _put_gateways(self, tables.gateways, numbering, services)
     _put_listeners(self, tables.listeners, numbering, listening, services, gateways)
@@ -168,6 +169,7 @@ cdef dict _put_services(Snapshot self, tuple services, numbering, Snapshot previ
             backend = &service.backends[j]
             backend.address_size = _put_address(&backend.address, place.address, place.port)
             backend.slot = numbering.backends[wanted.name, place.name]
+            backend.up = bool(place.up)
             backend.usable = bool(place.up and place.weight > 0)
             self.c.backend_of_slot[backend.slot] = backend
             if backend.usable:
@@ -241,16 +243,16 @@ cdef object _put_listeners(
     for i, wanted in enumerate(listeners):
         listener = &self.c.listeners[i]
         _put_address(&listener.address, wanted.address, wanted.port)
-        listener.slot = numbering.listeners[wanted.address, wanted.port]
+        listener.slot = numbering.listeners[wanted.key]
         listener.fds = fds
-        for descriptor in listening[wanted.address, wanted.port]:
+        for descriptor in listening[wanted.key]:
             fds[0] = descriptor
             fds += 1
         if wanted.http:
             listener.protocol = PROTOCOL_HTTP
             listener.gateway = &self.c.gateways[<Py_ssize_t>gateways[wanted.target]]
         else:
-            listener.protocol = PROTOCOL_TCP
+            listener.protocol = PROTOCOL_UDP if wanted.udp else PROTOCOL_TCP
             listener.service = &self.c.services[<Py_ssize_t>services[wanted.target]]
         self.c.drains_of_slot[listener.slot] = bool(wanted.draining)
         self.c.listener_of_slot[listener.slot] = listener

@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 BACKLOG = 4096
 # Not in Python's socket module: linux/in.h and linux/in6.h.
+IP_PKTINFO = 8
 IP_FREEBIND = 15
+IPV6_RECVPKTINFO = 49
 IPV6_FREEBIND = 78
 _STREAMS = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
@@ -45,11 +47,13 @@ def resolve(address: str, port: int) -> Endpoint:
     return Endpoint(family, socket.inet_pton(family, host), port, scope)
 
 
-def _open(endpoint: Endpoint, *, shared: bool) -> socket.socket:
+def _open(endpoint: Endpoint, *, udp: bool, shared: bool) -> socket.socket:
     """Bind a socket; `shared`: others of ours listen on the same port."""
-    opened = socket.socket(endpoint.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    kind = socket.SOCK_DGRAM if udp else socket.SOCK_STREAM
+    opened = socket.socket(endpoint.family, kind | socket.SOCK_NONBLOCK)
     try:
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if not udp:  # with it a UDP port that somebody has could be bound again
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         # The address may be a VIP that this node does not have now. Needs no privilege.
@@ -58,7 +62,12 @@ def _open(endpoint: Endpoint, *, shared: bool) -> socket.socket:
             opened.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
         else:
             opened.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted ones inherit it
+        if not udp:
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted ones inherit it
+        elif endpoint.family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
+        else:
+            opened.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
         opened.bind(endpoint.sockaddr)
     except OSError:
         opened.close()
@@ -83,21 +92,22 @@ def prepare_stream(descriptor: int) -> None:
         stream.detach()
 
 
-def listen(endpoint: Endpoint, count: int, *, alone: bool) -> list[int]:
-    """Open `count` listening sockets on one port, for the kernel to spread connections over.
+def listen(endpoint: Endpoint, count: int, *, udp: bool, alone: bool) -> list[int]:
+    """Open `count` listening sockets on one port, for the kernel to spread what comes over.
 
     SO_REUSEPORT would also let another process of this user in; so when we are `alone` on the port
     (nothing of ours listens on it yet), an unshared bind finds out first whether it is taken.
     Returns descriptors, the caller's. Raises OSError, with nothing left open.
     """
     if alone:
-        _open(endpoint, shared=False).close()
+        _open(endpoint, udp=udp, shared=False).close()
     opened: list[socket.socket] = []
     try:
         for _ in range(count):
-            one = _open(endpoint, shared=True)
+            one = _open(endpoint, udp=udp, shared=True)
             opened.append(one)
-            one.listen(BACKLOG)
+            if not udp:
+                one.listen(BACKLOG)
     except OSError:
         for each in opened:
             each.close()

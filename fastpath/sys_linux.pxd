@@ -15,8 +15,18 @@ cdef extern from "<sys/socket.h>" nogil:
         size_t iov_len
 
     struct msghdr:
+        void *msg_name
+        socklen_t msg_namelen
         iovec *msg_iov
         size_t msg_iovlen
+        void *msg_control
+        size_t msg_controllen
+        int msg_flags
+
+    struct cmsghdr:
+        size_t cmsg_len
+        int cmsg_level
+        int cmsg_type
 
     struct linger:
         int l_onoff
@@ -25,6 +35,7 @@ cdef extern from "<sys/socket.h>" nogil:
     enum: AF_INET
     enum: AF_INET6
     enum: SOCK_STREAM
+    enum: SOCK_DGRAM
     enum: SOCK_NONBLOCK
     enum: SOCK_CLOEXEC
     enum: SOL_SOCKET
@@ -34,6 +45,13 @@ cdef extern from "<sys/socket.h>" nogil:
     enum: MSG_NOSIGNAL
     enum: MSG_MORE
     enum: MSG_PEEK
+    enum: MSG_TRUNC
+
+    cmsghdr *CMSG_FIRSTHDR(msghdr *message)
+    cmsghdr *CMSG_NXTHDR(msghdr *message, cmsghdr *header)
+    uint8_t *CMSG_DATA(cmsghdr *header)
+    size_t CMSG_LEN(size_t size)
+    size_t CMSG_SPACE(size_t size)
 
     int socket(int domain, int type, int protocol)
     int accept4(int fd, sockaddr *address, socklen_t *size, int flags)
@@ -44,6 +62,7 @@ cdef extern from "<sys/socket.h>" nogil:
     int shutdown(int fd, int how)
     ssize_t recv(int fd, void *data, size_t size, int flags)
     ssize_t send(int fd, const void *data, size_t size, int flags)
+    ssize_t recvmsg(int fd, msghdr *message, int flags)
     ssize_t sendmsg(int fd, const msghdr *message, int flags)
 
 cdef extern from "<netinet/in.h>" nogil:
@@ -64,7 +83,21 @@ cdef extern from "<netinet/in.h>" nogil:
         in6_addr sin6_addr
         uint32_t sin6_scope_id
 
+    struct in_pktinfo:
+        int ipi_ifindex
+        in_addr ipi_spec_dst
+        in_addr ipi_addr
+
+    struct in6_pktinfo:
+        in6_addr ipi6_addr
+        unsigned int ipi6_ifindex
+
+    enum: IPPROTO_IP
+    enum: IPPROTO_IPV6
     enum: IPPROTO_TCP
+    enum: IPPROTO_UDP
+    enum: IP_PKTINFO
+    enum: IPV6_PKTINFO
     uint16_t htons(uint16_t value)
     uint16_t ntohs(uint16_t value)
 
@@ -151,6 +184,7 @@ cdef extern from "<errno.h>" nogil:
     enum: ECONNABORTED
     enum: EINPROGRESS
     enum: EINTR
+    enum: EMSGSIZE
     enum: EMFILE
     enum: ENFILE
     enum: ENOBUFS

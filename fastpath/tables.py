@@ -14,6 +14,10 @@ _WEIGHT_MAX = 65535
 TIMEOUT_MAX_MS = 0x7FFFFFFF
 
 
+DROPS = ("no_backend", "descriptors", "unsent", "truncated", "group")
+"""Why datagrams were dropped, in the order of abi.pxd's DROP_*."""
+
+
 class Backend(NamedTuple):
     """A place to connect to."""
 
@@ -62,7 +66,7 @@ class Gateway(NamedTuple):
 
 
 class Listener(NamedTuple):
-    """A port to accept on. Its identity is (address, port): a kept one is never closed."""
+    """A port to accept on, or to take datagrams from."""
 
     address: str
     port: int
@@ -70,6 +74,17 @@ class Listener(NamedTuple):
     http: bool
     draining: bool = False
     """Go on accepting, but end each HTTP connection with its next response; others live on."""
+    udp: bool = False
+
+    @property
+    def key(self) -> tuple[str, int, bool]:
+        """Its identity: one that is there in the next tables too is never closed."""
+        return (self.address, self.port, self.udp)
+
+    @property
+    def place(self) -> str:
+        """For people: `10.0.0.1:53`, `[fd00::1]:53/udp`."""
+        return place_of(*self.key)
 
 
 class Tables(NamedTuple):
@@ -80,11 +95,17 @@ class Tables(NamedTuple):
     gateways: tuple[Gateway, ...]
 
 
+def place_of(address: str, port: int, udp: bool) -> str:
+    """Write a listener's identity for people: `10.0.0.1:53`, `[fd00::1]:53/udp`."""
+    host = f"[{address}]" if ":" in address else address
+    return f"{host}:{port}/udp" if udp else f"{host}:{port}"
+
+
 def check(tables: Tables) -> None:
     """Raise ValueError, naming the place, for tables that contradict themselves."""
     _check_unique("service", [service.name for service in tables.services])
     _check_unique("gateway", [gateway.name for gateway in tables.gateways])
-    _check_unique("listener", [(each.address, each.port) for each in tables.listeners])
+    _check_unique("listener", [each.place for each in tables.listeners])
     for service in tables.services:
         _check_service(service)
     services = {service.name for service in tables.services}
@@ -93,9 +114,11 @@ def check(tables: Tables) -> None:
     gateways = {gateway.name for gateway in tables.gateways}
     for listener in tables.listeners:
         resolve(listener.address, listener.port)
+        place = f"listener {listener.place}"
+        if listener.http and listener.udp:
+            raise ValueError(f"{place}: HTTP does not come over UDP")
         if listener.target not in (gateways if listener.http else services):
             kind = "gateway" if listener.http else "service"
-            place = f"listener {listener.address}:{listener.port}"
             raise ValueError(f"{place}: there is no {kind} {listener.target!r}")
 
 

@@ -11,5 +11,6 @@ cdef object open_total(worker_t **workers, int n_workers, int slot)
 # The other parts of Engine.stats(); `routes`: (gateway, route) -> slot.
 cdef dict rejected_total(worker_t **workers, int n_workers)
 cdef dict relays_total(worker_t **workers, int n_workers)
+cdef dict udp_total(worker_t **workers, int n_workers)
 cdef dict http_total(worker_t **workers, int n_workers, routes)
 cdef list each_worker(worker_t **workers, int n_workers)

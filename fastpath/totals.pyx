@@ -11,7 +11,7 @@ from fastpath.http.state cimport http_t
 from fastpath.http.totals cimport HttpTotals
 from fastpath.worker cimport worker_t
 
-from fastpath.tables import REASONS
+from fastpath.tables import DROPS, REASONS
 
 
 cdef dict backend_total(worker_t **workers, int n_workers, int slot):
@@ -73,6 +73,23 @@ cdef dict relays_total(worker_t **workers, int n_workers):
         "bytes_in": counters["bytes_in"],
         "bytes_out": counters["bytes_out"],
     }
+
+
+cdef dict udp_total(worker_t **workers, int n_workers):
+    cdef int64_t sessions = 0
+    cdef uint64_t evicted = 0
+    cdef uint64_t n
+    cdef int i, why
+    dropped = {}
+    for i in range(n_workers):
+        sessions += load_signed(&workers[i].loop.counters.sessions)
+        evicted += load_relaxed(&workers[i].loop.counters.evicted)
+    for why, name in enumerate(DROPS):
+        n = 0
+        for i in range(n_workers):
+            n += load_relaxed(&workers[i].loop.counters.dropped[why])
+        dropped[name] = n
+    return {"sessions": sessions, "evicted": evicted, "dropped": dropped}
 
 
 cdef dict http_total(worker_t **workers, int n_workers, routes):

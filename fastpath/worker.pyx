@@ -3,8 +3,8 @@
 from libc.errno cimport errno
 
 from fastpath.abi cimport (
-    FP_FULL, FP_OK, PROTOCOL_HTTP, PROTOCOL_TCP, REJECT_CAPACITY, REJECT_COUNT, REJECT_DESCRIPTORS,
-    RELAYS_LISTENER, fp_assert, listener_t, snapshot_t,
+    FP_FULL, FP_OK, PROTOCOL_HTTP, PROTOCOL_TCP, PROTOCOL_UDP, REJECT_CAPACITY, REJECT_COUNT,
+    REJECT_DESCRIPTORS, RELAYS_LISTENER, fp_assert, listener_t, snapshot_t,
 )
 from fastpath.atomics cimport (
     add_shared, count, gauge, load_acquire, load_pointer, store_release,
@@ -17,6 +17,7 @@ from fastpath.loop cimport (
 from fastpath.memory.slab cimport slab_free, slab_get, slab_init
 from fastpath.memory.wheel cimport timeout_disarm
 from fastpath.proxy.tcp cimport tcp_protocol, tcp_relay
+from fastpath.proxy.udp cimport udp_protocol
 from fastpath.sys_linux cimport (
     EAGAIN, EFD_CLOEXEC, EFD_NONBLOCK, EMFILE, ENFILE, ENOBUFS, ENOMEM,
     EPOLLIN, O_CLOEXEC, O_RDONLY, SOCK_CLOEXEC, SOCK_NONBLOCK, accept4, close, epoll_wait, eventfd,
@@ -39,6 +40,7 @@ cdef enum accepted_t:
 cdef void worker_protocols(protocol_t *protocols) noexcept nogil:
     tcp_protocol(&protocols[<int>PROTOCOL_TCP])
     http_protocol(&protocols[<int>PROTOCOL_HTTP])
+    udp_protocol(&protocols[<int>PROTOCOL_UDP])
 
 
 # ---- accepting ----
@@ -111,6 +113,13 @@ cdef void _on_connections(loop_t *loop, endpoint_t *endpoint) noexcept nogil:
     loop_again(loop, endpoint)
 
 
+cdef void _on_datagrams(loop_t *loop, endpoint_t *endpoint) noexcept nogil:
+    cdef worker_listener_t *place = <worker_listener_t *>endpoint.owner
+    cdef worker_t *self = <worker_t *>loop
+    cdef listener_t *listener = loop.snapshot.listener_of_slot[place.slot]
+    self.shared.protocols[listener.protocol].receive(loop, listener, endpoint)
+
+
 cdef void _pause_over(loop_t *loop, timeout_t *timeout) noexcept nogil:
     loop_again(loop, &(<worker_listener_t *>timeout.owner).endpoint)
 
@@ -121,7 +130,8 @@ cdef void _close_listener(
     worker_t *self, worker_listener_t *place, const listener_t *listener
 ) noexcept nogil:
     """Take what has connected already, by the tables that it was in, and stop listening."""
-    cdef int left = LAST_ACCEPTS
+    cdef bint accepts = self.shared.protocols[listener.protocol].accept != NULL
+    cdef int left = LAST_ACCEPTS if accepts else 0
     while left > 0 and _accept_one(self, listener, place.endpoint.fd) == ACCEPTED:
         left -= 1
     timeout_disarm(&place.pause)
@@ -130,10 +140,12 @@ cdef void _close_listener(
 
 cdef void _open_listener(worker_t *self, const listener_t *listener) noexcept nogil:
     cdef worker_listener_t *place = &self.listeners[listener.slot]
+    cdef bint accepts = self.shared.protocols[listener.protocol].accept != NULL
     place.slot = listener.slot
     place.pause.owner = place
     endpoint_init(
-        &place.endpoint, _on_connections, place, listener.fds[self.loop.index], READABLE
+        &place.endpoint, _on_connections if accepts else _on_datagrams, place,
+        listener.fds[self.loop.index], READABLE,
     )
     loop_watch(&self.loop, &place.endpoint, EPOLLIN)
 

@@ -80,7 +80,9 @@ def tables(plan: Plan) -> engine.Tables:
     """The engine's form of a plan."""
     return engine.Tables(
         listeners=tuple(
-            engine.Listener(item.address, item.port, item.target, item.http, item.draining)
+            engine.Listener(
+                item.address, item.port, item.target, item.http, item.draining, item.udp
+            )
             for item in plan.listeners
         ),
         services=tuple(_service(item) for item in plan.services),
@@ -112,7 +114,7 @@ def _gateway(gateway: PlannedGateway) -> engine.Gateway:
 
 
 _CURES = {
-    errno.EADDRINUSE: "another program listens there; `ss -ltnp` shows which",
+    errno.EADDRINUSE: "another program listens there; `ss -lntup` shows which",
     errno.EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE",
 }
 

@@ -57,7 +57,10 @@ def tcp_plan(port: int, backend_port: int) -> Plan:
 
 def test_every_field_of_a_plan_reaches_the_tables() -> None:
     plan = Plan(
-        (PlannedListener("127.0.0.9", 80, "web", True, draining=True),),
+        (
+            PlannedListener("127.0.0.9", 80, "web", True, draining=True),
+            PlannedListener("127.0.0.9", 53, "api:80", False, udp=True),
+        ),
         (PlannedService("api:80", (PlannedBackend("10.0.0.1:8080", "10.0.0.1", 8080, 3, False),)),),
         (
             PlannedGateway(
@@ -69,8 +72,10 @@ def test_every_field_of_a_plan_reaches_the_tables() -> None:
     )
     made = dataplane.tables(plan)
     assert made.listeners[0]._asdict() == {
-        "address": "127.0.0.9", "port": 80, "target": "web", "http": True, "draining": True
+        "address": "127.0.0.9", "port": 80, "target": "web", "http": True, "draining": True,
+        "udp": False,
     }  # fmt: skip
+    assert [listener.udp for listener in made.listeners] == [False, True]
     assert made.services[0].name == "api:80"
     assert made.services[0].backends[0]._asdict() == {
         "name": "10.0.0.1:8080", "address": "10.0.0.1", "port": 8080, "weight": 3, "up": False
@@ -108,7 +113,7 @@ def test_port_in_use_names_the_place_and_the_cure_and_changes_nothing(backend: i
         plane.apply(tcp_plan(port, backend))
         with closing(socket.create_server(("127.0.0.1", 0))) as other:
             taken = other.getsockname()[1]
-            with pytest.raises(OSError, match=rf"127\.0\.0\.1:{taken}.*ss -ltnp"):
+            with pytest.raises(OSError, match=rf"127\.0\.0\.1:{taken}.*ss -lntup"):
                 plane.apply(tcp_plan(taken, backend))
         with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
             assert client.recv(10) == b"hi"

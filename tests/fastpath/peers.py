@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from fastpath.engine import Backend, Engine, Listener, Service, Tables
+from tests.waiting import wait_until
 
 Handler = Callable[[socket.socket], None]
 PATIENCE_S = 20.0
@@ -60,6 +61,46 @@ class Server:
                 connection.shutdown(socket.SHUT_RDWR)
 
 
+class Datagrams:
+    """A UDP backend: answers each datagram with its name and the datagram."""
+
+    def __init__(self, name: str, address: str = "127.0.0.1", port: int = 0) -> None:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self._bound = socket.socket(family, socket.SOCK_DGRAM)
+        self._bound.bind((address, port))
+        self.name = name
+        self.address = address
+        self.port: int = self._bound.getsockname()[1]
+        self.heard: list[tuple[str, bytes]] = []
+        """Who sent what: `address:port` of the engine's socket, and the datagram."""
+        self.silent = False
+        self._thread = threading.Thread(target=self._answer, daemon=True)
+        self._thread.start()
+
+    def _answer(self) -> None:
+        while True:
+            try:
+                data, sender = self._bound.recvfrom(1 << 16)
+            except OSError:
+                return
+            if data == b"" and sender[1] == self.port:
+                return
+            self.heard.append((f"{sender[0]}:{sender[1]}", data))
+            if not self.silent:
+                with contextlib.suppress(OSError):  # its own name makes it too long
+                    self._bound.sendto(self.name.encode() + data, sender)
+
+    def backend(self, *, weight: int = 1, up: bool = True) -> Backend:
+        """As the engine's tables name it."""
+        return Backend(self.name, self.address, self.port, weight, up)
+
+    def close(self) -> None:
+        """Nobody listens there any more."""
+        self._bound.sendto(b"", (self.address, self.port))  # recvfrom does not hear a close
+        wait_until(lambda: not self._thread.is_alive())
+        self._bound.close()
+
+
 class Refusing:
     """A port that refuses connections, and that nobody else gets."""
 
@@ -99,6 +140,12 @@ class Silent:
 def tcp_tables(port: int, *backends: Backend, address: str = "127.0.0.1") -> Tables:
     """One TCP listener with one service named "s"."""
     listener = Listener(address, port, "s", http=False)
+    return Tables((listener,), (Service("s", backends),), ())
+
+
+def udp_tables(port: int, *backends: Backend, address: str = "127.0.0.1") -> Tables:
+    """One UDP listener with one service named "s"."""
+    listener = Listener(address, port, "s", http=False, udp=True)
     return Tables((listener,), (Service("s", backends),), ())
 
 
