@@ -98,12 +98,9 @@ def _check_address(path: KeyPath, address: str, of: PoolType, file: File, report
 def _check_request(table: Service | Gateway, path: KeyPath, file: File, report: Report) -> None:
     """Check what a service or gateway asks for: addresses, a pool, IP versions."""
     of = pool_type(table)
-    versions: list[int] = [ip_address(one).version for one in table.address if one]
-    if len(versions) > len(set(versions)):
-        what = "two addresses of one IP version"
-        report.error((*path, "address"), what, "one, or one IPv4 and one IPv6 address")
     unique(report, elements((*path, "ip_families"), table.ip_families), "once is enough")
-    _check_versions(table, path, versions, report)
+    if all(table.address):
+        _check_versions(table, path, report)
     pools = {pool.name: pool for pool in file.pool if pool.type in {"", of}}
     if table.pool and table.pool not in pools and "" not in pools:
         what = f'there is no pool "{table.pool}" with type = "{of}"'
@@ -113,16 +110,29 @@ def _check_request(table: Service | Gateway, path: KeyPath, file: File, report: 
         if elsewhere and not _holds(pools[table.pool or ""], address):
             what = f'{address} is not in pool "{table.pool}"'
             report.error((*path, "pool"), what, "leave one of the two out, or make them agree")
+    if table.pool is None and len(table.address) == 2 and all(table.address):
+        one, other = ({p for p in pools if _holds(pools[p], ip)} for ip in table.address)
+        if one and other and not one & other:
+            what = f"{' and '.join(table.address)} are of two pools"
+            report.error((*path, "address"), what, "both addresses of one pool")
 
 
-def _check_versions(
-    table: Service | Gateway, path: KeyPath, versions: list[int], report: Report
-) -> None:
-    """Check that a single address is of the IP version that is asked for."""
-    wanted = table.ip_families[0] if table.ip_families else ""
-    single = table.ip_family_policy is Families.SINGLE and len(versions) == 1
-    if wanted and single and wanted != f"ipv{versions[0]}":
-        what = f'"{wanted}" first, and the address is of IPv{versions[0]}'
+def _check_versions(table: Service | Gateway, path: KeyPath, report: Report) -> None:
+    """Check that the addresses are as many and of the IP versions as are asked for."""
+    versions = [f"ipv{ip_address(one).version}" for one in table.address]
+    policy, first = table.ip_family_policy, (*table.ip_families, "")[0]
+    if len(versions) > len(set(versions)):
+        what = "two addresses of one IP version"
+        report.error((*path, "address"), what, "one, or one IPv4 and one IPv6 address")
+    elif len(versions) == 2 and policy is Families.SINGLE:
+        what = "two addresses, and a service has one unless it says so"
+        report.error((*path, "address"), what, 'write ip_family_policy = "require-dual"')
+    elif len(versions) == 1 and policy is Families.REQUIRE_DUAL:
+        what = f"one address, and {key_path((*path, 'ip_family_policy'))} requires two"
+        cure = "name one of the other IP version as well, or none: a pool gives both"
+        report.error((*path, "address"), what, cure)
+    elif len(versions) == 1 and policy is Families.SINGLE and first not in {"", versions[0]}:
+        what = f'"{first}" first, and the address is {versions[0]}'
         report.error((*path, "ip_families"), what, "leave it out: the address says it")
 
 

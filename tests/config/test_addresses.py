@@ -53,7 +53,8 @@ backends = [{{ service = "a" }}]
 """
 
 
-DUAL = 'address = ["192.0.2.240", "2001:db8::f0"]'
+BOTH = 'ip_family_policy = "prefer-dual"'
+DUAL = f'address = ["192.0.2.240", "2001:db8::f0"]\n{BOTH}'
 PLAIN = 'address = "192.0.2.240"'
 SHARED = f'{PLAIN}\nsharing_key = "x"'
 
@@ -107,7 +108,7 @@ ERRORS = {
         service(kind="cluster") + gateway('address = "10.96.0.9"'), "gateway[0].address",
         'whose type is "cluster"', 'type = "load-balancer"'),
     "the second address is in no pool": (
-        service(more='address = ["192.0.2.240", "2001:db9::1"]'), "service[0].address[1]",
+        service(more=f'address = ["192.0.2.240", "2001:db9::1"]\n{BOTH}'), "service[0].address[1]",
         "2001:db9::1 is in no pool", "add it"),
     "two IPv4 addresses": (
         service(more='address = ["192.0.2.240", "192.0.2.241"]'), "service[0].address",
@@ -168,7 +169,16 @@ ERRORS = {
         '"ipv6" is already taken by service[0].ip_families[0]', "once is enough"),
     "an address of the other version": (
         service(more=f'{PLAIN}\nip_families = ["ipv6"]'), "service[0].ip_families",
-        '"ipv6" first, and the address is of IPv4', "leave it out"),
+        '"ipv6" first, and the address is ipv4', "leave it out"),
+    "two addresses where there is to be one": (
+        service(more='address = ["192.0.2.240", "2001:db8::f0"]'), "service[0].address",
+        "two addresses, and a service has one", 'ip_family_policy = "require-dual"'),
+    "one address where there are to be two": (
+        service(more=f'{PLAIN}\nip_family_policy = "require-dual"'), "service[0].address",
+        "service[0].ip_family_policy requires two", "or none"),
+    "addresses of two pools": (
+        service(more=f'address = ["192.0.2.250", "2001:db8::f0"]\n{BOTH}'), "service[0].address",
+        "192.0.2.250 and 2001:db8::f0 are of two pools", "one pool"),
 }  # fmt: skip
 
 
@@ -280,7 +290,7 @@ labels = { tier = "front" }
 
 def test_the_address_of_every_other_type_is_a_cluster_address(load: Load) -> None:
     text = service(kind="cluster", more='address = "10.96.0.9"')
-    text += service("b", "node-port", 'address = ["fd00:96::9", "10.96.0.8"]')
+    text += service("b", "node-port", f'address = ["fd00:96::9", "10.96.0.8"]\n{BOTH}')
     config = load(GOOD + text).config
     assert [one.vips for one in config.services] == [(), ()]
     assert config.cluster_ips() == ("10.96.0.8", "10.96.0.9", "fd00:96::9")

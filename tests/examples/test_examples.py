@@ -9,13 +9,17 @@ import pytest
 
 from piagent.config import load
 from piagent.config.host import Host
+from piagent.core.allocation import allocate
+from piagent.core.model import ServiceType
 from piagent.core.plan import plan
+from piagent.core.wants import vip_request, wants_of
 
 FOLDER = Path("examples")
 HOST = Host(name="pi-9", interface="eth0", cpus=4)
 WARNINGS = {
     "minimal.toml": {"cluster.secret_file", "mqtt.brokers"},
     "http.toml": {"cluster.secret_file", "mqtt.brokers"},
+    "services.toml": {"cluster.secret_file", "mqtt.brokers"},
     "pi-1.toml": set(),
 }
 """What each may be warned of: the small ones run on one host, for trying out."""
@@ -39,6 +43,24 @@ def test_an_example_loads_and_makes_a_plan(name: str, tmp_path: Path) -> None:
     made = plan(loaded.config, frozenset(loaded.config.vips()), frozenset())
     assert made.listeners
     assert all(service.backends for service in made.services)
+
+
+def test_the_services_of_the_example_are_of_every_type_and_share_what_they_get(
+    tmp_path: Path,
+) -> None:
+    shutil.copy(FOLDER / "services.toml", tmp_path)
+    config = load(tmp_path / "services.toml", HOST).config
+    assert {service.type for service in config.services} == set(ServiceType)
+    requests = [
+        request
+        for key, want in wants_of(config.services, config.gateways).items()
+        if (request := vip_request(key, want)) is not None
+    ]
+    given = allocate(config.pools, requests, {}).given
+    assert {name: grant.addresses for name, grant in given.items()} == {
+        "service/dns": ("192.168.1.240", "fd00:1::f0"),
+        "service/syslog": ("192.168.1.240",),
+    }
 
 
 def test_the_minimal_example_is_about_ten_lines() -> None:
