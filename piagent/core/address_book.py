@@ -218,6 +218,10 @@ class AddressBook:
         """On how many of them a port is taken."""
         entries = (*self.pools, PoolEntry(None, len(ordered)))
         self._starts, self._covers = _index(entries)
+        self._entries = [
+            sorted({entry for entry, _, _ in covers}, key=lambda entry: entry.rank)
+            for covers in self._covers
+        ]
         self._fitting: dict[tuple[PoolType, frozenset[tuple[str, str]]], list[PoolEntry]] = {}
 
     def use(self, address: int) -> Use:
@@ -226,8 +230,8 @@ class AddressBook:
 
     def in_spans(self, address: int) -> list[PoolEntry]:
         """The pools with a span that the address lies in, in their order; loopback is the last."""
-        found = {entry.rank: entry for entry, _, _ in self._cover(address)}
-        return [found[rank] for rank in sorted(found)]
+        place = bisect_right(self._starts, address) - 1
+        return self._entries[place] if place >= 0 else []
 
     def pools_of(self, address: int) -> list[PoolEntry]:
         """The pools that have the address, in their order; loopback is the last."""
@@ -273,7 +277,7 @@ class AddressBook:
                 self._by_key[key].remove(address)
         if not use.names:
             del self._uses[address]
-            for _, ranges, index in self._cover(address):
+            for _, ranges, index in self._covers[bisect_right(self._starts, address) - 1]:
                 ranges.give_back(index, address)
 
     def lowest_shared(self, entry: PoolEntry, family: int, request: Request) -> int | None:
@@ -309,10 +313,6 @@ class AddressBook:
             for entry in self.pools
             if entry.pool is not None
         }
-
-    def _cover(self, address: int) -> tuple[tuple[PoolEntry, Ranges, int], ...]:
-        place = bisect_right(self._starts, address) - 1
-        return self._covers[place] if place >= 0 else ()
 
 
 _Cover = tuple[PoolEntry, Ranges, int]
