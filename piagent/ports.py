@@ -12,7 +12,6 @@ from piagent.core.bgp import BgpRoute
 from piagent.core.model import Backend, Bgp, HealthCheck
 from piagent.core.plan import Plan
 
-
 S = TypeVar("S")
 
 
@@ -314,6 +313,30 @@ class Speaker(Protocol):
 
         Routes to peers that are not configured do not count.
         """
+        ...
+
+
+class ListenError(OSError):
+    """One port cannot be listened on; the text says why, and the cure."""
+
+    def __init__(self, code: int, text: str, *, address: str, port: int, udp: bool) -> None:
+        """`code`: as errno has it."""
+        super().__init__(code, text)
+        self.address = address
+        self.port = port
+        self.udp = udp
+
+
+class Responder(Protocol):
+    """Answers questions about names."""
+
+    @property
+    def why_not(self) -> str | None:
+        """Why there are no answers; None while there are."""
+        ...
+
+    async def run(self) -> None:
+        """Until cancelled; what cannot be had is tried again."""
         ...
 
 

@@ -334,3 +334,54 @@ class FakeDataPlane:
 
     def stop(self) -> None:
         self.stopped = True
+
+
+class FakeLocalAddresses:
+    """The loopback interface, which has what it is told to."""
+
+    def __init__(self) -> None:
+        self.why_not: str | None = None
+        self.inside: set[str] = set()
+        self.routed: set[str] = set()
+        self.refused: dict[str, str] = {}
+
+    def configure(self, inside: Collection[str], routed: Collection[str]) -> dict[str, str]:
+        self.inside = {one for one in inside if one not in self.refused}
+        self.routed = {one for one in routed if one not in self.refused}
+        return {one: why for one, why in self.refused.items() if one in {*inside, *routed}}
+
+    def remove_all(self) -> None:
+        self.inside, self.routed = set(), set()
+
+
+class FakeSpeaker:
+    """Routers that hear everything at once."""
+
+    def __init__(self) -> None:
+        self.bgp: object = None
+        self.routes: frozenset[object] = frozenset()
+
+    def configure(self, bgp: object) -> None:
+        self.bgp = bgp
+
+    def announce(self, routes: frozenset[object]) -> None:
+        self.routes = routes
+
+    async def run(self, deliver: Callable[[object], None]) -> None:
+        await asyncio.Event().wait()
+
+
+class FakeStore:
+    """Remembers in memory."""
+
+    def __init__(self, saved: object) -> None:
+        self.saved = saved
+
+    def load(self) -> Any:
+        return self.saved
+
+    def save(self, value: object) -> None:
+        self.saved = value
+
+    async def close(self) -> None:
+        pass

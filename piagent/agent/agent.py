@@ -16,10 +16,13 @@ from piagent.adapters.wireless import crowded
 from piagent.admin.server import AdminServer
 from piagent.agent.brokers import BrokerBook
 from piagent.agent.election import Election
+from piagent.agent.followers import Followers
 from piagent.agent.handover import HandOvers, Host
 from piagent.agent.health import HealthLoop
 from piagent.agent.letters import Letters
+from piagent.agent.registry import Publisher, Saved
 from piagent.agent.reload import needs_restart
+from piagent.agent.services import Services
 from piagent.agent.serving import Down, Serving
 from piagent.agent.steward import Steward
 from piagent.agent.tasks import Tasks
@@ -27,9 +30,11 @@ from piagent.agent.tenure import Tenure
 from piagent.agent.view import View
 from piagent.agent.vips import AnnounceOnce, Announcer, Vips, announced
 from piagent.agent.watch import Watch
+from piagent.core.catalog import Merged
 from piagent.core.lease import LeaseGroup
 from piagent.core.lease_types import LEADER, MAX_KEYS, Reason
 from piagent.core.model import Config, QuorumLoss
+from piagent.core.names import Answer, Question
 from piagent.core.plan import is_loopback
 from piagent.core.vitals import Vitals
 from piagent.core.wire import Control
@@ -69,6 +74,11 @@ class Edge(Struct, frozen=True, kw_only=True):
     plane: ports.DataPlane
     prober: ports.Prober
     notifier: Notifier
+    local: ports.LocalAddresses
+    speaker: ports.Speaker
+    responder: Callable[[Callable[[Question], Answer]], ports.Responder] | None
+    """Makes the DNS responder; None: there is none."""
+    store: ports.Store[Saved]
 
 
 class Agent:
@@ -79,6 +89,8 @@ class Agent:
         self._edge = edge
         self._letters = letters
         self._serving = Serving(edge.plane, config)
+        self.merged = Merged(config, ())
+        """What is served, and what is not as it was wished."""
         self._vips = Vips(
             clock=edge.clock,
             addresses=edge.addresses,
@@ -99,6 +111,8 @@ class Agent:
             now_ns=edge.clock.now_ns,
         )
         self._describe()
+        self._file = config
+        self._due = False
         self._election = Election(
             clock=edge.clock,
             bus=edge.bus,
@@ -109,11 +123,19 @@ class Agent:
             changed=self._changed,
             asked=self._asked,
         )
+        self.services = self._make_services(edge, config)
         self._handovers = HandOvers(letters, self._election.members, self._host())
         self._tenure = self._employed()
         self._steward = Steward(letters, self._election, self._handovers, self._watch, self._config)
         self._health = HealthLoop(edge.prober, self._backends_changed)
         self._health.configure(config)
+        self._followers = Followers(
+            serving=self._serving,
+            standing=lambda: self._watch.standing,
+            local=edge.local,
+            speaker=edge.speaker,
+            responder=edge.responder,
+        )
         self._reloads: Counter[str] = Counter()
         self.view = self._view()
         self._admin = AdminServer(
@@ -135,6 +157,8 @@ class Agent:
         await self._admin.start()
         try:
             self._serving.start()
+            self._refresh()
+            self._followers.follow()
             self._guard()
             self._changed()
             return await self._work()
@@ -152,7 +176,7 @@ class Agent:
             return False
         self._edge.notifier.reloading()
         config = read()
-        return self._reloaded("bad-file" if config is None else self._change(config))
+        return self._reloaded("bad-file" if config is None else self._reload(config))
 
     def _reloaded(self, result: str) -> bool:
         self._reloads[result] += 1
@@ -186,6 +210,24 @@ class Agent:
             drain=self._drain_asked,
         )
 
+    def _make_services(self, edge: Edge, file: Config) -> Services:
+        election = self._election
+        return Services(
+            letters=self._letters,
+            members=election.members,
+            publisher=Publisher(
+                to_all=lambda topic, payload: election.publish(topic, payload, retain=True),
+                to_all_once=election.publish,
+                to_one=election.publish_to,
+            ),
+            connected=self._brokers.connected,
+            epoch=election.epoch,
+            leader=lambda: election.placing.owners().get(LEADER),
+            store=edge.store,
+            file=file,
+            changed=self._refresh_soon,
+        )
+
     def _employed(self) -> Tenure:
         tenure = Tenure(
             vips=self._vips,
@@ -201,7 +243,7 @@ class Agent:
                 holds=self._holds,
             ),
         )
-        self._election.employ(tenure)
+        self._election.employ(tenure, self.services)
         return tenure
 
     def _view(self) -> View:
@@ -220,6 +262,7 @@ class Agent:
 
     def _asked(self, said: Control) -> None:
         self._handovers.hear(said)
+        self.services.asked(said)
 
     def _drain_asked(self, drain: bool) -> None:
         self._steward.drain(drain)
@@ -245,6 +288,7 @@ class Agent:
             self._election.rank_again()
         if not self._letters.described().listening:
             self._election.members.settle()
+        self._followers.follow()
 
     def _describe(self) -> bool:
         node = self._config().node
@@ -276,6 +320,7 @@ class Agent:
     def _backends_changed(self, down: Down) -> None:
         self._serving.mark_down(down)
         self._watch.set(down=down)
+        self._followers.follow()
 
     def _announced(self, vip: str) -> bool:
         return announced(self._serving.config, vip)
@@ -305,32 +350,58 @@ class Agent:
             log.warning("%s", warning)
         self._warned = warning
 
-    def _change(self, config: Config) -> str:
+    def _reload(self, file: Config) -> str:
         """What became of it."""
-        fixed = needs_restart(self._serving.config, config)
+        fixed = needs_restart(self._file, file)
         if fixed:
             log.error("reload: restart needed to change %s", ", ".join(fixed))
             return "restart-needed"
-        if len(config.vips()) >= MAX_KEYS:
-            log.error("reload: at most %d VIPs, not %d", MAX_KEYS - 1, len(config.vips()))
+        if len(file.vips()) >= MAX_KEYS:
+            log.error("reload: at most %d VIPs, not %d", MAX_KEYS - 1, len(file.vips()))
             return "failed"
-        leaving = self._leaving(config)
-        takers = self._election.placing.successors(leaving)
+        merged = self.services.merged(file)
         try:
-            self._serving.reconfigure(config, frozenset(leaving))
+            self._serve(merged, strict=True)
         except (OSError, ValueError) as error:
             log.error("reload: %s", error)
             return "failed"
-        self._letters.secrets = config.secrets
-        self._admin.set_token(config.admin_token)
+        self._file = file
+        self._letters.secrets = file.secrets
+        self._admin.set_token(file.admin_token)
+        self.services.reloaded(file)
+        return "done"
+
+    def _refresh_soon(self) -> None:
+        """What is applied, assigned or registered has changed; often several at once."""
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_soon(self._refresh)
+
+    def _refresh(self) -> None:
+        self._due = False
+        merged = self.services.merged()
+        self.merged = merged
+        if merged.config == self._serving.config:
+            return
+        try:
+            self._serve(merged, strict=False)
+        except (OSError, ValueError) as error:
+            log.error("services: %s; what is served stays as it was", error)
+
+    def _serve(self, merged: Merged, *, strict: bool) -> None:
+        """Make a configuration true in one step; raises OSError or ValueError: nothing changed."""
+        config = merged.config
+        leaving = self._leaving(config)
+        takers = self._election.placing.successors(leaving)
+        self._serving.reconfigure(config, frozenset(leaving), strict=strict)
+        self.merged = merged
         self._health.configure(config)
         self._backends_changed(self._health.down())
         if takers:
-            log.info("reload: handing over %s, which the file no longer has", ", ".join(takers))
+            log.info("handing over %s, which no service has any more", ", ".join(takers))
             self._tasks.spawn(self._hand_over_first(takers))
         else:
             self._rekey()
-        return "done"
 
     # ---- life ---------------------------------------------------------------------------------
 
@@ -345,6 +416,8 @@ class Agent:
                     self._watch.run(),
                     self._health.run(),
                     self._steward.run(),
+                    self.services.run(),
+                    self._followers.run(),
                 )
                 tasks = [group.create_task(part) for part in parts]
                 self._edge.notifier.ready(self._summary())

@@ -16,7 +16,7 @@ from piagent.agent.letters import Letters
 from piagent.core import wire
 from piagent.core.assignments import Assignments
 from piagent.core.bulletin import Endpoints, Wants
-from piagent.core.records import Kind, Record
+from piagent.core.records import Record
 from piagent.ports import Received
 
 Message = Assignments | Record | Wants | Endpoints
@@ -53,17 +53,6 @@ class Bulletins:
             self._topics.wants(""): Wants,
             self._topics.endpoints(""): Endpoints,
         }
-
-    @property
-    def subscriptions(self) -> tuple[str, ...]:
-        """Everything of it that a node listens to."""
-        desired = self._topics.desired("")
-        return (
-            self._assigned,
-            *(f"{desired}{kind}/+" for kind in Kind),
-            self._topics.wants("+"),
-            self._topics.endpoints("+"),
-        )
 
     def read(self, event: Received) -> Bulletin | None:
         """What a message says; None when it is none of these. Never raises."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import assert_never
+from typing import Protocol, assert_never
 
 from piagent import ports
 from piagent.adapters.clock import wall_ms
@@ -34,6 +34,30 @@ _ASLEEP_NS = 1_000_000
 """Less is the time between two looks at clocks."""
 ANSWER_TWIN_NS = 5_000_000_000
 FAILOVER_BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
+
+
+class Board(Protocol):
+    """Takes what comes over the bus and is not about who owns what."""
+
+    def subscribed(self, broker: str) -> None:
+        """A connection is up, and what its broker retains has been heard."""
+        ...
+
+    def disconnected(self, broker: str) -> None:
+        """A connection is gone."""
+        ...
+
+    def read(self, event: ports.Received) -> bool:
+        """Take a message; False: it is not for this."""
+        ...
+
+    def leader_spoke(self, broker: str, epoch: int) -> None:
+        """The owner of the leadership asserted it, with that epoch, at the broker."""
+        ...
+
+    def leading(self) -> None:
+        """This node leads from now on."""
+        ...
 
 
 class Election:
@@ -65,7 +89,8 @@ class Election:
         self.members = Members(letters.node, letters.incarnation)
         self.placing = Placing(letters, self.members, config, group.view)
         self.tenure: Tenure
-        """Given by `employ` before anything runs."""
+        self._board: Board
+        """Both are given by `employ` before anything runs."""
         self._heard: deque[ports.BusEvent] = deque()
         self._own: deque[lease.Event | Retry] = deque()
         self._wake = asyncio.Event()
@@ -79,9 +104,10 @@ class Election:
         self.failover = Histogram(FAILOVER_BOUNDS_S)
         """Seconds from the last word of the former owner to our announcement."""
 
-    def employ(self, tenure: Tenure) -> None:
-        """Who does what is decided."""
+    def employ(self, tenure: Tenure, board: Board) -> None:
+        """Who does what is decided, and who takes what is about services."""
         self.tenure = tenure
+        self._board = board
 
     def around(
         self,
@@ -145,6 +171,18 @@ class Election:
                 self._ranked[key] = place
                 self.post(lease.Rank(key, place))
         self.tenure.entrust()
+
+    def epoch(self) -> int | None:
+        """The epoch of this node's leadership while it has one; None: it does not lead now."""
+        for view in self._group.view():
+            if view.key == lease.LEADER and view.state is lease.State.OWNER:
+                until_ns = view.until_ns or 0
+                return view.epoch if self._clock.now_ns() < until_ns else None
+        return None
+
+    def publish_to(self, broker: str, topic: str, payload: bytes) -> None:
+        """Say it, retained, to one broker, if it is connected."""
+        self._bus.publish(broker, topic, payload, retain=True)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Say it to every broker that is connected."""
@@ -231,24 +269,28 @@ class Election:
                 asyncio.get_running_loop().call_later(self._wait_s, self._changed)
                 for key in self.tenure.owned():
                     self._bus.publish(broker, *self.tenure.note(key), retain=True)
+                self._board.subscribed(broker)
                 await self._step(lease.Subscribed(broker, connection))
             case ports.Disconnected(broker, reason):
                 self._brokers.down(broker, reason)
                 self.members.forget(broker)
+                self._board.disconnected(broker)
                 await self._step(lease.Disconnected(broker))
             case ports.Received():
                 await self._read(event)
 
     async def _read(self, event: ports.Received) -> None:
+        if self._board.read(event):  # also what a new connection brings before it counts as up
+            return
         heard = self._letters.read(event)
-        if isinstance(heard, Peer):  # also what a new connection brings before it counts as up
+        if isinstance(heard, Peer):  # the same
             self._note(heard)
         elif not self._brokers.is_current(event.broker, event.connection):
             return
         elif isinstance(heard, Asked):
             self._asked(heard.message)
         elif heard is not None:
-            self._note_owner(heard)
+            self._note_owner(event.broker, heard)
             await self._step(heard)
 
     def _note(self, peer: Peer) -> None:
@@ -298,6 +340,8 @@ class Election:
                 self.members.settle()  # an owner was here first, however young it is
                 events = await self.tenure.take(acquired)
                 self._measure(acquired.key)
+                if acquired.key == lease.LEADER:
+                    self._board.leading()
                 return events
             case lease.Extended() as extended:  # with those that follow, in one go
                 group = (extended, *_extended(effects))
@@ -329,12 +373,17 @@ class Election:
 
     # ---- for people ---------------------------------------------------------------------------
 
-    def _note_owner(self, event: lease.Event) -> None:
+    def _note_owner(self, broker: str, event: lease.Event) -> None:
         """Remember when the owner of a VIP was last heard."""
-        if isinstance(event, lease.Heard) and event.message.node != self._letters.node:
-            for key, assertion in event.message.asserts.items():
-                if assertion.role is lease.Role.OWNER:
-                    self._owner_heard_ns[key] = self._clock.now_ns()
+        if not isinstance(event, lease.Heard):
+            return
+        for key, assertion in event.message.asserts.items():
+            if assertion.role is not lease.Role.OWNER:
+                continue
+            if key == lease.LEADER:
+                self._board.leader_spoke(broker, assertion.epoch)
+            if event.message.node != self._letters.node:
+                self._owner_heard_ns[key] = self._clock.now_ns()
 
     def _measure(self, key: str) -> None:
         heard_ns = self._owner_heard_ns.pop(key, None)

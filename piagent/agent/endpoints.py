@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from piagent.adapters.clock import wall_ms
 from piagent.agent.bulletins import Bulletin, Bulletins
 from piagent.agent.registry import Publisher
-from piagent.core.bulletin import MAX_ENDPOINTS, Endpoint, Endpoints
+from piagent.core.bulletin import MAX_ENDPOINTS, Endpoint, Endpoints, is_newer
 from piagent.core.model import Backend
 
 Key = tuple[str, str, int]
@@ -49,7 +49,7 @@ class EndpointBook:
         self._incarnation = incarnation
         self._changed = changed
         self._own: dict[Key, _Kept] = {}
-        self._others: dict[str, tuple[int, dict[Key, _Kept]]] = {}  # node -> (at, endpoints)
+        self._others: dict[str, tuple[Endpoints, dict[Key, _Kept]]] = {}  # by node
         self._wake = asyncio.Event()
         self._at = 0
 
@@ -59,9 +59,7 @@ class EndpointBook:
         """Have it for `left_ms` from now, or for so long again. Raises EndpointError."""
         key = _key(endpoint)
         if key not in self._own and len(self._own) >= MAX_ENDPOINTS:
-            raise EndpointError(
-                f"{MAX_ENDPOINTS} endpoints are registered here, the most there may"
-            )
+            raise EndpointError(f"{MAX_ENDPOINTS} endpoints are registered here: no more fit")
         before = self._own.get(key)
         self._own[key] = _Kept(endpoint, monotonic() + endpoint.left_ms / 1000)
         self._say()
@@ -101,10 +99,10 @@ class EndpointBook:
         if over:
             self._say()
         gone = bool(over)
-        for node, (at, kept) in list(self._others.items()):
+        for node, (said, kept) in list(self._others.items()):
             left = {key: one for key, one in kept.items() if one.until_s > now_s}
             gone = gone or len(left) < len(kept)
-            self._others[node] = (at, left)
+            self._others[node] = (said, left)
         if gone:
             self._changed()
 
@@ -135,15 +133,19 @@ class EndpointBook:
     def hear(self, said: Bulletin) -> None:
         """What another node says."""
         message = said.message
-        if not isinstance(message, Endpoints) or said.key == self._bulletins.node:
+        if not isinstance(message, Endpoints):
             return
-        at, before = self._others.get(said.key, (-1, {}))
-        if message.at <= at:
+        if said.key == self._bulletins.node:
+            if said.fresh and message.incarnation != self._incarnation:  # of a former life
+                self._say()
+            return
+        known = self._others.get(said.key)
+        if known is not None and not is_newer(message, known[0], fresh=said.fresh):
             return
         now_s = monotonic()
         kept = {_key(e): _Kept(e, now_s + e.left_ms / 1000) for e in message.endpoints}
-        self._others[said.key] = (message.at, kept)
-        if _plain(before) != _plain(kept):
+        self._others[said.key] = (message, kept)
+        if known is None or _plain(known[1]) != _plain(kept):
             self._changed()
         self._wake.set()
 

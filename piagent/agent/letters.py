@@ -62,7 +62,17 @@ class Letters:
     @property
     def subscriptions(self) -> tuple[str, ...]:
         """Everything that this node listens to."""
-        return (self._lease + "+", self._echo + "+", self._presence + "+", self._control)
+        topics = self._topics
+        return (
+            self._lease + "+",
+            self._echo + "+",
+            self._presence + "+",
+            self._control,
+            topics.assigned(),
+            topics.desired("+/+"),
+            topics.wants("+"),
+            topics.endpoints("+"),
+        )
 
     @property
     def presence_topic(self) -> str:

@@ -9,27 +9,34 @@ import os
 import secrets
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from piagent.adapters import systemd
 from piagent.adapters.arp import Announcer
+from piagent.adapters.bgp import ExabgpSpeaker
 from piagent.adapters.clock import BootClock, wall_ms
+from piagent.adapters.dns import DnsServer
 from piagent.adapters.embedded_broker import BrokerError, EmbeddedBroker
 from piagent.adapters.fence import KernelFence
 from piagent.adapters.guardian_line import line_from_environment
 from piagent.adapters.lan import KernelLan
+from piagent.adapters.local_addresses import LoopbackAddresses
 from piagent.adapters.mqtt import MqttBus, Presence
 from piagent.adapters.mqtt_tls import Certificates
 from piagent.adapters.netlink import KernelAddresses
 from piagent.adapters.pi import Hardware
 from piagent.adapters.probe import NetworkProber
+from piagent.adapters.state_file import StateFile
 from piagent.admin.server import AdminError
 from piagent.agent.agent import Agent, Edge
 from piagent.agent.letters import Letters
+from piagent.agent.registry import Saved
 from piagent.config import ConfigError, load
 from piagent.core.lease import LeaseGroup
 from piagent.core.lease_types import LEADER
 from piagent.core.model import Config, QuorumLoss
+from piagent.core.names import Answer, Question
 from piagent.core.text import printable
 from piagent.core.wire import config_hash
 from piagent.dataplane import EngineDataPlane
@@ -80,6 +87,8 @@ async def _build(config: Config, guardian: Guardian | None) -> Agent:
     clock = BootClock()
     addresses = KernelAddresses(config.node.interface)
     await _remove_leftovers(addresses)
+    local = LoopbackAddresses()
+    local.remove_all()
     incarnation = secrets.token_hex(8)
     letters = Letters(
         cluster=config.cluster,
@@ -123,8 +132,17 @@ async def _build(config: Config, guardian: Guardian | None) -> Agent:
         plane=EngineDataPlane(config.node.workers, config.secrets[0]),
         prober=NetworkProber(),
         notifier=systemd.Notifier(),
+        local=local,
+        speaker=ExabgpSpeaker(),
+        responder=_responder(config),
+        store=StateFile(config.node.state_file, Saved),
     )
     return Agent(config, edge, group, letters)
+
+
+def _responder(config: Config) -> Callable[[Callable[[Question], Answer]], DnsServer] | None:
+    listen = config.dns
+    return None if listen is None else lambda answer: DnsServer(listen, answer)
 
 
 async def _remove_leftovers(addresses: KernelAddresses) -> None:

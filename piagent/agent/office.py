@@ -71,6 +71,10 @@ class Office:
         self.composed: Composed | None = None
         """The last decision, with what the pools have left; None: this node has made none."""
 
+    def leads(self) -> bool:
+        """Whether this node leads now."""
+        return self._epoch() is not None
+
     def wake(self) -> None:
         """Something that may matter to a leader has changed."""
         self._wake.set()

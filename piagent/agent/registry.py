@@ -40,6 +40,8 @@ class Publisher(Struct, frozen=True):
     """How to say something, retained."""
 
     to_all: Callable[[str, bytes], None]
+    to_all_once: Callable[[str, bytes], None]
+    """The same, not retained."""
     to_one: Callable[[str, str, bytes], None]
     """Broker, topic, payload."""
 

@@ -22,6 +22,7 @@ def needs_restart(old: Config, new: Config) -> tuple[str, ...]:
         "node.name": (old.node.name, new.node.name),
         "node.interface": (old.node.interface, new.node.interface),
         "node.workers": (old.node.workers, new.node.workers),
+        "node.state_file": (old.node.state_file, new.node.state_file),
         "cluster.name": (old.cluster, new.cluster),
         NO_ROTATION: (True, rotates(old.secrets, new.secrets)),
         "mqtt.brokers": (old.mqtt.brokers, new.mqtt.brokers),
@@ -37,6 +38,7 @@ def needs_restart(old: Config, new: Config) -> tuple[str, ...]:
             for key in TIMES
         },
         "election.candidates": (old.election.candidates, new.election.candidates),
+        "dns.listen": (old.dns, new.dns),
         "admin.socket": (old.admin_socket, new.admin_socket),
         "admin.listen": (old.admin_listen, new.admin_listen),
     }

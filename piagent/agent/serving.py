@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Collection
+
+from msgspec.structs import replace
+
 from piagent.core.model import Config
-from piagent.core.plan import Plan, plan, with_leaving
-from piagent.ports import DataPlane
+from piagent.core.plan import Plan, PlannedListener, plan, with_leaving
+from piagent.ports import DataPlane, ListenError
+
+log = logging.getLogger(__name__)
 
 Down = frozenset[tuple[str, str]]
 """(service, backend id) of backends that get no new connection."""
 Vips = frozenset[str]
+Place = tuple[str, int, bool]
+"""Address, port, whether UDP."""
 
 
 class Serving:
@@ -23,6 +32,8 @@ class Serving:
         self._leaving: Vips = frozenset()
         self._down: Down = frozenset()
         self._plan: Plan | None = None
+        self.left_out: dict[Place, str] = {}
+        """Ports that cannot be had now, and why; the rest is served."""
 
     @property
     def config(self) -> Config:
@@ -35,15 +46,25 @@ class Serving:
         return self._plan
 
     def start(self) -> None:
-        """Serve the first plan; raises OSError when a port cannot be had."""
-        self._try()
+        """Serve the first plan; raises OSError when a port of a VIP cannot be had."""
+        self._try(strict=True)
 
-    def reconfigure(self, config: Config, leaving: Vips = frozenset()) -> None:
+    def reconfigure(
+        self, config: Config, leaving: Vips = frozenset(), *, strict: bool = True
+    ) -> None:
         """Serve another configuration; raises OSError, and then nothing has changed.
 
-        `leaving`: VIPs that it no longer has, and whose connections live on until `left`.
+        `leaving`: VIPs that it no longer has, and whose connections live on until `left`. With
+        `strict` a port of a VIP that cannot be had is such an error; else, like the port of a
+        cluster address and a node port, it is left out.
         """
-        self._try(config=config, leaving=(self._leaving | leaving) - {*config.vips()})
+        leaving = (self._leaving | leaving) - {*config.vips()}
+        self._try(config=config, leaving=leaving, strict=strict)
+
+    def try_again(self) -> None:
+        """Serve what was left out, if that can be now."""
+        if self.left_out and self._plan is not None:
+            self._apply(self._plan, ())
 
     def left(self, vip: str) -> None:
         """No connection to a VIP that left the configuration is served any more."""
@@ -89,6 +110,7 @@ class Serving:
         draining: Vips | None = None,
         leaving: Vips | None = None,
         down: Down | None = None,
+        strict: bool = False,
     ) -> None:
         config = self._config if config is None else config
         owned = self._owned if owned is None else owned
@@ -99,6 +121,29 @@ class Serving:
         if self._plan is not None and leaving:
             wanted = with_leaving(wanted, self._plan, leaving)
         if wanted != self._plan:
-            self._plane.apply(wanted)
+            self._apply(wanted, config.vips() if strict else ())
         self._config, self._owned, self._draining = config, owned, draining
         self._leaving, self._down, self._plan = leaving, down, wanted
+
+    def _apply(self, wanted: Plan, vital: Collection[str]) -> None:
+        """Have the engine do it, without what cannot be had and is not vital."""
+        left_out: dict[Place, str] = {}
+        while True:
+            listeners = tuple(one for one in wanted.listeners if _place(one) not in left_out)
+            try:
+                self._plane.apply(replace(wanted, listeners=listeners))
+            except ListenError as error:
+                place = error.address, error.port, error.udp
+                if error.address in vital or place in left_out:
+                    raise
+                left_out[place] = str(error)
+            else:
+                break
+        for place, why in left_out.items():
+            if place not in self.left_out:
+                log.error("%s: left out, and tried again now and then", why)
+        self.left_out = left_out
+
+
+def _place(listener: PlannedListener) -> Place:
+    return listener.address, listener.port, listener.udp

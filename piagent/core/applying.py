@@ -16,9 +16,8 @@ from msgspec.structs import replace
 
 from piagent.core.assignments import Applied, Assignment, Assignments, Stamp, compose
 from piagent.core.catalog import Thing
-from piagent.core.lease_types import Name
 from piagent.core.model import Gateway, Pool, Route, Service
-from piagent.core.records import Kind, Record, digest
+from piagent.core.records import Kind, Record, RecordName, digest
 from piagent.core.wants import Want, gateway_key, service_key, wants_of
 
 MAX_CHANGES = 200
@@ -48,7 +47,7 @@ class Change(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One thing to apply or delete."""
 
     kind: Kind
-    name: Annotated[Name, Meta(max_length=63)]
+    name: RecordName
     table: dict[str, Any] | None = None
     """None: delete it."""
     version: int | None = None

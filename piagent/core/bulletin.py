@@ -52,3 +52,15 @@ class Endpoints(Struct, frozen=True, kw_only=True, omit_defaults=True):
     at: Count
     """Unix milliseconds; what was said before it is void."""
     endpoints: Annotated[tuple[Endpoint, ...], Meta(max_length=MAX_ENDPOINTS)] = ()
+
+
+def is_newer(said: Wants | Endpoints, before: Wants | Endpoints, *, fresh: bool) -> bool:
+    """Whether a node said it after what is known of it.
+
+    A host without a clock of its own may be back in the past after a restart, so what was
+    published just now by another life of it counts whatever its time. Who replays an old life's
+    words is corrected by the node, which hears them, too.
+    """
+    if said.incarnation != before.incarnation and fresh:
+        return True
+    return said.at > before.at

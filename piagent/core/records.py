@@ -9,9 +9,13 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from piagent.core.lease_types import Name
-
 _DIGEST_SIZE = 16
+
+
+RecordName = Annotated[
+    str, Meta(max_length=63, pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\Z")
+]
+"""A level of an MQTT topic, and a name as files have them."""
 
 
 class Kind(StrEnum):
@@ -29,7 +33,7 @@ class Record(Struct, frozen=True, kw_only=True):
     """
 
     kind: Kind
-    name: Annotated[Name, Meta(max_length=63)]
+    name: RecordName
     table: dict[str, Any]
     """As in a file, its name included."""
 

@@ -13,9 +13,11 @@ from msgspec.structs import replace
 from piagent.adapters.clock import BootClock
 from piagent.agent.agent import Agent, Edge
 from piagent.agent.letters import Letters
+from piagent.agent.registry import Saved
 from piagent.core.lease import LeaseGroup
 from piagent.core.lease_types import LEADER
 from piagent.core.model import (
+    AddressRange,
     Backend,
     Broker,
     Config,
@@ -23,6 +25,7 @@ from piagent.core.model import (
     HealthCheck,
     Mqtt,
     Node,
+    Pool,
     Service,
     ServicePort,
     ServiceType,
@@ -39,7 +42,10 @@ from tests.fakes import (
     FakeFence,
     FakeGuardian,
     FakeLan,
+    FakeLocalAddresses,
     FakeProber,
+    FakeSpeaker,
+    FakeStore,
 )
 
 TIMING = Timing(
@@ -70,6 +76,7 @@ def config(tmp_path: Path, name: str = "n1", **changes: object) -> Config:
         mqtt=Mqtt(brokers=(Broker(label="b1", host="127.0.0.1", port=1883),)),
         election=Election(profile="fast", timing=TIMING),
         admin_socket=str(tmp_path / f"{name}.sock"),
+        pools=(Pool(name="lan", addresses=(AddressRange(first="10.0.0.9", last="10.0.1.255"),)),),
         services=(service("web", VIP, "10.0.0.1", "10.0.0.2"),),
     )
     return replace(made, **changes)
@@ -140,7 +147,9 @@ class FakeNotifier:
 class Bench:
     """One agent and its surroundings, within reach."""
 
-    def __init__(self, made: Config, broker: FakeBroker, key: bytes = b"") -> None:
+    def __init__(
+        self, made: Config, broker: FakeBroker, key: bytes = b"", saved: Saved | None = None
+    ) -> None:
         name, timing = made.node.name, made.election.timing
         incarnation = secrets.token_hex(8)
         clock = BootClock()
@@ -173,6 +182,9 @@ class Bench:
         self.plane = FakeDataPlane()
         self.prober = FakeProber()
         self.notifier = FakeNotifier()
+        self.local = FakeLocalAddresses()
+        self.speaker = FakeSpeaker()
+        self.store = FakeStore(saved or Saved())
         edge = Edge(
             clock=clock,
             bus=self.bus,
@@ -185,6 +197,10 @@ class Bench:
             plane=self.plane,
             prober=self.prober,
             notifier=self.notifier,
+            local=self.local,
+            speaker=self.speaker,
+            responder=None,
+            store=self.store,
         )
         self.agent = Agent(made, edge, group, letters)
         self.task: asyncio.Task[bool] | None = None

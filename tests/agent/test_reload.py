@@ -83,6 +83,8 @@ def longer(key: str, config: Config) -> Config:
             "election.candidates",
             lambda c: replace(c, election=replace(c.election, candidates=("a",))),
         ),
+        ("dns.listen", lambda c: replace(c, dns=Listen(address="127.0.0.54", port=53))),
+        ("node.state_file", lambda c: replace(c, node=replace(c.node, state_file="/x"))),
         ("admin.socket", lambda c: replace(c, admin_socket="/elsewhere")),
         (
             "admin.listen",
@@ -99,10 +101,10 @@ def test_every_key_of_the_model_is_either_fixed_or_changeable() -> None:
     assert set(Config.__struct_fields__) == {
         "node", "cluster", "secrets", "mqtt", "election", "admin_socket",
         "admin_listen", "admin_token",
-        "pools", "services", "gateways", "routes",
+        "pools", "services", "gateways", "routes", "dns", "bgp",
     }  # fmt: skip
     assert set(Node.__struct_fields__) == {
-        "name", "interface", "vip_weight", "workers", "zone", "labels", "wired_only",
+        "name", "interface", "vip_weight", "workers", "zone", "labels", "wired_only", "state_file",
     }  # fmt: skip
     assert set(Mqtt.__struct_fields__) == {
         "brokers", "password", "ca_file", "cert_file", "key_file", "embedded",

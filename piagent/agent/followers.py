@@ -1,0 +1,102 @@
+"""What follows the configuration that is served: addresses on `lo`, routers, names."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from piagent.agent.serving import Serving
+from piagent.core.bgp import Announcement, announcements, routes, speaking
+from piagent.core.eligibility import Standing
+from piagent.core.names import Answer, Question, Zone
+from piagent.ports import BgpSession, LocalAddresses, Responder, Speaker
+
+log = logging.getLogger(__name__)
+
+AGAIN_S = 5.0
+"""How often what could not be had is tried again."""
+
+
+class Followers:
+    """Keeps them at what is served."""
+
+    def __init__(
+        self,
+        *,
+        serving: Serving,
+        standing: Callable[[], Standing],
+        local: LocalAddresses,
+        speaker: Speaker,
+        responder: Callable[[Callable[[Question], Answer]], Responder] | None,
+    ) -> None:
+        """`responder`: makes the DNS responder, given who knows the answers; None: there is none.
+
+        Names, and what is announced to routers, depend on `standing`, too.
+        """
+        self._serving = serving
+        self._standing = standing
+        self._local = local
+        self._speaker = speaker
+        self.responder = None if responder is None else responder(self._answer)
+        self._zone = Zone(serving.config)
+        self._known: object = None
+        self.missing: dict[str, str] = {}
+        """Addresses that `lo` does not have, and why."""
+        self.sessions: dict[str, BgpSession] = {}
+        """By the router's name."""
+
+    def follow(self) -> None:
+        """What is served, or how this host is, has changed."""
+        config, standing = self._serving.config, self._standing()
+        if config is not self._known:
+            self._known = config
+            self._zone = Zone(config)
+            self._speaker.configure(speaking(config))
+            self._configure()
+        self._speaker.announce(routes(config, standing))
+
+    def announcements(self) -> dict[str, Announcement]:
+        """VIP that BGP leads to -> whether this node says so now, and why."""
+        return announcements(self._serving.config, self._standing())
+
+    async def run(self) -> None:
+        """Until cancelled; afterwards `lo` has no address of ours."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._speaker.run(self._note))
+                if self.responder is not None:
+                    group.create_task(self.responder.run())
+                group.create_task(self._try_again())
+        finally:
+            self._local.remove_all()
+
+    async def _try_again(self) -> None:
+        while True:
+            await asyncio.sleep(AGAIN_S)
+            self._serving.try_again()
+            if self.missing:
+                self._configure()
+
+    def _configure(self) -> None:
+        config = self._serving.config
+        inside = config.cluster_ips()
+        routed = config.routed_vips() if config.node.vip_weight > 0 else ()
+        if not (inside or routed or self.missing) and self._local.why_not is not None:
+            return
+        missing = self._local.configure(inside, routed)
+        for address, why in missing.items():
+            if self.missing.get(address) != why:
+                log.error("address %s: not on lo: %s", address, why)
+        self.missing = missing
+
+    def _note(self, session: BgpSession) -> None:
+        before = self.sessions.get(session.peer)
+        self.sessions[session.peer] = session
+        if before is None or before.up != session.up:
+            level = logging.INFO if session.up else logging.WARNING
+            state = "up" if session.up else "down"
+            log.log(level, "bgp %s: %s: %s", session.peer, state, session.reason)
+
+    def _answer(self, question: Question) -> Answer:
+        return self._zone.answer(question, self._standing().down)

@@ -1,0 +1,138 @@
+"""Everything about services that is not in this node's file, wired together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from piagent.agent.bulletins import Bulletins
+from piagent.agent.endpoints import EndpointBook
+from piagent.agent.letters import Letters
+from piagent.agent.members import Members
+from piagent.agent.office import Office
+from piagent.agent.orders import Orders
+from piagent.agent.registry import Publisher, Registry, Saved
+from piagent.core.catalog import Merged, merge
+from piagent.core.model import Config
+from piagent.core.wire import Control
+from piagent.ports import Received, Store
+
+
+class Services:
+    """What the election tells of, and what comes of it: a configuration with everything in it."""
+
+    def __init__(
+        self,
+        *,
+        letters: Letters,
+        members: Members,
+        publisher: Publisher,
+        connected: Callable[[], tuple[str, ...]],
+        epoch: Callable[[], int | None],
+        leader: Callable[[], str | None],
+        store: Store[Saved],
+        file: Config,
+        changed: Callable[[], None],
+    ) -> None:
+        """`file`: this node's own; `changed`: `merged` may be another now."""
+        self.file = file
+        self._store = store
+        self._changed = changed
+        self._letters = letters
+        bulletins = Bulletins(file.cluster, letters)
+        self._bulletins = bulletins
+        self.registry = Registry(
+            brokers=[broker.label for broker in file.mqtt.brokers],
+            bulletins=bulletins,
+            publisher=publisher,
+            saved=store.load(),
+            save=store.save,
+            incarnation=letters.incarnation,
+            file=lambda: self.file,
+            changed=self._news,
+        )
+        self.office = Office(
+            bulletins=bulletins,
+            registry=self.registry,
+            members=members,
+            publisher=publisher,
+            connected=connected,
+            epoch=epoch,
+        )
+        self.orders = Orders(
+            office=self.office,
+            letters=letters,
+            members=members,
+            leader=leader,
+            publish=publisher.to_all_once,
+        )
+        self.endpoints = EndpointBook(
+            bulletins=bulletins,
+            publisher=publisher,
+            incarnation=letters.incarnation,
+            changed=self._news,
+        )
+
+    def merged(self, file: Config | None = None) -> Merged:
+        """What is, by what is known now; `file`: if that were this node's."""
+        registry = self.registry
+        return merge(
+            file or self.file,
+            registry.assignments(),
+            registry.things(),
+            self.endpoints.backends(),
+        )
+
+    def reloaded(self, file: Config) -> None:
+        """This node's file is another one; its secrets may be, too."""
+        rotated, self.file = self.file.secrets != file.secrets, file
+        self.registry.file_changed()
+        if rotated and self.office.leads():
+            self.registry.say_again()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.office.run())
+                group.create_task(self.endpoints.run())
+        finally:
+            await self._store.close()
+
+    # ---- from the election --------------------------------------------------------------------
+
+    def subscribed(self, broker: str) -> None:
+        """A connection is up, and what its broker retains has been heard."""
+        self.registry.subscribed(broker)
+        self.endpoints.subscribed(broker)
+        self.office.wake()
+
+    def disconnected(self, broker: str) -> None:
+        """A connection is gone."""
+        self.registry.disconnected(broker)
+
+    def read(self, event: Received) -> bool:
+        """Take a message, if it is about services."""
+        said = self._bulletins.read(event)
+        if said is None:
+            return False
+        self.office.hear(said)
+        self.registry.hear(said)
+        self.endpoints.hear(said)
+        return True
+
+    def leader_spoke(self, broker: str, epoch: int) -> None:
+        """The owner of the leadership asserted it."""
+        self.registry.agreement.leader_spoke(broker, epoch)
+
+    def leading(self) -> None:
+        """This node leads from now on."""
+        self.office.wake()
+
+    def asked(self, said: Control) -> None:
+        """A control message came."""
+        self.orders.hear(said)
+
+    def _news(self) -> None:
+        self.office.wake()
+        self._changed()
