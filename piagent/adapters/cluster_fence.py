@@ -40,8 +40,8 @@ from piagent.adapters.nftables import (
 )
 
 TABLE = "piagent-local"
-FAMILIES_OF_TABLES = {NFPROTO_INET: "inet", NFPROTO_ARP: "arp"}
 
+_TABLES = (NFPROTO_INET, NFPROTO_ARP)
 _RAW, _LAST = -300, 300
 """Priorities: before connection tracking and address translation, and after all of it."""
 _CHAINS = (
@@ -97,19 +97,22 @@ class ClusterFence:
             self._kernel().commit(batch)
             self._built, self._removed = True, False
 
-    def covers(self, address: bytes, *, inside: bool) -> bool:
-        """Whether the fence that stands keeps this one as it should be kept; False if unknown."""
+    def kept(self, inside: Collection[bytes], silent: Collection[bytes]) -> set[bytes]:
+        """Which of these the fence that stands keeps as they should be; none if that is unknown."""
         try:
             now = self._standing()
         except OSError:
-            return False
-        wanted = sorted_out([address] if inside else [], [address])
-        return now is not None and all(keys <= now[place] for place, keys in wanted.items())
+            return set()
+        if now is None:
+            return set()
+        wanted = sorted_out(inside, silent)
+        missing = [keys - now[place] for place, keys in wanted.items()]
+        return {*inside, *silent}.difference(*missing)
 
     def remove(self) -> None:
         """Take both tables away, whoever made them; addresses still there begin to answer."""
         batch = Batch(TABLE)
-        for family in FAMILIES_OF_TABLES:
+        for family in _TABLES:
             batch.turn_to(family)
             batch.new_table()  # so that there is one to delete
             batch.delete_table()
@@ -150,7 +153,7 @@ def sorted_out(inside: Collection[bytes], silent: Collection[bytes]) -> Elements
 
 def build(batch: Batch, near: Collection[str]) -> None:
     """Have both tables anew and nothing else of their name, with no address in them."""
-    for family in FAMILIES_OF_TABLES:
+    for family in _TABLES:
         batch.turn_to(family)
         batch.new_table()  # so that there is one to delete
         batch.delete_table()

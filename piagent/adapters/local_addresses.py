@@ -138,8 +138,9 @@ class LoopbackAddresses:
             self._why_not, self._tried = reason, True
         refused: dict[str, str] = {}
         if reason is not None:
+            kept = self._fence.kept(private & keep, keep)
             for address, key in list(wanted.items()):
-                if not self._fence.covers(key, inside=key in private):
+                if key not in kept:
                     refused[address] = reason
                     del wanted[address]
         return refused
