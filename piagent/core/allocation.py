@@ -7,7 +7,7 @@ is asked for and by whom. In this order:
 1. Who has an address of a pool that is for it keeps that address, even if another pool came first
    now, or if the pool gives none by itself any more. Where requests that share an address may not
    do so any more, one that gave up its sharing key leaves, else those of a key that fewer have,
-   else those that come later.
+   else those that do not ask for the address by name, else those that come later.
 2. Who asks for addresses by name gets them, if nobody else has them. Who has others until then
    leaves these; so two may exchange theirs.
 3. Who has an address that is not what it asks for (another pool, another IP version) gets another
@@ -122,10 +122,10 @@ class _Work:
             for address in self._had.get(one.name, ())
         )
 
-        def right(one: Request) -> tuple[bool, int]:
+        def right(one: Request) -> tuple[bool, int, bool]:
             had = self._had[one.name]
             count = max(sharers[address, one.sharing_key, one.local] for address in had)
-            return one.sharing_key is None, -count
+            return one.sharing_key is None, -count, one.name not in self._asked
 
         holders = sorted((one for one in self._requests if self._had.get(one.name)), key=right)
         for one in holders:

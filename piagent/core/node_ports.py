@@ -94,23 +94,18 @@ class _Work:
         """What they ask for could be theirs if nobody else had it."""
 
     def keep(self) -> None:
-        """Take down what everybody keeps: first those who ask for no other number."""
-        for content in (True, False):
-            for one in self._requests:
-                number = self._held.get(one.key)
-                if number is None or number not in self._ports:
-                    continue
-                if content is (one.number in {None, number}):
-                    self._keep(one.key, (one.protocol, number))
+        """Take down what everybody keeps; of several who have one number, who asks for it first."""
+        holders = [one for one in self._requests if self._held.get(one.key) in self._ports]
+        holders.sort(key=lambda one: (one.number != self._held[one.key], one.number is not None))
+        for one in holders:
+            unit = one.protocol, self._held[one.key]
+            if unit not in self._user:
+                self._take(one.key, unit, AllocationReason.KEPT)
         for one in self._requests:
             if one.number is not None and one.number in self._ports:
                 wanted = one.protocol, one.number
                 if self._has.get(one.key) != wanted:
                     self._waiting[one.key] = wanted
-
-    def _keep(self, key: PortKey, unit: _Unit) -> None:
-        if unit not in self._user:
-            self._take(key, unit, AllocationReason.KEPT)
 
     def give_asked(self) -> None:
         """Give what is asked for by number to all that can have it."""
@@ -174,8 +169,8 @@ class _Work:
             what = f"{one.number} is not from {first} to {last}: ask for one that is, or for none"
             why = AllocationReason.OUT_OF_RANGE
         else:
-            holder = self._user.get((one.protocol, one.number))
-            who = " ".join(holder) if holder else "another"
+            service, name = self._user[one.protocol, one.number]
+            who = f"port {name} of service {service}"
             what = f"{one.number}/{one.protocol} is used by {who}: ask for another, or for none"
             why = AllocationReason.IN_USE
         if one.key in self._has:

@@ -200,6 +200,13 @@ POOLS = [
         "a kept 10.0.0.1, b reassigned 10.0.0.2",
     ),
     Case(
+        "16 what two have by mistake is that one's who asks for it by name",
+        [pool(FOUR)],
+        [A, ask("b", "10.0.0.1")],
+        "a 10.0.0.1, b 10.0.0.1",
+        "a reassigned 10.0.0.2, b kept 10.0.0.1",
+    ),
+    Case(
         "16 what is retained and no address is overlooked",
         [pool(FOUR)],
         [A, B, C],

@@ -106,6 +106,13 @@ SHARED = [
         "a reassigned 10.0.0.2, b kept 10.0.0.1, c kept 10.0.0.1",
     ),
     Case(
+        "12 who gives its key up leaves the address to one that has it",
+        [pool(FOUR)],
+        [ask("a", ports="1/tcp"), ask("b", key="k", ports="2/tcp")],
+        "a 10.0.0.1, b 10.0.0.1",
+        "a reassigned 10.0.0.2, b kept 10.0.0.1",
+    ),
+    Case(
         "12 of two that want one port now the first one stays",
         [pool(FOUR)],
         [ask("a", key="k"), ask("b", key="k")],
