@@ -164,11 +164,22 @@ def _check_sharing(file: File, report: Report) -> None:
             elif _policy(table) is not _policy(with_it):
                 what = f"{address} is also {key_path(other[:-1])}'s, with another traffic_policy"
                 report.error(path, what, "the same one for both")
+            elif _local(table) != _local(with_it):
+                what = f"{address} is also {key_path(other[:-1])}'s, which has other backends"
+                cure = 'with traffic_policy = "local" the same ones for both: they say who owns it'
+                report.error(path, what, cure)
 
 
 def _policy(table: Service | Gateway) -> TrafficPolicy:
     """Where its traffic goes; a gateway's to the backends of all nodes."""
     return getattr(table, "traffic_policy", TrafficPolicy.CLUSTER)
+
+
+def _local(table: Service | Gateway) -> set[str]:
+    """The backends that decide who may own its VIP."""
+    if _policy(table) is not TrafficPolicy.LOCAL:
+        return set()
+    return {backend.address for backend in getattr(table, "backends", ())}
 
 
 def _holds(pool: Pool, address: str) -> bool:

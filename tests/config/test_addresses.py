@@ -58,7 +58,19 @@ DUAL = f'address = ["192.0.2.240", "2001:db8::f0"]\n{BOTH}'
 PLAIN = 'address = "192.0.2.240"'
 SHARED = f'{PLAIN}\nsharing_key = "x"'
 
+LOCAL = """
+traffic_policy = "local"
+"""
+ON_NODE = 'backends = [{ address = "192.0.2.21", node = "pi-1" }]'
+
 FINE = {
+    "local on one address, with the same backends": (
+        service(more=SHARED + LOCAL).replace('backends = ["192.0.2.21"]', ON_NODE)
+        + service("b", more=SHARED + LOCAL, port=81).replace('backends = ["192.0.2.21"]', ON_NODE)
+    ),
+    "on one address, with other backends": (
+        service(more=SHARED) + service("b", more=SHARED, port=81).replace("0.2.21", "0.2.22")
+    ),
     "an address of each version": service(more=DUAL),
     "a list of one": service(more='address = ["192.0.2.240"]'),
     "an address of a pool that gives none by itself": service(more='address = "192.0.2.250"'),
@@ -87,11 +99,6 @@ FINE = {
 def test_it_is_taken(load: Load, text: str) -> None:
     assert load(GOOD + text).warnings == ()
 
-
-LOCAL = """
-traffic_policy = "local"
-"""
-ON_NODE = 'backends = [{ address = "192.0.2.21", node = "pi-1" }]'
 
 ERRORS = {
     # what is wrong: (text, key of the one error, part of what, part of the cure)
@@ -158,6 +165,12 @@ ERRORS = {
         service(more=SHARED + LOCAL).replace('backends = ["192.0.2.21"]', ON_NODE)
         + gateway(SHARED, 8080),
         "gateway[0].sharing_key", "with another traffic_policy", "the same one for both"),
+    "shared, local, and with other backends": (
+        service(more=SHARED + LOCAL).replace('backends = ["192.0.2.21"]', ON_NODE)
+        + service("b", more=SHARED + LOCAL, port=81).replace(
+            'backends = ["192.0.2.21"]', ON_NODE.replace(".21", ".22")),
+        "service[1].sharing_key", "192.0.2.240 is also service[0]'s, which has other backends",
+        "the same ones for both"),
     "shared, and one port twice": (
         service(more=SHARED) + service("b", more=SHARED), "service[1].ports[0]",
         '"192.0.2.240:80" is already taken by service[0].ports[0]', "another port or address"),
@@ -192,6 +205,13 @@ def test_it_is_one_error_at_its_place(errors: Problems, case: tuple[str, str, st
     line = (GOOD + text).splitlines()[(found.line or 0) - 1]
     last = key.rpartition(".")[2].partition("[")[0]
     assert last in line or line in {"[[service]]", "[[gateway]]"}
+
+
+def test_a_range_within_another_hides_no_overlap(errors: Problems) -> None:
+    pools = GOOD.replace('["192.0.2.250"]', '["192.0.2.241", "192.0.2.248"]')
+    found = errors(pools + service(kind="cluster"))
+    assert [problem.key for problem in found] == ["pool[1].addresses[0]", "pool[1].addresses[1]"]
+    assert {problem.what for problem in found} == {"overlaps pool[0].addresses[0]"}
 
 
 def test_where_no_pool_gives_a_vip_the_address_must_be_there(errors: Problems) -> None:
