@@ -1,7 +1,7 @@
 """A node that speaks BGP, for tests: `bgp_node.py`, in the namespace of its host.
 
 It reads what to do as lines of JSON, `{"configure": …}` and `{"announce": […]}`, and prints each
-session's state as one.
+session's state as one. `--without-setpriv`: as on a host that does not have it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import signal
 import sys
 
@@ -50,4 +51,6 @@ async def _obey(speaker: ExabgpSpeaker) -> None:
 
 
 if __name__ == "__main__":
+    if "--without-setpriv" in sys.argv:
+        os.environ["PATH"] = "/nonexistent"
     asyncio.run(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,15 +19,19 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from piagent.adapters import bgp as bgp_adapter
+from piagent.adapters import exabgp as exabgp_adapter
 from piagent.adapters import netns
+from piagent.adapters.bgp import ExabgpSpeaker
 from piagent.core.bgp import BgpRoute
 from piagent.core.model import Bgp, BgpPeer
 from piagent.ports import BgpSession
 from tests import bird
 from tests.bird import Bird
-from tests.waiting import wait_until
+from tests.waiting import until, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = Path(__file__).with_name("bgp_node.py")
 WHY_NOT = (
     netns.why_not()
     or bird.WHY_NOT
@@ -37,19 +43,19 @@ NODES = (1, 2)
 ASN, ROUTER_ASN = 64512, 64500
 VIP, OTHER_VIP, VIP6 = "10.99.0.1", "10.99.0.2", "fd99::1"
 HOLD_S = 3
-PASSWORD = 'pass "word"; } \\ #1'
+PASSWORD = "pass 'word; } # \\ 1"
 
 
 class Node:
     """A host with a speaker in a process of its own."""
 
-    def __init__(self, host: netns.Host, number: int, folder: Path) -> None:
+    def __init__(self, host: netns.Host, number: int, folder: Path, *arguments: str) -> None:
         self.address, self.address6 = f"10.78.0.1{number}", f"fd78::1{number}"
         self._out = folder / f"node{number}.out"
         self._errors = folder / f"node{number}.log"
         with self._out.open("wb") as out, self._errors.open("wb") as errors:
             self.process = subprocess.Popen(
-                host.command([sys.executable, str(Path(__file__).with_name("bgp_node.py"))]),
+                host.command([sys.executable, str(PROGRAM), *arguments]),
                 cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
                 stdin=subprocess.PIPE,
@@ -105,11 +111,11 @@ class Net:
         self._folder = folder
         self.nodes: dict[int, Node] = {}
 
-    def start(self, number: int) -> Node:
-        self.nodes[number] = Node(self._hosts[number], number, self._folder)
+    def start(self, number: int, *arguments: str) -> Node:
+        self.nodes[number] = Node(self._hosts[number], number, self._folder, *arguments)
         return self.nodes[number]
 
-    def bird(self, *, more: str = "", ipv6: bool = False, peer_asn: int = ASN) -> Bird:
+    def bird(self, *, more: str = "", ipv6: bool = False) -> Bird:
         """A router that waits for every node; `ipv6`: over IPv6."""
         router = Bird(self.router, "10.78.0.1", ROUTER_ASN)
         network = "fd78::" if ipv6 else "10.78.0."
@@ -118,7 +124,7 @@ class Net:
                 f"node{number}",
                 local=f"{network}1",
                 address=f"{network}1{number}",
-                peer_asn=peer_asn,
+                peer_asn=ASN,
                 more=more,
             )
         return router
@@ -186,12 +192,25 @@ def test_every_node_that_announces_a_vip_gets_its_share_until_it_withdraws_or_di
         hops(router, VIP6, "fd78::12")
         hops(router, OTHER_VIP, "10.78.0.11", "10.78.0.12")
 
-        exabgp = nodes[1].children()
-        assert len(exabgp) == 1
         nodes[1].end(signal.SIGKILL)
-        wait_until(lambda: not Path(f"/proc/{exabgp[0]}").exists(), "exabgp dies with its agent")
         hops(router, VIP)
         hops(router, OTHER_VIP, "10.78.0.11")
+
+
+@with_a_router
+@pytest.mark.parametrize("arguments", [(), ("--without-setpriv",)], ids=["signal", "line"])
+def test_exabgp_dies_with_its_agent_by_the_death_signal_and_by_its_line(
+    net: Net, arguments: tuple[str, ...]
+) -> None:
+    with net.bird() as router:
+        node = net.start(1, *arguments)
+        node.configure(speaking(1))
+        node.announce(route())
+        hops(router, VIP, "10.78.0.11")
+        (exabgp,) = node.children()
+        node.end(signal.SIGKILL)
+        wait_until(lambda: not Path(f"/proc/{exabgp}").exists(), "exabgp dies, too")
+        hops(router, VIP)
 
 
 @with_a_router
@@ -219,3 +238,169 @@ def test_a_planned_end_tells_the_router(net: Net) -> None:
             lambda: "Received: Administrative shutdown" in router.log,
             lambda: f"a NOTIFICATION came: {router.log}",
         )
+
+
+@with_a_router
+def test_communities_go_with_a_route_and_a_new_set_replaces_the_old_one(net: Net) -> None:
+    with net.bird() as router:
+        node = net.start(1)
+        node.configure(speaking(1))
+        node.announce(route(communities=("64512:100", "65535:65281", "64512:1:2")))
+        hops(router, VIP, "10.78.0.11")
+        seen = router.ask("show", "route", "all", "for", VIP)
+        assert "BGP.community: (64512,100) (65535,65281)" in seen
+        assert "BGP.large_community: (64512, 1, 2)" in seen
+        assert "BGP.as_path: 64512" in seen
+
+        node.announce(route(communities=("64512:7",)))
+        wait_until(
+            lambda: "BGP.community: (64512,7)\n" in router.ask("show", "route", "all", "for", VIP),
+            "the route is announced again",
+        )
+
+
+@with_a_router
+def test_a_router_of_the_own_as_gets_the_local_preference(net: Net) -> None:
+    router = Bird(net.router, "10.78.0.1", ASN)
+    # Else it asks a table for the way to the next hop.
+    router.add_session(
+        "node1", local="10.78.0.1", address="10.78.0.11", peer_asn=ASN, more="direct;"
+    )
+    with router:
+        node = net.start(1)
+        node.configure(speaking(1, peer(asn=ASN)))
+        node.announce(route(local_pref=250))
+        hops(router, VIP, "10.78.0.11")
+        assert "BGP.local_pref: 250" in router.ask("show", "route", "all", "for", VIP)
+
+
+@with_a_router
+def test_a_session_over_ipv6_carries_both_ip_versions(net: Net) -> None:
+    with net.bird(ipv6=True) as router:
+        node = net.start(1)
+        node.configure(speaking(1, peer(address="fd78::1"), next_hops=("10.78.0.11",)))
+        node.announce(route(VIP6), route(VIP, next_hop="10.78.0.11"))
+        hops(router, VIP6, "fd78::11")
+        hops(router, VIP, "10.78.0.11")
+        node.announce()
+        hops(router, VIP6)
+        hops(router, VIP)
+
+
+@with_a_router
+def test_only_who_knows_the_password_has_a_session(net: Net) -> None:
+    with net.bird(more=f'password "{PASSWORD}";') as router:
+        right, wrong = net.start(1), net.start(2)
+        right.configure(speaking(1, peer(password=PASSWORD)))
+        wrong.configure(speaking(2, peer(password="another one")))
+        for node in (right, wrong):
+            node.announce(route())
+        hops(router, VIP, "10.78.0.11")
+        wait_until(lambda: _counter(net.router, "TCPMD5Failure"), "the wrong one was tried")
+        assert not router.is_established("node2")
+        assert not any(session.up for session in wrong.sessions())
+        everything = _what_is_known_of(right.children()[0]) + right.log
+        assert PASSWORD not in everything
+        assert b64encode(PASSWORD.encode()).decode() not in everything
+        assert not list(Path(tempfile.gettempdir()).glob("piagent-bgp-*/exabgp.conf"))
+
+
+def _counter(host: netns.Host, name: str) -> int:
+    """One of the TCP counters of a host's kernel."""
+    argv = host.command(["cat", "/proc/net/netstat"])
+    lines = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
+    return int(dict(zip(lines[0].split(), lines[1].split(), strict=True))[name])
+
+
+def _what_is_known_of(process: int) -> str:
+    found = [Path(f"/proc/{process}/{name}").read_bytes() for name in ("cmdline", "environ")]
+    return b"".join(found).decode(errors="replace")
+
+
+@with_a_router
+def test_exabgp_comes_back_with_all_that_was_announced(net: Net) -> None:
+    with net.bird() as router:
+        node = net.start(1)
+        node.configure(speaking(1))
+        node.announce(route(), route(OTHER_VIP))
+        hops(router, OTHER_VIP, "10.78.0.11")
+        (first,) = node.children()
+        os.kill(first, signal.SIGKILL)
+        hops(router, VIP)
+        node.announce(route())
+        hops(router, VIP, "10.78.0.11")
+        assert router.next_hops(OTHER_VIP) == set()
+        assert node.children() != [first]
+        assert "exabgp ended with code -9" in node.log
+        downs = [session.reason for session in node.sessions() if not session.up]
+        assert any("ended with code -9" in reason for reason in downs)
+
+
+@with_a_router
+def test_exabgp_has_no_capability_and_dies_when_its_line_does(net: Net) -> None:
+    node = net.start(1)
+    node.configure(speaking(1))
+    node.announce(route())
+    with net.bird() as router:
+        hops(router, VIP, "10.78.0.11")
+        (exabgp,) = node.children()
+        status = Path(f"/proc/{exabgp}/status").read_text()
+        for line in ("CapPrm", "CapEff", "CapBnd", "CapInh", "CapAmb"):
+            assert f"{line}:\t0000000000000000" in status
+        (relay,) = Path(f"/proc/{exabgp}/task/{exabgp}/children").read_text().split()
+        os.kill(int(relay), signal.SIGKILL)
+        wait_until(lambda: exabgp not in node.children(), "a deaf exabgp is ended")
+        wait_until(node.children, "another one is started")
+        hops(router, VIP, "10.78.0.11")
+
+
+@with_a_router
+def test_another_configuration_ends_the_sessions_and_none_ends_exabgp(net: Net) -> None:
+    with net.bird() as router:
+        node = net.start(1)
+        node.configure(speaking(1))
+        node.announce(route())
+        hops(router, VIP, "10.78.0.11")
+        node.configure(speaking(1, peer(name="gone", address="10.78.0.99"), peer()))
+        wait_until(lambda: "Administrative shutdown" in router.log, "the first session is over")
+        hops(router, VIP, "10.78.0.11")
+        node.configure(None)
+        hops(router, VIP)
+        wait_until(lambda: not node.children(), "no exabgp without a router")
+        assert node.sessions()[-1].reason == "not configured any more"
+
+
+def test_without_exabgp_the_reason_has_the_cure_and_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(exabgp_adapter.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(bgp_adapter, "BACKOFF_MIN_S", 0.001)
+    sessions: list[BgpSession] = []
+
+    async def work() -> None:
+        speaker = ExabgpSpeaker()
+        speaker.configure(speaking(1))
+        running = asyncio.create_task(speaker.run(sessions.append))
+        await until(lambda: len(sessions) > 6)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(work())
+    cure = "exabgp is not installed: 'pip install piagent[bgp]'"
+    assert BgpSession("router", up=False, reason=cure) in sessions
+    assert caplog.text.count(cure) == 1
+
+
+@pytest.mark.skipif(importlib.util.find_spec("exabgp") is None, reason="exabgp is not installed")
+def test_an_exabgp_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        exabgp_adapter.exabgp,
+        "configuration",
+        lambda *_: "neighbor 10.78.0.1 {\n    nonsense;\n}\n",
+    )
+
+    async def work() -> None:
+        with pytest.raises(exabgp_adapter.ExabgpError, match="(?s)ended with code 1.*nonsense"):
+            await exabgp_adapter.Exabgp.start(speaking(1), lambda _: None)
+
+    asyncio.run(work())
