@@ -61,7 +61,7 @@ class Limits:
 
     def udp(self, source: str, now_s: float) -> Verdict:
         """Judge a query whose sender may be a lie."""
-        address = ip_address(source.partition("%")[0])
+        address = ip_address(source)
         if address.is_loopback:
             return Verdict.ANSWER if self._here.take(now_s) else Verdict.NOTHING
         if not self._others.take(now_s):
@@ -76,5 +76,5 @@ class Limits:
 
     def tcp(self, source: str, now_s: float) -> bool:
         """Judge a query on a connection: whether it is answered."""
-        here = ip_address(source.partition("%")[0]).is_loopback
+        here = ip_address(source).is_loopback
         return (self._here if here else self._others).take(now_s)

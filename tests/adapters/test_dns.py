@@ -20,7 +20,7 @@ import dnslib
 import pytest
 
 from piagent.adapters import dns, netns
-from piagent.adapters.dns import MAX_PER_SOURCE, MAX_QUERY, DnsServer
+from piagent.adapters.dns import MAX_CONNECTIONS, MAX_PER_SOURCE, MAX_QUERY, DnsServer
 from piagent.adapters.dns_limits import Limits, Verdict
 from piagent.core.model import Listen
 from piagent.core.names import Answer, Question
@@ -252,12 +252,18 @@ async def test_an_address_of_another_host_is_an_error_with_its_cure() -> None:
 
 
 @in_loop
-async def test_once_stopped_the_port_is_free_whatever_clients_do() -> None:
+async def test_once_stopped_connections_end_and_the_port_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dns, "IDLE_S", 1000.0)
+    monkeypatch.setattr(dns, "CONNECTION_S", 1000.0)
     port = free_port()
     async with running(port) as server:
-        _, writer = await asyncio.open_connection(HERE, port)
+        reader, writer = await asyncio.open_connection(HERE, port)
         await until(lambda: server._writers)
     assert server.why_not == "stopped"
+    with contextlib.suppress(ConnectionError):
+        assert await asyncio.wait_for(reader.read(), 30) == b""
     async with running(port):
         assert data(await ask(port, "web.home.piagent", tcp=True)) == ["10.0.0.5"]
     writer.close()
@@ -322,7 +328,9 @@ async def converse(port: int, *queries: bytes) -> list[bytes]:
 
 
 @in_loop
-async def test_one_connection_may_ask_much_until_it_says_something_else() -> None:
+async def test_one_connection_may_ask_much_until_it_says_something_else(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     port = free_port()
     query = packet("web.home.piagent")
     async with running(port):
@@ -330,26 +338,51 @@ async def test_one_connection_may_ask_much_until_it_says_something_else() -> Non
         response = query[:2] + b"\x80" + query[3:]
         assert len(await converse(port, query, response, query)) == 1
         assert len(await converse(port, query, b"\0" * (MAX_QUERY + 1), query)) == 1
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 @in_loop
-async def test_connections_that_say_nothing_end_and_leave_room(
+async def test_one_client_has_so_many_connections_and_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(dns, "IDLE_S", 0.5)
+    monkeypatch.setattr(dns, "IDLE_S", 1000.0)
     port = free_port()
     async with running(port) as server:
-        silent = [await asyncio.open_connection(HERE, port) for _ in range(MAX_PER_SOURCE + 2)]
-        refused = await asyncio.wait(
-            [asyncio.ensure_future(reader.read()) for reader, _ in silent],
-            return_when=asyncio.FIRST_COMPLETED,
-        )
-        assert refused[0]
-        assert len(server._writers) <= MAX_PER_SOURCE
+        open_ones = [await asyncio.open_connection(HERE, port) for _ in range(MAX_PER_SOURCE)]
+        await until(lambda: len(server._writers) == MAX_PER_SOURCE)
+        assert await converse(port, packet("web.home.piagent")) == []
+        for _, writer in open_ones:
+            writer.close()
         await until(lambda: not server._writers)
         assert len(await converse(port, packet("web.home.piagent"))) == 1
-        for _, writer in silent:
+
+
+@in_loop
+async def test_all_clients_have_so_many_connections_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dns, "IDLE_S", 1000.0)
+    port = free_port()
+    async with running(port) as server:
+        open_ones = [
+            await asyncio.open_connection(HERE, port, local_addr=(f"127.0.1.{n}", 0))
+            for n in range(MAX_CONNECTIONS)
+        ]
+        await until(lambda: len(server._writers) == MAX_CONNECTIONS)
+        assert await converse(port, packet("web.home.piagent")) == []
+        for _, writer in open_ones:
             writer.close()
+
+
+@in_loop
+async def test_a_connection_that_says_nothing_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns, "IDLE_S", 0.1)
+    monkeypatch.setattr(dns, "CONNECTION_S", 1000.0)
+    port = free_port()
+    async with running(port):
+        reader, writer = await asyncio.open_connection(HERE, port)
+        assert await asyncio.wait_for(reader.read(), 30) == b""
+        writer.close()
 
 
 @in_loop

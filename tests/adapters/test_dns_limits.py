@@ -28,6 +28,7 @@ def test_an_address_on_the_network_gets_so_many_answers_and_then_is_sent_to_tcp(
         *[Verdict.ANSWER] * SOURCE_PER_S,
         Verdict.ASK_BY_TCP,
     ]
+    assert verdicts(limits, "192.168.1.5", burst + 1, 1000.0)[-1] is Verdict.ASK_BY_TCP
 
 
 def test_the_addresses_of_one_ipv6_network_are_one() -> None:
