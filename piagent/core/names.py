@@ -111,28 +111,31 @@ class Zone:
     """All names of one configuration."""
 
     def __init__(self, config: Config) -> None:
-        """Index it; takes time in proportion to the number of services, an answer does not."""
+        """Index it: some microseconds a service."""
         self.origin = f"{config.cluster}.{TOP}"
         self._holders: dict[str, Service | Gateway] = {}
         """By full name in lower case."""
-        self._between: set[str] = set()
+        self._between = {self.origin.lower()}
         """Names that exist because a holder's name, which may have dots, is below them."""
-        self._reverse: dict[str, list[str]] = {}
+        self._of_address: dict[str, list[str]] = {}
+        """Names by cluster address and VIP."""
         for holder in _holders(config):
             name = f"{holder.name}.{self.origin}"
             key = name.lower()
-            if not _is_name(name) or key in self._holders:
+            if key in self._holders:
                 continue
             self._holders[key] = holder
-            self._between.update(_ancestors(key, self.origin.lower()))
+            if "." in holder.name:
+                self._between.update(_ancestors(key, self.origin.lower()))
             for address in _addresses(holder, both=True):
-                self._reverse.setdefault(ip_address(address).reverse_pointer, []).append(name)
+                self._of_address.setdefault(address, []).append(name)
 
     def answer(self, question: Question, down: Down = frozenset()) -> Answer:
         """Answer as the authority for the zone; REFUSED for what is neither in it nor ours."""
         name = question.name.lower()
-        if name in self._reverse:
-            pointers = [Record(question.name, Type.PTR, one) for one in self._reverse[name]]
+        names = self._of_address.get(_reversed(name), ())
+        pointers = [Record(question.name, Type.PTR, one) for one in names if _is_name(one)]
+        if pointers:
             chosen = _chosen(pointers, question.type)
             return Answer(records=chosen) if chosen else Answer(authority=(_soa(question.name),))
         if not self._contains(name):
@@ -226,6 +229,20 @@ def _ancestors(name: str, origin: str) -> Iterator[str]:
     while name != origin:
         name = name.partition(".")[2]
         yield name
+
+
+def _reversed(name: str) -> str:
+    """Return the address that a name is the reverse of (RFC 1035 section 3.5, 3596 section 2.5)."""
+    if name.endswith(".in-addr.arpa"):
+        return ".".join(reversed(name.split(".")[:-2]))
+    digits = name.removesuffix(".ip6.arpa").split(".")
+    if not name.endswith(".ip6.arpa") or len(digits) != 32:
+        return ""
+    text = "".join(reversed(digits))
+    try:
+        return str(ip_address(":".join(text[at : at + 4] for at in range(0, len(text), 4))))
+    except ValueError:
+        return ""
 
 
 def _is_name(text: str) -> bool:

@@ -314,6 +314,26 @@ def test_addresses_of_services_and_gateways_have_names() -> None:
     assert is_empty(nothing, Code.NOERROR, "5.0.0.10.in-addr.arpa")
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "0.0.10.in-addr.arpa",
+        "5.0.0.10.0.in-addr.arpa",
+        "05.0.0.10.in-addr.arpa",
+        "5.0.0.10.ip6.arpa",
+        "x." + "0." * 27 + "0.0.d.f.ip6.arpa",
+        "05." + "0." * 26 + "0.0.d.f.ip6.arpa",
+        "5." + "0." * 26 + "0.0.d.f.ip6.arpa",
+        "in-addr.arpa",
+        "ip6.arpa",
+        "5.0.0.10",
+    ],
+)
+def test_what_is_like_the_name_of_an_address_is_refused(name: str) -> None:
+    names = zone(service("web", cluster_ips=("10.0.0.5", "fd00::5")))
+    assert ask(names, name, Type.PTR).code is Code.REFUSED
+
+
 def test_any_is_answered_with_one_type_only() -> None:
     names = zone(service("web", cluster_ips=("10.0.0.5", "fd00::5")))
     assert data(ask(names, "web.home.piagent", Type.ANY)) == ["10.0.0.5"]
