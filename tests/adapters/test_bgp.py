@@ -208,6 +208,8 @@ def test_exabgp_dies_with_its_agent_by_the_death_signal_and_by_its_line(
         node.announce(route())
         hops(router, VIP, "10.78.0.11")
         (exabgp,) = node.children()
+        if not arguments:
+            os.kill(_relay_of(exabgp), signal.SIGSTOP)
         node.end(signal.SIGKILL)
         wait_until(lambda: not Path(f"/proc/{exabgp}").exists(), "exabgp dies, too")
         hops(router, VIP)
@@ -305,6 +307,11 @@ def test_only_who_knows_the_password_has_a_session(net: Net) -> None:
         assert not list(Path(tempfile.gettempdir()).glob("piagent-bgp-*/exabgp.conf"))
 
 
+def _relay_of(exabgp: int) -> int:
+    (relay,) = Path(f"/proc/{exabgp}/task/{exabgp}/children").read_text().split()
+    return int(relay)
+
+
 def _counter(host: netns.Host, name: str) -> int:
     """One of the TCP counters of a host's kernel."""
     argv = host.command(["cat", "/proc/net/netstat"])
@@ -347,8 +354,7 @@ def test_exabgp_has_no_capability_and_dies_when_its_line_does(net: Net) -> None:
         status = Path(f"/proc/{exabgp}/status").read_text()
         for line in ("CapPrm", "CapEff", "CapBnd", "CapInh", "CapAmb"):
             assert f"{line}:\t0000000000000000" in status
-        (relay,) = Path(f"/proc/{exabgp}/task/{exabgp}/children").read_text().split()
-        os.kill(int(relay), signal.SIGKILL)
+        os.kill(_relay_of(exabgp), signal.SIGKILL)
         wait_until(lambda: exabgp not in node.children(), "a deaf exabgp is ended")
         wait_until(node.children, "another one is started")
         hops(router, VIP, "10.78.0.11")
