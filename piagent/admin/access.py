@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Final
 
-from piagent.admin.api import HEALTH, READS, TUNNEL, Answer, problem, with_header
+from piagent.admin.answer import Answer, problem, with_header
+from piagent.admin.api import HEALTH, READS, TUNNEL
 
 CURE: Final = "give [admin] a token_file and send its token: `Authorization: Bearer ...`"
 

@@ -8,12 +8,18 @@ from functools import partial
 from typing import Protocol
 from urllib.parse import urlsplit
 
-import msgspec
-from msgspec import Struct
-
-from piagent.admin import exposition
+from piagent.admin import exposition, services
+from piagent.admin.answer import (
+    TEXT,
+    Answer,
+    Refused,
+    decoded,
+    json_answer,
+    not_allowed,
+    problem,
+)
+from piagent.admin.services import ServiceSource
 from piagent.admin.status import (
-    ApiError,
     Done,
     DrainNode,
     MoveVip,
@@ -23,14 +29,17 @@ from piagent.admin.status import (
     Why,
 )
 
-_JSON = "application/json"
-_TEXT = "text/plain; charset=utf-8"
 READS = ("GET", "HEAD")
 """The methods that change nothing."""
 
 
 class Source(Protocol):
     """Who knows the answers: the agent."""
+
+    @property
+    def services(self) -> ServiceSource:
+        """Who knows what concerns services."""
+        ...
 
     def status(self) -> Status:
         """The node as a whole."""
@@ -68,34 +77,20 @@ class Source(Protocol):
         ...
 
 
-class Answer(Struct, frozen=True):
-    """A response before it becomes bytes."""
-
-    status: int
-    content_type: str
-    body: bytes
-    headers: tuple[tuple[str, str], ...] = ()
-    """More of them, as `Allow` of a 405."""
-
-
-class Refused(Exception):
-    """Ends a request that cannot be done with the answer that says why."""
-
-    def __init__(self, status: int, error: str, detail: str) -> None:
-        """Take the parts of an ApiError."""
-        super().__init__(detail)
-        self.answer = problem(status, error, detail)
-
-
 async def answer(source: Source, method: str, target: str, body: bytes = b"") -> Answer:
     """The answer to one request; the query is ignored."""
     path = path_of(target)
     writer = WRITES.get(path)
     if writer is not None:
-        return await writer(source, body) if method == "POST" else not_allowed(method, "POST")
+        if method != "POST":
+            return not_allowed(method, "POST")
+        try:
+            return await writer(source, body)
+        except Refused as refused:
+            return refused.answer
     handler = PATHS.get(path)
     if path.startswith(WHY):
-        handler = partial(_why, vip=path[len(WHY) :])
+        handler = partial(_why, what=path[len(WHY) :])
     if handler is None:
         return problem(404, "not found", f"there is no {target[:200]!r}; known: {', '.join(PATHS)}")
     return handler(source) if method in READS else not_allowed(method, *READS)
@@ -106,22 +101,6 @@ def takes_body(method: str, target: str) -> bool:
     return method == "POST" and path_of(target) in WRITES
 
 
-def not_allowed(method: str, *allowed: str) -> Answer:
-    """A 405."""
-    refusal = problem(405, "method not allowed", f"{method[:20]!r}: use {' or '.join(allowed)}")
-    return with_header(refusal, "Allow", ", ".join(allowed))
-
-
-def with_header(reply: Answer, name: str, value: str) -> Answer:
-    """The same answer with one header more."""
-    return msgspec.structs.replace(reply, headers=(*reply.headers, (name, value)))
-
-
-def problem(status: int, error: str, detail: str) -> Answer:
-    """An error in the API's form: {error, detail}."""
-    return json_answer(ApiError(error, detail), status)
-
-
 def path_of(target: str) -> str:
     """The path of a request's target."""
     try:
@@ -130,20 +109,15 @@ def path_of(target: str) -> str:
         return target
 
 
-def json_answer(value: object, status: int = 200) -> Answer:
-    """A value in JSON."""
-    return Answer(status, _JSON, msgspec.json.encode(value) + b"\n")
-
-
 def _healthz(source: Source) -> Answer:
     del source  # that this runs is the answer
-    return Answer(200, _TEXT, b"ok\n")
+    return Answer(200, TEXT, b"ok\n")
 
 
 def _readyz(source: Source) -> Answer:
     status = source.status()
     if status.ready:
-        return Answer(200, _TEXT, b"ready\n")
+        return Answer(200, TEXT, b"ready\n")
     return problem(503, "not ready", status.reason)
 
 
@@ -167,27 +141,23 @@ def _routes(source: Source) -> Answer:
     return json_answer(source.routes())
 
 
-def _why(source: Source, vip: str) -> Answer:
-    found = source.why(vip)
+def _why(source: Source, what: str) -> Answer:
+    found = source.why(what) or source.services.why(what)
     if found is None:
-        known = ", ".join(each.address for each in source.status().vips) or "none"
-        return problem(404, "not found", f"{vip[:64]!r} is not a VIP of this node ({known})")
+        status = source.status()
+        known = ", ".join((*(v.address for v in status.vips), *(s.name for s in status.services)))
+        detail = f"{what[:64]!r} is no VIP, service or gateway of this node ({known or 'none'})"
+        return problem(404, "not found", detail)
     return json_answer(found)
 
 
 async def _move(source: Source, body: bytes) -> Answer:
-    try:
-        wanted = msgspec.json.decode(body, type=MoveVip)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        return problem(400, "bad request", f"the body is not {{vip, node}}: {error}"[:300])
+    wanted = decoded(body, MoveVip)
     return _done(await source.move(wanted.vip, wanted.node))
 
 
 async def _drain(source: Source, body: bytes) -> Answer:
-    try:
-        wanted = msgspec.json.decode(body, type=DrainNode)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        return problem(400, "bad request", f"the body is not {{node, drain}}: {error}"[:300])
+    wanted = decoded(body, DrainNode)
     return _done(source.drain(wanted.node, drain=wanted.drain))
 
 
@@ -197,8 +167,18 @@ def _done(why_not: str | None) -> Answer:
     return json_answer(Done())
 
 
+def _of_services(
+    writer: Callable[[ServiceSource, bytes], Awaitable[Answer]],
+) -> Callable[[Source, bytes], Awaitable[Answer]]:
+    return lambda source, body: writer(source.services, body)
+
+
+def _about_services(reader: Callable[[ServiceSource], object]) -> Callable[[Source], Answer]:
+    return lambda source: json_answer(reader(source.services))
+
+
 WHY = "/api/v1/why/"
-"""Followed by a VIP."""
+"""Followed by a VIP, or the name of a service or gateway."""
 TUNNEL = "/api/v1/tunnel"
 """GET; becomes a stream to a backend (`admin.tunnel`)."""
 HEALTH = ("/healthz", "/readyz")
@@ -206,6 +186,7 @@ HEALTH = ("/healthz", "/readyz")
 WRITES: dict[str, Callable[[Source, bytes], Awaitable[Answer]]] = {
     "/api/v1/vips/move": _move,
     "/api/v1/nodes/drain": _drain,
+    **{path: _of_services(writer) for path, writer in services.WRITES.items()},
 }
 """What changes something: POST with a JSON body."""
 PATHS: dict[str, Callable[[Source], Answer]] = {
@@ -216,4 +197,5 @@ PATHS: dict[str, Callable[[Source], Answer]] = {
     "/api/v1/vips": _vips,
     "/api/v1/services": _services,
     "/api/v1/routes": _routes,
+    **{path: _about_services(reader) for path, reader in services.READS.items()},
 }

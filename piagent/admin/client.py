@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import time
 from typing import Final, TypeVar
@@ -53,7 +55,7 @@ def ask(where: Where, target: str, kind: type[T], body: object = None) -> T:
     content = b"" if body is None else msgspec.json.encode(body)
     timeout_s = ACTION_TIMEOUT_S if content else TIMEOUT_S
     try:
-        with connected(where, timeout_s) as sock:
+        with _connected(where, timeout_s) as sock:
             connection, data = request_of(where, sock, target, body=content)
             sock.sendall(data)
             status, answer = _read(connection, sock)
@@ -67,8 +69,7 @@ def ask(where: Where, target: str, kind: type[T], body: object = None) -> T:
         raise AskError(f"{where}: not an answer of piagent: {error}") from error
 
 
-def connected(where: Where, timeout_s: float) -> socket.socket:
-    """A connection to an agent, blocking with a timeout."""
+def _connected(where: Where, timeout_s: float) -> socket.socket:
     if isinstance(where, Remote):
         sock = socket.create_connection((where.host, where.port), timeout_s)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -147,10 +148,11 @@ def explained(where: Where, error: Exception) -> AskError:
     if isinstance(error, TimeoutError):
         return AskError(f"{where}: the agent does not answer")
     if isinstance(where, Remote):
-        cure = (
-            " (is [admin] listen set there?)" if isinstance(error, ConnectionRefusedError) else ""
-        )
-        return AskError(f"{where}: {getattr(error, 'strerror', None) or error}{cure}")
+        number = (error.errno or 0) if isinstance(error, OSError) else 0
+        # asyncio's own text says nothing but the address; a failed look-up has numbers below 0.
+        what = os.strerror(number) if number > 0 else str(error)
+        cure = " (is [admin] listen set there?)" if number == errno.ECONNREFUSED else ""
+        return AskError(f"{where}: {what}{cure}")
     if isinstance(error, FileNotFoundError | ConnectionRefusedError):
         return AskError(f"{where}: the agent is not running here (or uses another socket)")
     if isinstance(error, PermissionError):

@@ -14,7 +14,7 @@ from typing import Final
 
 import h11
 
-from piagent.admin.api import Answer, problem
+from piagent.admin.answer import Answer, problem
 
 REQUEST_S = 30.0
 """For a request's head to arrive, the wait for it included; and then for its body."""
@@ -22,7 +22,7 @@ WRITE_S = 10.0
 LINGER_S = 1.0
 """For a client that is still sending what nobody reads: a reset would take its answer away."""
 MAX_HEAD: Final = 16 * 1024
-MAX_BODY: Final = 16 * 1024
+MAX_BODY: Final = 64 * 1024
 _CHUNK: Final = 4096
 
 

@@ -18,19 +18,8 @@ import h11
 
 from piagent.admin import tunnel
 from piagent.admin.access import Access
-from piagent.admin.api import (
-    READS,
-    TUNNEL,
-    Answer,
-    Refused,
-    Source,
-    answer,
-    json_answer,
-    not_allowed,
-    path_of,
-    problem,
-    takes_body,
-)
+from piagent.admin.answer import Answer, Refused, json_answer, not_allowed, problem
+from piagent.admin.api import READS, TUNNEL, Source, answer, path_of, takes_body
 from piagent.admin.connection import MAX_BODY, WRITE_S, Connection, offers
 from piagent.core.model import Listen, host_port
 from piagent.core.plan import is_loopback

@@ -5,6 +5,8 @@ Times are Unix milliseconds. docs/reference/api.md describes every field; a test
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import Struct
 
 
@@ -98,6 +100,8 @@ class ServiceStatus(Struct, frozen=True, kw_only=True):
     cluster_ips: tuple[str, ...]
     ports: tuple[PortStatus, ...]
     backends: tuple[BackendStatus, ...]
+    applied: int
+    """The version that was applied; 0: it is in the node's file."""
 
 
 class RouteStatus(Struct, frozen=True, kw_only=True):
@@ -129,6 +133,99 @@ class Status(Struct, frozen=True, kw_only=True):
     nodes: tuple[NodeStatus, ...]
     vips: tuple[VipStatus, ...]
     services: tuple[ServiceStatus, ...]
+    notes: tuple[NoteStatus, ...] = ()
+    routed: tuple[RoutedStatus, ...] = ()
+    bgp: tuple[SessionStatus, ...] = ()
+
+
+class NoteStatus(Struct, frozen=True, kw_only=True):
+    """Something about services that is not as it was wished."""
+
+    about: str
+    """`service/web`, `gateway/front`, `route/api`, or a port or address of this node."""
+    reason: str
+    detail: str
+
+
+class RoutedStatus(Struct, frozen=True, kw_only=True):
+    """A VIP that BGP leads to."""
+
+    address: str
+    announced: bool
+    """By this node, now."""
+    reason: str
+
+
+class SessionStatus(Struct, frozen=True, kw_only=True):
+    """A BGP session with a router."""
+
+    peer: str
+    up: bool
+    reason: str
+
+
+class PoolCount(Struct, frozen=True, kw_only=True):
+    """How many addresses of one IP version a pool has, each number at most 2**53."""
+
+    family: int
+    """4 or 6."""
+    total: int
+    used: int
+    free: int
+
+
+class PoolStatus(Struct, frozen=True, kw_only=True):
+    """A pool, of any node's file."""
+
+    name: str
+    type: str
+    addresses: tuple[str, ...]
+    """`first-last`."""
+    disabled: bool
+    counts: tuple[PoolCount, ...]
+
+
+class AppliedStatus(Struct, frozen=True, kw_only=True):
+    """Something that was applied and is in force."""
+
+    kind: str
+    name: str
+    version: int
+    table: dict[str, Any]
+    """As it was in the file; empty when this node does not have it yet."""
+    vips: tuple[str, ...]
+    cluster_ips: tuple[str, ...]
+    node_ports: dict[str, int]
+    """Port name -> number."""
+
+
+class EndpointStatus(Struct, frozen=True, kw_only=True):
+    """A program that joined a service."""
+
+    node: str
+    """Where it registered itself."""
+    service: str
+    address: str
+    """`address:port`."""
+
+
+class WhyService(Struct, frozen=True, kw_only=True):
+    """Why a service or gateway has the addresses that it has, or has none."""
+
+    name: str
+    kind: str
+    applied: int
+    vips: tuple[str, ...]
+    cluster_ips: tuple[str, ...]
+    ports: tuple[PortStatus, ...]
+    pool: str | None
+    """Where its addresses are from."""
+    given: str
+    """How it came by them: a reason, or empty when its file says them and no leader has."""
+    owners: dict[str, str | None]
+    """VIP -> the node that owns it."""
+    notes: tuple[NoteStatus, ...]
+    backends: tuple[BackendStatus, ...]
 
 
 class MoveVip(Struct, frozen=True, forbid_unknown_fields=True):
@@ -161,6 +258,27 @@ class Tunnel(Struct, frozen=True, kw_only=True):
     """The service's."""
     backends: tuple[TunnelBackend, ...]
     """In the order in which they are tried."""
+
+
+class RegisterEndpoint(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of POST /api/v1/endpoints/register: said again before it is over."""
+
+    service: str
+    port: int
+    address: str = ""
+    """Empty: the node's own."""
+    only: str | None = None
+    """The name of the one service port that it serves; None: all of them."""
+    weight: int = 1
+    ttl_ms: int = 10_000
+
+
+class RemoveEndpoint(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of POST /api/v1/endpoints/remove."""
+
+    service: str
+    port: int
+    address: str = ""
 
 
 class Done(Struct, frozen=True):

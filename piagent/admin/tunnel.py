@@ -17,7 +17,8 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
-from piagent.admin.api import Refused, Source
+from piagent.admin.answer import Refused
+from piagent.admin.api import Source
 from piagent.admin.status import Tunnel, TunnelBackend
 from piagent.core.model import Backend, Protocol, Service, ServicePort, host_port
 

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from typing import Any
 from urllib.parse import urlencode
 
 import h11
 from msgspec import Struct
 
 from piagent.admin.api import TUNNEL
-from piagent.admin.client import ANSWER_MAX, Where, connected, explained, refused, request_of
+from piagent.admin.client import (
+    ANSWER_MAX,
+    RETRY_S,
+    Remote,
+    Where,
+    explained,
+    refused,
+    request_of,
+)
 from piagent.admin.tunnel import ATTEMPTS, BACKEND_HEADER, CONNECT_S, PROTOCOL
 
 TIMEOUT_S = ATTEMPTS * CONNECT_S + 3
@@ -35,18 +44,50 @@ def tunnel_target(service: str, port: str = "", backend: str = "") -> str:
 
 async def open_tunnel(where: Where, target: str) -> OpenTunnel:
     """A new connection to an agent that leads to a backend; raises AskError."""
-    sock: socket.socket | None = None
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            # In a thread: a name may have to be looked up.
-            sock = await asyncio.to_thread(connected, where, TIMEOUT_S)
-            sock.setblocking(False)
-            return await _upgrade(sock, where, target)
-    except BaseException as error:
-        if sock is not None:
-            sock.close()
-        if isinstance(error, OSError | h11.ProtocolError):
-            raise explained(where, error) from None
+            sock = await _connect(where)
+            try:
+                return await _upgrade(sock, where, target)
+            except BaseException:
+                sock.close()
+                raise
+    except (OSError, h11.ProtocolError) as error:
+        raise explained(where, error) from None
+
+
+async def _connect(where: Where) -> socket.socket:
+    """A connection to an agent; to the first address of its name that accepts."""
+    if not isinstance(where, Remote):
+        return await _try(socket.AF_UNIX, where)
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM)
+    for family, _, _, _, address in found[:-1]:
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                return await _try(family, address)
+        except OSError:
+            continue
+    return await _try(found[-1][0], found[-1][4])
+
+
+async def _try(family: int, address: Any) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    try:
+        if family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await asyncio.get_running_loop().sock_connect(sock, address)
+            return sock
+        while True:
+            try:
+                sock.connect(address)
+            except BlockingIOError:  # a full queue, which a Unix socket does not wait for
+                await asyncio.sleep(RETRY_S)
+            else:
+                return sock
+    except BaseException:
+        sock.close()
         raise
 
 

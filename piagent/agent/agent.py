@@ -23,6 +23,7 @@ from piagent.agent.letters import Letters
 from piagent.agent.registry import Publisher, Saved
 from piagent.agent.reload import needs_restart
 from piagent.agent.services import Services
+from piagent.agent.services_view import ServicesView
 from piagent.agent.serving import Down, Serving
 from piagent.agent.steward import Steward
 from piagent.agent.tasks import Tasks
@@ -258,6 +259,19 @@ class Agent:
             watch=self._watch,
             steward=self._steward,
             reloads=self._reloads,
+            services=self._services_view,
+        )
+
+    def _services_view(self, started_ms: int) -> ServicesView:
+        return ServicesView(
+            services=self.services,
+            serving=self._serving,
+            health=self._health,
+            followers=self._followers,
+            merged=lambda: self.merged,
+            networks=self._edge.addresses.networks,
+            owners=self._election.placing.owners,
+            started_ms=started_ms,
         )
 
     def _asked(self, said: Control) -> None:

@@ -41,6 +41,7 @@ class Followers:
         self.responder = None if responder is None else responder(self._answer)
         self._zone = Zone(serving.config)
         self._known: object = None
+        self._had = True  # of a former life, maybe
         self.missing: dict[str, str] = {}
         """Addresses that `lo` does not have, and why."""
         self.sessions: dict[str, BgpSession] = {}
@@ -75,16 +76,16 @@ class Followers:
         while True:
             await asyncio.sleep(AGAIN_S)
             self._serving.try_again()
-            if self.missing:
-                self._configure()
+            self._configure()  # somebody may have flushed tables or addresses
 
     def _configure(self) -> None:
         config = self._serving.config
         inside = config.cluster_ips()
         routed = config.routed_vips() if config.node.vip_weight > 0 else ()
-        if not (inside or routed or self.missing) and self._local.why_not is not None:
+        if not (inside or routed or self._had):
             return
         missing = self._local.configure(inside, routed)
+        self._had = bool(inside or routed)
         for address, why in missing.items():
             if self.missing.get(address) != why:
                 log.error("address %s: not on lo: %s", address, why)

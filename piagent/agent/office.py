@@ -114,6 +114,16 @@ class Office:
                 return decided.verdict
             return await self._carry_out(decided)
 
+    def look(self) -> Composed:
+        """What would be given by what is known here; changes nothing."""
+        said = self._registry.assignments() or NOTHING
+        wants = {**_wants(self._things()), **self._in_files()}
+        return compose(self._pools(), wants, said.given)
+
+    def pools(self) -> tuple[Pool, ...]:
+        """The pools of all files; of several of one name this node's own."""
+        return self._pools()
+
     # ---- leading ------------------------------------------------------------------------------
 
     def _tend(self) -> None:

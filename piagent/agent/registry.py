@@ -21,7 +21,7 @@ from piagent.core.bulletin import Wants, is_newer
 from piagent.core.catalog import CatalogReason, Note, Thing
 from piagent.core.model import Config
 from piagent.core.records import Record, digest
-from piagent.core.wants import wants_of
+from piagent.core.wants import Want, wants_of
 
 GIVE_BACK_S = (0.2, 2.0)
 """After a connection began, at random between: a broker needs it from one node only."""
@@ -156,6 +156,10 @@ class Registry:
             pools=file.pools,
             wants=wants_of(file.services, file.gateways),
         )
+
+    def own_wants(self) -> dict[str, Want]:
+        """What this node's file asks for."""
+        return self._said.wants
 
     def wants(self) -> dict[str, Wants]:
         """What each node's file asks for; this one's first, then by name."""

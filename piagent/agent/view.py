@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from piagent import __version__
 from piagent.adapters.clock import wall_ms
 from piagent.admin.exposition import Family
 from piagent.admin.status import (
-    BackendStatus,
     NodeStatus,
-    PortStatus,
     RejectedNode,
     RouteStatus,
-    ServiceStatus,
     Status,
     Tunnel,
     VipStatus,
@@ -27,11 +24,12 @@ from piagent.agent.brokers import BrokerBook
 from piagent.agent.election import Election
 from piagent.agent.handover import HandOverError
 from piagent.agent.health import HealthLoop
+from piagent.agent.services_view import ServicesView
 from piagent.agent.serving import Serving
 from piagent.agent.steward import Steward
 from piagent.agent.watch import Watch
 from piagent.core.lease_types import LEADER, KeyView, State
-from piagent.core.model import Backend, Config, Service
+from piagent.core.model import Config
 from piagent.core.wire import Presence
 from piagent.ports import Clock, DataPlane, Fence
 
@@ -52,6 +50,7 @@ class View:
         watch: Watch,
         steward: Steward,
         reloads: Counter[str],
+        services: Callable[[int], ServicesView],
     ) -> None:
         """Looks at the parts when asked, keeps nothing."""
         self._clock = clock
@@ -65,6 +64,7 @@ class View:
         self._steward = steward
         self._reloads = reloads
         self._started_ms = wall_ms()
+        self.services = services(self._started_ms)
 
     def status(self) -> Status:
         """The node as a whole."""
@@ -84,7 +84,10 @@ class View:
             vips=tuple(
                 self._vip(config, view) for view in self._election.views() if view.key != LEADER
             ),
-            services=tuple(self._service(service) for service in config.services),
+            services=self.services.services(),
+            notes=self.services.notes(),
+            routed=self.services.routed(),
+            bgp=self.services.sessions(),
         )
 
     def routes(self) -> tuple[RouteStatus, ...]:
@@ -199,38 +202,4 @@ class View:
             since=wall_ms() - ago_ms,
             reason=view.reason,
             brokers=tuple(view.holds) if own else (),
-        )
-
-    def _service(self, service: Service) -> ServiceStatus:
-        return ServiceStatus(
-            name=service.name,
-            type=service.type,
-            vips=service.vips,
-            cluster_ips=service.cluster_ips,
-            ports=tuple(
-                PortStatus(
-                    name=port.name, port=port.port, protocol=port.protocol, node_port=port.node_port
-                )
-                for port in service.ports
-            ),
-            backends=tuple(self._backend(service, backend) for backend in service.backends),
-        )
-
-    def _backend(self, service: Service, backend: Backend) -> BackendStatus:
-        target = self._health.target(service.name, backend.id)
-        if target is None:
-            return BackendStatus(
-                address=backend.id,
-                weight=backend.weight,
-                up=True,
-                since=self._started_ms,
-                reason="not checked: the service has no health check",
-            )
-        health = target.health
-        return BackendStatus(
-            address=backend.id,
-            weight=backend.weight,
-            up=health.usable,
-            since=target.since_ms,
-            reason=f"{health.reason}: {health.detail}" if health.detail else health.reason,
         )

@@ -29,8 +29,8 @@ ACCEPT_RETRY_S: Final = 0.2
 """After a failure, of too many open files perhaps."""
 RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER: closing sends a reset."""
-NOT_YET: Final = frozenset({0, 502, 503})
-"""Statuses of an agent, or of none, that a later connection may not meet."""
+NOT_YET: Final = (502, 503)
+"""What an agent answers while no backend is there, which may come."""
 _CURES: Final = {
     errno.EADDRINUSE: "another program listens there: name another port, or :PORT for a free one",
     errno.EACCES: "ports below 1024 are root's: name a local port, as in 8080:80",
@@ -76,7 +76,7 @@ class Forwarder:
         try:
             way = ask(self._where, tunnel_target(self._service, port, self._backend), Tunnel)
         except AskError as error:
-            if error.status not in NOT_YET or not error.status:
+            if error.status not in NOT_YET:
                 raise Failure(printable(str(error))) from None
             warn(f"warning: {error}")
             return int(port) if port.isdecimal() else None

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from piagent.admin import tunnel as tunnel_module
-from piagent.admin.api import Refused
+from piagent.admin.answer import Refused
 from piagent.admin.client import AskError
 from piagent.admin.server import AdminServer
 from piagent.admin.status import Tunnel
