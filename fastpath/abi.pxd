@@ -107,6 +107,7 @@ cdef struct service_t:
     uint16_t n_backends
     uint16_t n_usable
     uint16_t slot
+    uint8_t affinity            # what one client address sends goes to one backend
 
 
 cdef struct route_t:
@@ -140,6 +141,7 @@ cdef struct listener_t:
     gateway_t *gateway          # of an HTTP listener, else NULL
     uint16_t slot
     uint8_t protocol
+    uint8_t wildcard            # on every address of its family
 
 
 cdef struct cut_t:              # close every connection that a listener has accepted

@@ -5,6 +5,7 @@ from typing import Any
 from fastpath.tables import Backend as Backend
 from fastpath.tables import Gateway as Gateway
 from fastpath.tables import Listener as Listener
+from fastpath.tables import ListenError as ListenError
 from fastpath.tables import Route as Route
 from fastpath.tables import Service as Service
 from fastpath.tables import Tables as Tables
@@ -43,9 +44,8 @@ class Engine:
         A UDP session ends when its listener is gone or its backend is down or gone; what its client
         sends next begins another.
 
-        Raises OSError with `address:port` (`address:port/udp`) in `filename` when a listener cannot
-        be bound, ValueError for tables that contradict themselves; nothing has changed then. While
-        draining it leaves out the listeners.
+        Raises ListenError, an OSError, when a listener cannot be bound, ValueError for tables that
+        contradict themselves; nothing has changed then. While draining it leaves out the listeners.
         """
 
     def drain(self) -> None:
@@ -72,7 +72,9 @@ class Engine:
     def active_on(self, address: str) -> int:
         """Client connections open now that were accepted on this address, as the tables spell it.
 
-        Those of listeners that are gone count too. UDP sessions do not: nothing waits for them.
+        Those of listeners that are gone count too. A connection to a wildcard listener counts for
+        the wildcard, whichever address it came to. UDP sessions do not count: nothing waits for
+        them.
         """
 
     def cut(self, address: str) -> int:

@@ -31,10 +31,13 @@ from fastpath.numbering import Numbering
 from fastpath.snapshot import compile as compile_tables
 from fastpath.sockets import listen, prepare_stream, resolve
 from fastpath.tables import (
-    TIMEOUT_MAX_MS, Backend, Gateway, Listener, Route, Service, Tables, check, place_of,
+    TIMEOUT_MAX_MS, Backend, Gateway, ListenError, Listener, Route, Service, Tables, check,
+    place_of,
 )
 
-__all__ = ["Backend", "Engine", "Gateway", "Listener", "Route", "Service", "Tables"]
+__all__ = [
+    "Backend", "Engine", "Gateway", "ListenError", "Listener", "Route", "Service", "Tables",
+]
 
 
 cdef enum:
@@ -195,7 +198,7 @@ cdef class Engine:
                 fds = listen(endpoint, self.n_workers, udp=each.udp, alone=alone)
             except OSError as error:
                 _close_all(opened)
-                raise OSError(error.errno, error.strerror, each.place) from error
+                raise ListenError(error, each) from error
             opened += fds
             listening[each.key] = fds
         return listening, opened

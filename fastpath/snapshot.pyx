@@ -159,6 +159,7 @@ cdef dict _put_services(Snapshot self, tuple services, numbering, Snapshot previ
         service.slot = numbering.services[wanted.name]
         service.connect_timeout_ms = wanted.connect_timeout_ms
         service.idle_timeout_ms = wanted.idle_timeout_ms
+        service.affinity = bool(wanted.affinity)
         service.backends = &self.c.backends[n_before]
         service.n_backends = <uint16_t>len(wanted.backends)
         n_before += service.n_backends
@@ -243,6 +244,7 @@ cdef object _put_listeners(
     for i, wanted in enumerate(listeners):
         listener = &self.c.listeners[i]
         _put_address(&listener.address, wanted.address, wanted.port)
+        listener.wildcard = not any(resolve(wanted.address, wanted.port).packed)
         listener.slot = numbering.listeners[wanted.key]
         listener.fds = fds
         for descriptor in listening[wanted.key]:

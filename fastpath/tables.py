@@ -36,6 +36,11 @@ class Service(NamedTuple):
     backends: tuple[Backend, ...]
     connect_timeout_ms: int = 3000
     idle_timeout_ms: int = 3_600_000
+    affinity: bool = False
+    """All that comes from one client address goes to one backend, as long as the usable ones stay.
+
+    It is the client's address that is hashed, so every node chooses alike and none remembers.
+    """
 
 
 class Route(NamedTuple):
@@ -69,6 +74,8 @@ class Listener(NamedTuple):
     """A port to accept on, or to take datagrams from."""
 
     address: str
+    """`0.0.0.0` or `::`: every one of its family; those that have listeners of their own go first.
+    """
     port: int
     target: str
     http: bool
@@ -85,6 +92,17 @@ class Listener(NamedTuple):
     def place(self) -> str:
         """For people: `10.0.0.1:53`, `[fd00::1]:53/udp`."""
         return place_of(*self.key)
+
+
+class ListenError(OSError):
+    """A listener that cannot be bound; `filename` says it for people: `10.0.0.1:53/udp`."""
+
+    def __init__(self, error: OSError, listener: Listener) -> None:
+        """Say which listener `error` happened to."""
+        super().__init__(error.errno, error.strerror, listener.place)
+        self.address = listener.address
+        self.port = listener.port
+        self.udp = listener.udp
 
 
 class Tables(NamedTuple):

@@ -13,6 +13,7 @@ from fastpath import engine
 from piagent.core.model import Wildcard
 from piagent.core.plan import Plan, PlannedService
 from piagent.core.routing import PlannedGateway
+from piagent.ports import ListenError
 
 DRAIN_POLL_S = 0.05
 
@@ -26,10 +27,13 @@ class EngineDataPlane:
         self._engine.start()
 
     def apply(self, plan: Plan) -> None:
-        """Make the plan true in one step; OSError: a port in use, and nothing has changed."""
+        """Make the plan true in one step.
+
+        Raises ListenError, and nothing has changed: that listener cannot be had.
+        """
         try:
             self._engine.publish(tables(plan))
-        except OSError as error:
+        except engine.ListenError as error:
             raise _explained(error) from error
 
     def stats(self) -> dict[str, Any]:
@@ -94,7 +98,7 @@ def _service(service: PlannedService) -> engine.Service:
     backends = tuple(
         engine.Backend(b.name, b.address, b.port, b.weight, b.up) for b in service.backends
     )
-    return engine.Service(service.name, backends)
+    return engine.Service(service.name, backends, affinity=service.affinity)
 
 
 def _gateway(gateway: PlannedGateway) -> engine.Gateway:
@@ -119,8 +123,12 @@ _CURES = {
 }
 
 
-def _explained(error: OSError) -> OSError:
+def _explained(error: engine.ListenError) -> ListenError:
     """The same error with the place and the cure in its text."""
     cure = _CURES.get(error.errno or 0)
     text = f"cannot listen on {error.filename}: {error.strerror}"
-    return OSError(error.errno, f"{text} ({cure})" if cure else text)
+    if cure:
+        text = f"{text} ({cure})"
+    return ListenError(
+        error.errno or 0, text, address=error.address, port=error.port, udp=error.udp
+    )

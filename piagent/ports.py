@@ -316,17 +316,6 @@ class Speaker(Protocol):
         ...
 
 
-class ListenError(OSError):
-    """One port cannot be listened on; the text says why, and the cure."""
-
-    def __init__(self, code: int, text: str, *, address: str, port: int, udp: bool) -> None:
-        """`code`: as errno has it."""
-        super().__init__(code, text)
-        self.address = address
-        self.port = port
-        self.udp = udp
-
-
 class Responder(Protocol):
     """Answers questions about names."""
 
@@ -340,11 +329,22 @@ class Responder(Protocol):
         ...
 
 
+class ListenError(OSError):
+    """One listener cannot be had; the text says which one, why, and what helps."""
+
+    def __init__(self, code: int, text: str, *, address: str, port: int, udp: bool) -> None:
+        """`code`: as errno has it. The others identify the PlannedListener."""
+        super().__init__(code, text)
+        self.address = address
+        self.port = port
+        self.udp = udp
+
+
 class DataPlane(Protocol):
     """The engine."""
 
     def apply(self, plan: Plan) -> None:
-        """Make the plan true in one step, or raise OSError (a port in use) and change nothing."""
+        """Make the plan true in one step, or raise ListenError and change nothing."""
         ...
 
     def connections(self, address: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from piagent.core.plan import (
     PlannedRoute,
     PlannedService,
 )
+from piagent.ports import ListenError
 from tests.net import free_port
 
 dataplane = pytest.importorskip("piagent.dataplane", reason="the engine is not built")
@@ -61,7 +63,12 @@ def test_every_field_of_a_plan_reaches_the_tables() -> None:
             PlannedListener("127.0.0.9", 80, "web", True, draining=True),
             PlannedListener("127.0.0.9", 53, "api:80", False, udp=True),
         ),
-        (PlannedService("api:80", (PlannedBackend("10.0.0.1:8080", "10.0.0.1", 8080, 3, False),)),),
+        (
+            PlannedService(
+                "api:80", (PlannedBackend("10.0.0.1:8080", "10.0.0.1", 8080, 3, False),)
+            ),
+            PlannedService("dns:53/udp", (), affinity=True),
+        ),
         (
             PlannedGateway(
                 "web",
@@ -77,6 +84,7 @@ def test_every_field_of_a_plan_reaches_the_tables() -> None:
     }  # fmt: skip
     assert [listener.udp for listener in made.listeners] == [False, True]
     assert made.services[0].name == "api:80"
+    assert [service.affinity for service in made.services] == [False, True]
     assert made.services[0].backends[0]._asdict() == {
         "name": "10.0.0.1:8080", "address": "10.0.0.1", "port": 8080, "weight": 3, "up": False
     }  # fmt: skip
@@ -113,8 +121,12 @@ def test_port_in_use_names_the_place_and_the_cure_and_changes_nothing(backend: i
         plane.apply(tcp_plan(port, backend))
         with closing(socket.create_server(("127.0.0.1", 0))) as other:
             taken = other.getsockname()[1]
-            with pytest.raises(OSError, match=rf"127\.0\.0\.1:{taken}.*ss -lntup"):
+            with pytest.raises(ListenError, match=rf"127\.0\.0\.1:{taken}.*ss -lntup") as caught:
                 plane.apply(tcp_plan(taken, backend))
+            error = caught.value
+            assert (error.errno, error.address, error.port, error.udp) == (
+                errno.EADDRINUSE, "127.0.0.1", taken, False
+            )  # fmt: skip
         with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
             assert client.recv(10) == b"hi"
     finally:

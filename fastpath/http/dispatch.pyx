@@ -60,7 +60,10 @@ cdef int dispatch_request(loop_t *loop, client_t *client) noexcept nogil:
     if client.has_body and flow.raw_start < flow.raw_end and flow_decode(&http.stores, flow) < 0:
         return -REFUSE_CHUNK
     http.n_requests += 1
-    client.hash = mix(client.flow + http.n_requests * <uint64_t>0x9E3779B97F4A7C15)
+    if loop.snapshot.service_of_slot[client.service_slot].affinity:
+        client.hash = client.origin
+    else:
+        client.hash = mix(client.flow + http.n_requests * <uint64_t>0x9E3779B97F4A7C15)
     client.tries.n = 0
     client.is_retried = False
     client.n_interim = 0

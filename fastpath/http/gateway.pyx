@@ -34,9 +34,9 @@ from fastpath.loop cimport (
 )
 from fastpath.memory.slab cimport slab_free, slab_get, slab_init, slab_put, slab_t
 from fastpath.memory.wheel cimport timeout_armed, timeout_disarm, timeout_t
-from fastpath.proxy.balance cimport flow_hash
+from fastpath.proxy.balance cimport client_hash, flow_hash
 from fastpath.proxy.relay cimport pair_start, pair_stop, pair_t
-from fastpath.sys_linux cimport EPOLLIN, IPPROTO_TCP, sockaddr_any_t
+from fastpath.sys_linux cimport EPOLLIN, IPPROTO_TCP, getsockname, sockaddr_any_t, socklen_t
 
 cdef enum:
     REQUESTS_PER_TURN = 32      # pipelined ones of one client before others get their turn
@@ -298,6 +298,8 @@ cdef int http_accept(loop_t *loop, const listener_t *listener, int fd,
     cdef http_t *http = http_of(loop)
     cdef client_t *client = <client_t *>slab_get(&http.clients_memory)
     cdef const gateway_t *gateway = listener.gateway
+    cdef sockaddr_any_t local
+    cdef socklen_t size = sizeof(local)
     if client == NULL:
         return -1 - REJECT_CAPACITY
     memset(client, 0, sizeof(client_t))
@@ -306,7 +308,11 @@ cdef int http_accept(loop_t *loop, const listener_t *listener, int fd,
     client.keepalive_timeout_ms = gateway.keepalive_timeout_ms
     client.timeout.owner = client
     client.flow = flow_hash(loop.hash_key, peer, &listener.address, IPPROTO_TCP)
-    peer_init(&client.peer, peer, &listener.address)
+    client.origin = client_hash(loop.hash_key, peer)
+    local = listener.address
+    if listener.wildcard:
+        getsockname(fd, &local.any, &size)
+    peer_init(&client.peer, peer, &local)
     client.next = http.clients
     if client.next != NULL:
         client.next.previous = client

@@ -63,6 +63,7 @@ cdef struct client_t:
     pair_t *pair                # owned, from http_t.pairs; the tunnel
     peer_t peer
     uint64_t flow               # hash of addresses and ports
+    uint64_t origin             # hash of the client's address alone
     uint64_t hash               # of this request
     uint64_t deadline_ms        # of the state it is in; 0: none
     uint64_t total_deadline_ms  # of the exchange; 0: none

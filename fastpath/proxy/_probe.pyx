@@ -2,62 +2,60 @@
 
 from libc.string cimport memset
 
-from fastpath.proxy cimport sessions as c_sessions
 from fastpath.proxy.datagram cimport parties_t
+from fastpath.proxy.sessions cimport (
+    AGE_REPLIED, REPLIED_MS as _REPLIED_MS, SESSIONS_MAX as _SESSIONS_MAX,
+    UNREPLIED_MS as _UNREPLIED_MS, session_t, sessions_add, sessions_expired, sessions_find,
+    sessions_free, sessions_init, sessions_oldest, sessions_patience, sessions_remove, sessions_t,
+    sessions_touch,
+)
 from fastpath.sys_linux cimport AF_INET, htons, ntohs
 
-SESSIONS_MAX = c_sessions.SESSIONS_MAX
-UNREPLIED_MS = c_sessions.UNREPLIED_MS
-REPLIED_MS = c_sessions.REPLIED_MS
+SESSIONS_MAX = _SESSIONS_MAX
+UNREPLIED_MS = _UNREPLIED_MS
+REPLIED_MS = _REPLIED_MS
 
 
 cdef class Sessions:
     """Sessions without sockets, that are told by their client's port."""
 
-    cdef c_sessions.sessions_t sessions
+    cdef sessions_t sessions
 
     def __cinit__(self):
-        if c_sessions.sessions_init(&self.sessions) != 0:
+        if sessions_init(&self.sessions) != 0:
             raise MemoryError
 
     def __dealloc__(self):
         while self.sessions.n > 0:
-            c_sessions.sessions_remove(
-                &self.sessions, c_sessions.sessions_oldest(&self.sessions)
-            )
-        c_sessions.sessions_free(&self.sessions)
+            sessions_remove(&self.sessions, sessions_oldest(&self.sessions))
+        sessions_free(&self.sessions)
 
-    cdef c_sessions.session_t *_find(self, port, hash, listener):
+    cdef session_t *_find(self, port, hash, listener):
         cdef parties_t parties = _parties(port)
-        return c_sessions.sessions_find(&self.sessions, hash, listener, &parties)
+        return sessions_find(&self.sessions, hash, listener, &parties)
 
     def has(self, port, hash, listener):
         return self._find(port, hash, listener) != NULL
 
     def add(self, port, hash, listener, now_ms):
         cdef parties_t parties = _parties(port)
-        c_sessions.sessions_add(&self.sessions, hash, listener, &parties, now_ms)
+        sessions_add(&self.sessions, hash, listener, &parties, now_ms)
 
     def touch(self, port, hash, listener, replied, now_ms):
-        cdef c_sessions.session_t *session = self._find(port, hash, listener)
-        c_sessions.sessions_touch(
-            &self.sessions,
-            session,
-            c_sessions.AGE_REPLIED if replied else session.age,
-            now_ms,
-        )
+        cdef session_t *session = self._find(port, hash, listener)
+        sessions_touch(&self.sessions, session, AGE_REPLIED if replied else session.age, now_ms)
 
     def remove(self, port, hash, listener):
-        c_sessions.sessions_remove(&self.sessions, self._find(port, hash, listener))
+        sessions_remove(&self.sessions, self._find(port, hash, listener))
 
     def oldest(self):
-        return _named(c_sessions.sessions_oldest(&self.sessions))
+        return _named(sessions_oldest(&self.sessions))
 
     def expired(self, now_ms):
-        return _named(c_sessions.sessions_expired(&self.sessions, now_ms))
+        return _named(sessions_expired(&self.sessions, now_ms))
 
     def patience(self, now_ms):
-        return c_sessions.sessions_patience(&self.sessions, now_ms)
+        return sessions_patience(&self.sessions, now_ms)
 
     @property
     def n(self):
@@ -72,7 +70,7 @@ cdef parties_t _parties(port):
     return parties
 
 
-cdef object _named(const c_sessions.session_t *session):
+cdef object _named(const session_t *session):
     """(port, hash, listener), or None."""
     if session == NULL:
         return None

@@ -19,6 +19,18 @@ cdef uint64_t flow_hash(
     uint8_t protocol,
 ) noexcept nogil
 
+# The same over the client's address alone: all that comes from there is one flow.
+cdef uint64_t client_hash(const uint64_t *key, const sockaddr_any_t *peer) noexcept nogil
+
+# Which of the two picks the backends of this service.
+cdef uint64_t service_hash(
+    const uint64_t *key,
+    const service_t *service,
+    const sockaddr_any_t *peer,
+    const sockaddr_any_t *local,
+    uint8_t protocol,
+) noexcept nogil
+
 # The hash's choice, or the next one that is not in `tries`, and notes it there. NULL: no usable
 # backend is left, or MAX_TRIES were tried. The backend belongs to the service's snapshot.
 cdef backend_t *balance_choose(

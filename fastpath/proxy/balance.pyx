@@ -8,6 +8,7 @@ from fastpath.sys_linux cimport AF_INET
 
 
 cdef enum:
+    ADDRESS_SIZE = 16
     FLOW_SIZE = 37              # two addresses, two ports, the protocol
     NEIGHBOURS = 64             # table entries looked at for another choice
 
@@ -35,6 +36,22 @@ cdef uint64_t flow_hash(
     _put_address(flow + 16, flow + 34, local)
     flow[36] = protocol
     return siphash13(key[0], key[1], flow, FLOW_SIZE)
+
+
+cdef uint64_t client_hash(const uint64_t *key, const sockaddr_any_t *peer) noexcept nogil:
+    cdef uint8_t ip[ADDRESS_SIZE]
+    cdef uint8_t port[2]
+    _put_address(ip, port, peer)
+    return siphash13(key[0], key[1], ip, ADDRESS_SIZE)
+
+
+cdef uint64_t service_hash(
+    const uint64_t *key, const service_t *service, const sockaddr_any_t *peer,
+    const sockaddr_any_t *local, uint8_t protocol,
+) noexcept nogil:
+    if service.affinity:
+        return client_hash(key, peer)
+    return flow_hash(key, peer, local, protocol)
 
 
 cdef bint _tried(const tries_t *tries, uint16_t slot) noexcept nogil:

@@ -34,7 +34,8 @@ cdef struct session_t:
     session_t *newer            # in the list of its age
     session_t *older
     uint64_t used_ms            # when a datagram came last, from either side
-    uint64_t hash               # of the flow
+    uint64_t hash               # of the flow: finds the session
+    uint64_t choice             # hash that picks the backend
     parties_t parties
     sockaddr_any_t backend      # who was chosen
     tries_t tries               # those that refused, and the one chosen

@@ -21,7 +21,7 @@ from fastpath.loop cimport (
 )
 from fastpath.memory.slab cimport slab_free, slab_get, slab_init, slab_put, slab_t
 from fastpath.memory.wheel cimport timeout_disarm, timeout_t
-from fastpath.proxy.balance cimport balance_choose, flow_hash, tries_t
+from fastpath.proxy.balance cimport balance_choose, service_hash, tries_t
 from fastpath.proxy.relay cimport pair_start, pair_stop, pair_t
 from fastpath.sys_linux cimport IPPROTO_TCP, sockaddr_any_t
 
@@ -32,7 +32,7 @@ cdef struct stream_t:           # one proxied connection
     pair_t pair                 # its timeout also limits connecting
     stream_t *next              # in streams_t.first
     stream_t *previous
-    uint64_t hash               # of the flow
+    uint64_t hash               # of the flow, or of its client
     uint32_t connect_timeout_ms
     uint16_t listener_slot
     uint16_t service_slot
@@ -152,7 +152,7 @@ cdef int _accept(
         return -1 - REJECT_CAPACITY
     stream.connect_timeout_ms = service.connect_timeout_ms
     stream.service_slot = service.slot
-    stream.hash = flow_hash(loop.hash_key, peer, &listener.address, IPPROTO_TCP)
+    stream.hash = service_hash(loop.hash_key, service, peer, &listener.address, IPPROTO_TCP)
     endpoint_init(&stream.client, NULL, stream, fd, READABLE | WRITABLE)
     result = _connect(loop, stream)
     if result == FP_OK:

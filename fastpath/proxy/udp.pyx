@@ -25,7 +25,7 @@ from fastpath.loop cimport (
     loop_again, loop_arm, loop_close, loop_t, loop_watch,
 )
 from fastpath.memory.wheel cimport timeout_armed, timeout_disarm, timeout_t
-from fastpath.proxy.balance cimport balance_choose, flow_hash
+from fastpath.proxy.balance cimport balance_choose, client_hash, flow_hash
 from fastpath.proxy.datagram cimport datagram_receive, datagram_send, parties_t
 from fastpath.proxy.sessions cimport (
     AGE_COUNT, AGE_REPLIED, DATAGRAM_SIZE, SESSIONS_MAX, session_t, sessions_add,
@@ -100,7 +100,7 @@ cdef int _connect(loop_t *loop, session_t *session) noexcept nogil:
     cdef backend_t *backend
     cdef int result
     while True:
-        backend = balance_choose(service, session.hash, &session.tries)
+        backend = balance_choose(service, session.choice, &session.tries)
         if backend == NULL:
             return FP_BAD
         result = _connect_to(loop, session, backend)
@@ -120,6 +120,9 @@ cdef session_t *_new(
         _end(loop, sessions_oldest(sessions))
         count(&loop.counters.evicted, 1)
     session = sessions_add(sessions, hash, listener.slot, parties, loop.now_ms)
+    session.choice = hash
+    if listener.service.affinity:
+        session.choice = client_hash(loop.hash_key, &parties.client)
     session.service_slot = listener.service.slot
     count(&loop.counters.listeners[listener.slot].accepted, 1)
     gauge(&loop.counters.sessions, 1)

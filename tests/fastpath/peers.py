@@ -87,8 +87,14 @@ class Datagrams:
                 return
             self.heard.append((f"{sender[0]}:{sender[1]}", data))
             if not self.silent:
-                with contextlib.suppress(OSError):  # its own name makes it too long
-                    self._bound.sendto(self.name.encode() + data, sender)
+                self.answer(-1)
+
+    def answer(self, index: int) -> None:
+        """Send the answer to one that was heard, once more maybe."""
+        sender, data = self.heard[index]
+        host, _, port = sender.rpartition(":")
+        with contextlib.suppress(OSError):  # its own name makes it too long
+            self._bound.sendto(self.name.encode() + data, (host, int(port)))
 
     def backend(self, *, weight: int = 1, up: bool = True) -> Backend:
         """As the engine's tables name it."""

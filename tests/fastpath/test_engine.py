@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fastpath.engine import Backend, Engine, Listener, Service, Tables
+from fastpath.engine import Backend, Engine, Listener, ListenError, Service, Tables
 from tests.fastpath.peers import Server, ask, connect, read_all, read_exactly, running, tcp_tables
 from tests.net import free_port
 from tests.waiting import wait_until
@@ -138,10 +138,12 @@ def test_a_port_in_use_is_named_and_nothing_changes() -> None:
                 Listener("127.0.0.1", each, "t", http=False) for each in (port, fresh, busy)
             )
             tables = Tables(listeners, (Service("t", ()),), ())
-            with pytest.raises(OSError) as caught:  # noqa: PT011 - the number is checked
+            with pytest.raises(ListenError) as caught:
                 engine.publish(tables)
             assert caught.value.errno == errno.EADDRINUSE
             assert caught.value.filename == f"127.0.0.1:{busy}"
+            error = caught.value
+            assert (error.address, error.port, error.udp) == ("127.0.0.1", busy, False)
             assert refused(fresh)
             assert ask(port) == b"hello"
         assert list(engine.stats()["services"]) == ["s"]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from fastpath.engine import Engine, Listener, Service, Tables
+from fastpath.engine import Engine, Listener, ListenError, Service, Tables
 from tests.fastpath.peers import PATIENCE_S, Datagrams, Server, ask, running, udp_tables
 from tests.net import free_port
 from tests.waiting import wait_until
@@ -330,12 +330,13 @@ def test_a_udp_port_in_use_is_named_and_tcp_is_another_matter(engine: Engine) ->
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
             if reuse:
                 taken.setsockopt(socket.SOL_SOCKET, reuse, 1)
-            taken.bind(("127.0.0.1", 0))
-            busy = taken.getsockname()[1]
-            with pytest.raises(OSError) as caught:  # noqa: PT011 - the number is checked
+            busy = free_port()
+            taken.bind(("127.0.0.1", busy))
+            with pytest.raises(ListenError) as caught:
                 engine.publish(udp_tables(busy))
             assert caught.value.errno == errno.EADDRINUSE
             assert caught.value.filename == f"127.0.0.1:{busy}/udp"
+            assert (caught.value.port, caught.value.udp) == (busy, True)
             engine.publish(
                 Tables((Listener("127.0.0.1", busy, "s", http=False),), (Service("s", ()),), ())
             )

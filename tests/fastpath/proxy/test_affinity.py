@@ -1,0 +1,103 @@
+"""Services whose clients stay with one backend, whatever port and protocol they come by."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from fastpath.engine import Backend, Engine, Gateway, Listener, Service, Tables
+from tests.fastpath.http.gateways import to
+from tests.fastpath.peers import PATIENCE_S, Datagrams, Server, read_all, running
+from tests.net import free_port
+
+CLIENTS = [f"127.0.0.{last}" for last in range(10, 40)]
+NAMES = "abc"
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    with running(workers=2) as started:
+        yield started
+
+
+def named(name: str) -> Server:
+    """A backend that says its name, whatever it is asked."""
+    answer = b"HTTP/1.0 200 OK\r\n\r\n" + name.encode()
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(1 << 16)
+        connection.sendall(answer)
+
+    return Server(serve)
+
+
+def over_tcp(source: str, port: int) -> str:
+    with socket.create_connection(("127.0.0.1", port), PATIENCE_S, (source, 0)) as client:
+        client.sendall(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n")
+        return read_all(client)[-1:].decode()
+
+
+def over_udp(source: str, port: int) -> str:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(PATIENCE_S)
+        client.bind((source, 0))
+        client.sendto(b"", ("127.0.0.1", port))
+        return client.recv(100).decode()
+
+
+def tables(ports: list[int], streams: list[Backend], datagrams: list[Backend]) -> Tables:
+    """Two TCP listeners, an HTTP one and a UDP one, whose services have like backends."""
+    first, second, web = ports
+    return Tables(
+        (
+            Listener("127.0.0.1", first, "tcp", http=False),
+            Listener("127.0.0.1", second, "tcp", http=False),
+            Listener("127.0.0.1", web, "web", http=True),
+            Listener("127.0.0.1", first, "udp", http=False, udp=True),
+        ),
+        (
+            Service("tcp", tuple(streams), affinity=True),
+            Service("udp", tuple(datagrams), affinity=True),
+        ),
+        (Gateway("web", any_depth=False, routes=(to("tcp"),)),),
+    )
+
+
+def test_a_client_has_one_backend_whatever_it_comes_by(engine: Engine) -> None:
+    streams = [named(name).backend(name) for name in NAMES]
+    datagrams = [Datagrams(name).backend() for name in NAMES]
+    ports = [free_port() for _ in range(3)]
+    made = tables(ports, streams, datagrams)
+    engine.publish(made)
+    chosen: dict[str, str] = {}
+    for source in CLIENTS:
+        answers = {over_tcp(source, port) for port in ports for _ in range(3)}
+        answers |= {over_udp(source, ports[0]) for _ in range(3)}
+        assert len(answers) == 1
+        chosen[source] = answers.pop()
+    assert set(chosen.values()) == set(NAMES)
+
+    with running() as other:  # another node
+        engine.publish(Tables((), (), ()))
+        other.publish(made)
+        assert {source: over_tcp(source, ports[2]) for source in CLIENTS} == chosen
+        assert {source: over_udp(source, ports[0]) for source in CLIENTS} == chosen
+
+        down = [each._replace(up=each.name != "b") for each in streams]
+        other.publish(tables(ports, down, datagrams))
+        after = {source: over_tcp(source, ports[1]) for source in CLIENTS}
+        moved = {source for source in CLIENTS if after[source] != chosen[source]}
+        assert {source for source in CLIENTS if chosen[source] == "b"} <= moved
+        assert "b" not in after.values()
+        # Maglev moves a few of the others, too.
+        assert len([source for source in moved if chosen[source] != "b"]) <= 2
+
+
+def test_without_affinity_a_clients_connections_spread(engine: Engine) -> None:
+    port = free_port()
+    backends = tuple(named(name).backend(name) for name in NAMES)
+    listener = Listener("127.0.0.1", port, "s", http=False)
+    engine.publish(Tables((listener,), (Service("s", backends),), ()))
+    assert {over_tcp("127.0.0.1", port) for _ in range(60)} == set(NAMES)
