@@ -110,30 +110,27 @@ class ExabgpSpeaker:
         self._all_down(bgp, "not configured any more")
 
     async def _reconcile(self, running: Exabgp, bgp: Bgp) -> None:
-        """Give the commands that lead from what is announced to what is wanted."""
-        while (step := self._next_step(bgp)) is not None:
-            key, text = step
-            if text is None:
-                await running.command(exabgp.withdrawal(self._announced[key]))
-                del self._announced[key]
-            elif await running.command(text):
+        """Give the commands that lead from what is announced to what is wanted, until it changes.
+
+        What is to be withdrawn goes first: traffic for it is lost meanwhile.
+        """
+        wanted = self._wanted(bgp)
+        for key in sorted(self._announced.keys() - wanted.keys()):
+            await running.command(exabgp.withdrawal(self._announced[key]))
+            del self._announced[key]
+            _log.info("bgp: %s withdrawn from %s", key[1], key[0])
+        for key, text in sorted(wanted.items()):
+            if self._changed.is_set():
+                return
+            if text in {self._announced.get(key), self._refused.get(key)}:
+                continue
+            if await running.command(text):
                 self._announced[key] = text
                 _log.info("bgp: %s announced to %s", key[1], key[0])
             else:
                 self._announced.pop(key, None)
                 self._refused[key] = text
                 _log.error("bgp: exabgp refused to announce %s to %s", key[1], key[0])
-
-    def _next_step(self, bgp: Bgp) -> tuple[_Key, str | None] | None:
-        """A route to announce, or to withdraw (None); those come first."""
-        wanted = self._wanted(bgp)
-        for key in sorted(self._announced):
-            if key not in wanted:
-                return key, None
-        for key in sorted(wanted):
-            if wanted[key] not in {self._announced.get(key), self._refused.get(key)}:
-                return key, wanted[key]
-        return None
 
     def _wanted(self, bgp: Bgp) -> dict[_Key, str]:
         """The command for each route whose session is or was up: before, nobody knows our end."""

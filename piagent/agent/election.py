@@ -51,10 +51,6 @@ class Board(Protocol):
         """Take a message; False: it is not for this."""
         ...
 
-    def leader_spoke(self, broker: str, epoch: int) -> None:
-        """The owner of the leadership asserted it, with that epoch, at the broker."""
-        ...
-
     def leading(self) -> None:
         """This node leads from now on."""
         ...
@@ -290,7 +286,7 @@ class Election:
         elif isinstance(heard, Asked):
             self._asked(heard.message)
         elif heard is not None:
-            self._note_owner(event.broker, heard)
+            self._note_owner(heard)
             await self._step(heard)
 
     def _note(self, peer: Peer) -> None:
@@ -373,17 +369,12 @@ class Election:
 
     # ---- for people ---------------------------------------------------------------------------
 
-    def _note_owner(self, broker: str, event: lease.Event) -> None:
+    def _note_owner(self, event: lease.Event) -> None:
         """Remember when the owner of a VIP was last heard."""
-        if not isinstance(event, lease.Heard):
-            return
-        for key, assertion in event.message.asserts.items():
-            if assertion.role is not lease.Role.OWNER:
-                continue
-            if key == lease.LEADER:
-                self._board.leader_spoke(broker, assertion.epoch)
-            if event.message.node != self._letters.node:
-                self._owner_heard_ns[key] = self._clock.now_ns()
+        if isinstance(event, lease.Heard) and event.message.node != self._letters.node:
+            for key, assertion in event.message.asserts.items():
+                if assertion.role is lease.Role.OWNER:
+                    self._owner_heard_ns[key] = self._clock.now_ns()
 
     def _measure(self, key: str) -> None:
         heard_ns = self._owner_heard_ns.pop(key, None)

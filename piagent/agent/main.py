@@ -16,7 +16,6 @@ from piagent.adapters import systemd
 from piagent.adapters.arp import Announcer
 from piagent.adapters.bgp import ExabgpSpeaker
 from piagent.adapters.clock import BootClock, wall_ms
-from piagent.adapters.dns import DnsServer
 from piagent.adapters.embedded_broker import BrokerError, EmbeddedBroker
 from piagent.adapters.fence import KernelFence
 from piagent.adapters.guardian_line import line_from_environment
@@ -40,7 +39,7 @@ from piagent.core.names import Answer, Question
 from piagent.core.text import printable
 from piagent.core.wire import config_hash
 from piagent.dataplane import EngineDataPlane
-from piagent.ports import AddressError, Guardian
+from piagent.ports import AddressError, Guardian, Responder
 
 log = logging.getLogger("piagent")
 
@@ -140,9 +139,13 @@ async def _build(config: Config, guardian: Guardian | None) -> Agent:
     return Agent(config, edge, group, letters)
 
 
-def _responder(config: Config) -> Callable[[Callable[[Question], Answer]], DnsServer] | None:
+def _responder(config: Config) -> Callable[[Callable[[Question], Answer]], Responder] | None:
     listen = config.dns
-    return None if listen is None else lambda answer: DnsServer(listen, answer)
+    if listen is None:
+        return None
+    from piagent.adapters.dns import DnsServer  # dnslib: 1 MiB, for nodes with [dns] only
+
+    return lambda answer: DnsServer(listen, answer)
 
 
 async def _remove_leftovers(addresses: KernelAddresses) -> None:

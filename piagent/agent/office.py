@@ -84,7 +84,7 @@ class Office:
         current = self._current
         if current is None or not isinstance(said.message, Assignments):
             return
-        if said.message.epoch < current.epoch:
+        if said.message.number > 0 and said.message.epoch < current.epoch and current.number:
             self._current = with_late(current, said.message)
             self._overheard = True
             self._wake.set()
@@ -133,36 +133,55 @@ class Office:
             return
         if self._current is None or self._current.epoch != epoch:
             self._begin(epoch)
-        if not self._settle():
-            return
-        self._recompose()
-        if self._overheard and self._current is not None:
-            self._overheard = False
-            self._try_to_say(self._current)
-        for broker in self._connected():
-            self._registry.give_back(broker)
+        if self._current is not None and self._current.number == 0:
+            self._take_over(self._current)
+        if self._settle():
+            self._recompose()
+        self._say_to_who_lacks_it()
 
     def _begin(self, epoch: int) -> None:
-        """Say again, as this leader, what is in force or was about to be."""
+        """Have brokers that nothing older counts from now on (see `core.agreement`)."""
         known = self._registry.agreement.newest or NOTHING
-        self._current = replace(known, node=self._bulletins.node, epoch=epoch, number=1)
+        self._current = replace(known, node=self._bulletins.node, epoch=epoch, number=0)
         self._since_s, self._settled, self._looked = monotonic(), False, None
-        log.info("leading, epoch %d: %d assignments so far", epoch, len(known.given))
-        if known is not NOTHING:  # others may know more, and have had no time to say it
-            self._say(self._current)
+        self._say(self._current)
+
+    def _take_over(self, prepared: Assignments) -> None:
+        """Say again, as this leader, the newest that was said, once nothing older can follow."""
+        if not self._registry.agreement.is_carried(prepared):
+            return
+        known = self._registry.agreement.newest
+        if known is None and monotonic() - self._since_s < SETTLE_S:
+            return  # others may know more, and have had no time to say it
+        log.info("leading, epoch %d, %d assignments so far", prepared.epoch, len(prepared.given))
+        known = replace(known or NOTHING, node=prepared.node, epoch=prepared.epoch, number=1)
+        self._try_to_say(known)
+
+    def _say_to_who_lacks_it(self) -> None:
+        """A broker may have been away, or carry what somebody said late."""
+        current = self._current
+        if current is None or self._epoch() != current.epoch:
+            return
+        overheard, self._overheard = self._overheard, False
+        for broker in self._connected():
+            if overheard or self._registry.agreement.carries(broker) != current:
+                self._publisher.to_one(broker, *self._bulletins.assignments(current))
+            if current.number:
+                self._registry.give_back(broker, current)
 
     def _settle(self) -> bool:
         """Every node that is there has said what it asks for, or had the time to."""
+        current = self._current
+        if current is None or current.number == 0:
+            return False
         if not self._settled:
             wants = self._registry.wants()
-            there = self._members.all()
             heard = all(
                 name in wants and wants[name].incarnation == said.incarnation
-                for name, said in there.items()
+                for name, said in self._members.all().items()
             )
-            begun = self._current is not None and bool(self._current.given)
             waited_s = monotonic() - self._since_s
-            self._settled = waited_s >= SETTLE_S or (heard and begun)
+            self._settled = waited_s >= SETTLE_S or (heard and bool(current.given))
         return self._settled
 
     async def _is_ready(self) -> bool:

@@ -95,7 +95,7 @@ class Registry:
             self._hear_record(said)
         elif isinstance(said.message, Assignments):
             before = self.agreement.in_force
-            if self.agreement.heard(said.broker, said.message, fresh=said.fresh):
+            if self.agreement.heard(said.broker, said.message):
                 self._remind(before, said.message)
                 self._keep()
                 self._changed()
@@ -232,13 +232,13 @@ class Registry:
 
     # ---- giving back --------------------------------------------------------------------------
 
-    def give_back(self, broker: str) -> None:
-        """Tell a broker what is in force and it does not carry."""
-        said = self.agreement.in_force
+    def give_back(self, broker: str, said: Assignments | None = None) -> None:
+        """Tell a broker what it does not carry of `said`; of what is in force, without it."""
+        said = said or self.agreement.in_force
         if said is None:
             return
         at = self._carried.get(broker, {})
-        for key, applied in self._in_force():
+        for key, applied in said.applied():
             record = self._records.get(applied.digest)
             if record is not None and at.get(key) != applied.digest:
                 self._publisher.to_one(broker, *self._bulletins.record(record))

@@ -121,10 +121,6 @@ class Services:
         self.endpoints.hear(said)
         return True
 
-    def leader_spoke(self, broker: str, epoch: int) -> None:
-        """The owner of the leadership asserted it."""
-        self.registry.agreement.leader_spoke(broker, epoch)
-
     def leading(self) -> None:
         """This node leads from now on."""
         self.office.wake()

@@ -1,13 +1,15 @@
 """Which assignments are in force: those that a majority of the brokers carry.
 
 The leader says all of them in one message, with a stamp that only rises: the epoch of its
-leadership, then a number. What is in force was carried, the same, by a majority of the brokers,
-and a node never goes back to less. A leader claims its leadership through a majority of the
-brokers, too, and each broker keeps messages in order: so what a former leader got into force was
-heard by its successor before that one could act, and what comes out of a broker behind the
-successor's claim is void. That is the two-phase rule of Paxos (Lamport, Paxos Made Simple, 2.2)
-with claims as `prepare` and the assignments as one value that is `accept`ed; the lease adds that
-nobody competes.
+leadership, then a number. That makes each broker, which keeps messages in order, an acceptor of
+Paxos (Lamport, Paxos Made Simple, section 2.2): number 0 is a new leader's `prepare`, after which
+nothing older counts at that broker, the others are `accept`s. What was in force under a former
+leader was carried by a majority, so its successor has heard of it when a majority has returned the
+`prepare`; it begins with the newest of what it has heard. Neither needs the lease for that: it
+keeps leaders from getting in each other's way.
+
+Who connects later hears only the last message of each broker. What a former leader's delayed
+message has put there is put right by the leader as soon as it hears it.
 """
 
 from __future__ import annotations
@@ -26,29 +28,26 @@ class Agreement:
         """`known`: what was in force when this node was here before."""
         self._majority = len(brokers) // 2 + 1
         self._carried: dict[str, Assignments] = {}
-        self._leader_epoch: dict[str, int] = {}
         self.in_force = known
         self.newest = known
-        """The latest that was heard of at all, in force or not."""
+        """The latest that was heard of at all, in force or not; no `prepare`."""
 
-    def heard(self, broker: str, said: Assignments, *, fresh: bool) -> bool:
-        """Take what a broker carries; whether other assignments are in force now.
-
-        `fresh`: published just now, so behind what was heard of leaders at this broker.
-        """
-        if fresh and said.epoch < self._leader_epoch.get(broker, 0):
-            return False
+    def heard(self, broker: str, said: Assignments) -> bool:
+        """Take what a broker carries; whether other assignments are in force now."""
         before = self._carried.get(broker)
         if before is not None and said.stamp < before.stamp:
             return False
         self._carried[broker] = said
+        if said.number == 0:
+            return False
         if self.newest is None or said.stamp > self.newest.stamp:
             self.newest = said
-        return self._decide(said)
-
-    def leader_spoke(self, broker: str, epoch: int) -> None:
-        """A claim of the leadership, or its owner's word, came from the broker."""
-        self._leader_epoch[broker] = max(epoch, self._leader_epoch.get(broker, 0))
+        if self.in_force is not None and said.stamp <= self.in_force.stamp:
+            return False
+        if not self.is_carried(said):
+            return False
+        self.in_force = said
+        return True
 
     def forget(self, broker: str) -> None:
         """The connection is gone; the next one says anew what the broker carries."""
@@ -58,10 +57,6 @@ class Agreement:
         """What the broker carries, as far as is heard."""
         return self._carried.get(broker)
 
-    def _decide(self, said: Assignments) -> bool:
-        if self.in_force is not None and said.stamp <= self.in_force.stamp:
-            return False
-        if sum(one == said for one in self._carried.values()) < self._majority:
-            return False
-        self.in_force = said
-        return True
+    def is_carried(self, said: Assignments) -> bool:
+        """Whether a majority of the brokers carries exactly this."""
+        return sum(one == said for one in self._carried.values()) >= self._majority
