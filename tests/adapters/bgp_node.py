@@ -39,7 +39,7 @@ def _print(session: BgpSession) -> None:
 
 
 async def _obey(speaker: ExabgpSpeaker) -> None:
-    orders = asyncio.StreamReader()
+    orders = asyncio.StreamReader(limit=1 << 20)
     protocol = asyncio.StreamReaderProtocol(orders)
     await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
     while line := await orders.readline():
