@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import time
+from collections.abc import Container
 from typing import Final, TypeVar
 
 import h11
@@ -20,6 +21,8 @@ T = TypeVar("T")
 TIMEOUT_S = 5.0
 ACTION_TIMEOUT_S = 15.0
 """A hand-over is answered when it is done."""
+APPLY_TIMEOUT_S = 25.0
+"""An order is answered when it is done, which a change of leaders delays."""
 RETRY_S: Final = 0.02
 ANSWER_MAX: Final = 64 * 1024 * 1024
 """Bytes; more is no agent's answer."""
@@ -50,10 +53,21 @@ class AskError(Exception):
         self.status = status
 
 
-def ask(where: Where, target: str, kind: type[T], body: object = None) -> T:
-    """GET `target` from an agent, or POST `body` to it; decoded as `kind`."""
+def ask(
+    where: Where,
+    target: str,
+    kind: type[T],
+    body: object = None,
+    *,
+    timeout_s: float | None = None,
+    answers: Container[int] = (200,),
+) -> T:
+    """GET `target` from an agent, or POST `body` to it; decoded as `kind`. Raises AskError.
+
+    `answers`: the statuses that come with a `kind`; every other one is a refusal.
+    """
     content = b"" if body is None else msgspec.json.encode(body)
-    timeout_s = ACTION_TIMEOUT_S if content else TIMEOUT_S
+    timeout_s = timeout_s or (ACTION_TIMEOUT_S if content else TIMEOUT_S)
     try:
         with _connected(where, timeout_s) as sock:
             connection, data = request_of(where, sock, target, body=content)
@@ -61,7 +75,7 @@ def ask(where: Where, target: str, kind: type[T], body: object = None) -> T:
             status, answer = _read(connection, sock)
     except (OSError, h11.ProtocolError) as error:
         raise explained(where, error) from None
-    if status != 200:
+    if status not in answers:
         raise refused(where, status, answer)
     try:
         return msgspec.json.decode(answer, type=kind)
@@ -139,7 +153,7 @@ def refused(where: Where, status: int, answer: bytes) -> AskError:
     try:
         refusal = msgspec.json.decode(answer, type=ApiError)
     except msgspec.MsgspecError as error:
-        return AskError(f"{where}: not an answer of piagent: {error}")
+        return AskError(f"{where}: not an answer of piagent: {error}", status)
     return AskError(f"{where}: {refusal.error}: {refusal.detail}", status)
 
 

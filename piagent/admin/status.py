@@ -61,7 +61,7 @@ class RejectedNode(Struct, frozen=True, kw_only=True):
     detail: str
 
 
-class Why(Struct, frozen=True, kw_only=True):
+class Why(Struct, frozen=True, kw_only=True, tag_field="of", tag="vip"):
     """Who owns a VIP and why, who would be next, and why not the others."""
 
     vip: VipStatus
@@ -104,6 +104,16 @@ class ServiceStatus(Struct, frozen=True, kw_only=True):
     """The version that was applied; 0: it is in the node's file."""
 
 
+class GatewayStatus(Struct, frozen=True, kw_only=True):
+    """One gateway."""
+
+    name: str
+    vips: tuple[str, ...]
+    ports: tuple[int, ...]
+    applied: int
+    """As a service's."""
+
+
 class RouteStatus(Struct, frozen=True, kw_only=True):
     """One entry of a gateway's match table; entries are in order of precedence."""
 
@@ -133,6 +143,7 @@ class Status(Struct, frozen=True, kw_only=True):
     nodes: tuple[NodeStatus, ...]
     vips: tuple[VipStatus, ...]
     services: tuple[ServiceStatus, ...]
+    gateways: tuple[GatewayStatus, ...] = ()
     notes: tuple[NoteStatus, ...] = ()
     routed: tuple[RoutedStatus, ...] = ()
     bgp: tuple[SessionStatus, ...] = ()
@@ -209,7 +220,7 @@ class EndpointStatus(Struct, frozen=True, kw_only=True):
     """`address:port`."""
 
 
-class WhyService(Struct, frozen=True, kw_only=True):
+class WhyService(Struct, frozen=True, kw_only=True, tag_field="of", tag="name"):
     """Why a service or gateway has the addresses that it has, or has none."""
 
     name: str

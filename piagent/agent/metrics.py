@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from piagent import __version__
 from piagent.admin.exposition import Family, Histogram, Kind, Sample, histogram_samples
-from piagent.admin.status import Status
+from piagent.admin.status import EndpointStatus, PoolStatus, Status
 from piagent.core.lease_types import LEADER
 
 
@@ -47,6 +47,49 @@ def of_status(status: Status) -> Iterator[Family]:
             Sample({"service": s.name, "backend": b.address}, b.up)
             for s in status.services
             for b in s.backends
+        ),
+    )
+    yield Family(
+        "piagent_service_notes",
+        Kind.GAUGE,
+        "Always 1: something about services that is not as it was wished.",
+        tuple(
+            Sample({"about": about, "reason": reason}, 1)
+            for about, reason in dict.fromkeys((n.about, n.reason) for n in status.notes)
+        ),
+    )
+    yield Family(
+        "piagent_bgp_session_up",
+        Kind.GAUGE,
+        "Whether the BGP session with the router is established.",
+        tuple(Sample({"peer": s.peer}, s.up) for s in status.bgp),
+    )
+
+
+def of_pools(pools: Iterable[PoolStatus]) -> Iterator[Family]:
+    """What the pools have left."""
+    yield Family(
+        "piagent_pool_addresses",
+        Kind.GAUGE,
+        "Addresses of the pool that a service or gateway has, and those that it could have.",
+        tuple(
+            Sample({"pool": pool.name, "family": str(of.family), "state": state}, count)
+            for pool in pools
+            for of in pool.counts
+            for state, count in (("used", of.used), ("free", of.free))
+        ),
+    )
+
+
+def of_endpoints(endpoints: Iterable[EndpointStatus]) -> Iterator[Family]:
+    """What registered itself."""
+    yield Family(
+        "piagent_endpoints",
+        Kind.GAUGE,
+        "Endpoints of the service that registered themselves, at any node.",
+        tuple(
+            Sample({"service": service}, count)
+            for service, count in sorted(Counter(e.service for e in endpoints).items())
         ),
     )
 

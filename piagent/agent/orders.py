@@ -15,7 +15,7 @@ from piagent.agent.letters import Letters
 from piagent.agent.members import Members
 from piagent.agent.office import Office
 from piagent.agent.tasks import Tasks
-from piagent.core.applying import Order, Outcome, Result, Verdict
+from piagent.core.applying import REFUSALS, Order, Outcome, Result, Verdict
 from piagent.core.replay import Replay
 from piagent.core.wire import BODY_MAX, Command, Control
 
@@ -64,7 +64,7 @@ class Orders:
             else:
                 verdict = Verdict(done=False, error="no node leads the cluster now; try again")
             if not verdict.error or verdict.final:
-                return _settled(verdict) if asked else verdict
+                return _settled(verdict) if asked and not order.dry_run else verdict
             if leader is not None:
                 asked = True
             if monotonic() > end_s:
@@ -139,10 +139,10 @@ class Orders:
 def _settled(verdict: Verdict) -> Verdict:
     """What was asked for again may have been done before: its absence is no failure then."""
     outcomes = tuple(map(_gone, verdict.outcomes))
-    failed = any(
-        one.result in {Result.NOT_FOUND, Result.CONFLICT, Result.REFUSED} for one in outcomes
-    )
-    return Verdict(done=not failed, outcomes=outcomes, error=verdict.error)
+    if outcomes == verdict.outcomes:
+        return verdict
+    done = not any(one.result in REFUSALS for one in outcomes)
+    return Verdict(done=done, outcomes=outcomes)
 
 
 def _gone(outcome: Outcome) -> Outcome:

@@ -9,6 +9,7 @@ from piagent.admin.status import (
     AppliedStatus,
     BackendStatus,
     EndpointStatus,
+    GatewayStatus,
     NoteStatus,
     PoolCount,
     PoolStatus,
@@ -193,6 +194,19 @@ class ServicesView:
                 applied=self._version(service_key(service.name), applied),
             )
             for service in self._serving.config.services
+        )
+
+    def gateways(self) -> tuple[GatewayStatus, ...]:
+        """The HTTP entry points."""
+        applied = self._services.registry.applied()
+        return tuple(
+            GatewayStatus(
+                name=gateway.name,
+                vips=gateway.vips,
+                ports=gateway.ports,
+                applied=self._version(gateway_key(gateway.name), applied),
+            )
+            for gateway in self._serving.config.gateways
         )
 
     def notes(self) -> tuple[NoteStatus, ...]:

@@ -85,6 +85,7 @@ class View:
                 self._vip(config, view) for view in self._election.views() if view.key != LEADER
             ),
             services=self.services.services(),
+            gateways=self.services.gateways(),
             notes=self.services.notes(),
             routed=self.services.routed(),
             bgp=self.services.sessions(),
@@ -110,6 +111,8 @@ class View:
         """Every metric."""
         election = self._election
         yield from metrics.of_status(self.status())
+        yield from metrics.of_pools(self.services.pools())
+        yield from metrics.of_endpoints(self.services.endpoints())
         tenure = election.tenure
         yield from metrics.of_election(tenure.transitions, tenure.alarms, election.failover)
         yield from metrics.of_conflicts(self._watch.conflicts)
