@@ -112,10 +112,10 @@ class Source(Known):
     def __init__(self, plane: EngineDataPlane, port: int) -> None:
         self._plane = plane
         self.down: frozenset[tuple[str, str]] = frozenset()
-        self.services = services(port)
+        self.offered = services(port)
 
     def tunnel(self, service: str, port: str, backend: str) -> Tunnel:
-        return way(self.services, self.down, (service, port, backend))
+        return way(self.offered, self.down, (service, port, backend))
 
     def relay(self, client: socket.socket, backend: socket.socket) -> None:
         self._plane.relay(client, backend)

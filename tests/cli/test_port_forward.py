@@ -13,9 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 pytest.importorskip("piagent.dataplane", reason="the engine is not built")
 
+from piagent.admin.client import AskError, Remote, ask
+from piagent.admin.status import Status
 from piagent.cli import main
 from piagent.cli.output import Failure
 from piagent.cli.port_forward import mappings
@@ -75,6 +78,13 @@ def test_a_whole_agent_carries_the_bytes_unchanged_both_ways(tmp_path: Path) -> 
                 with Forward([*where, "echo", f":{service}"]) as forward:
                     for work in (upload, download):
                         carry(work, forward, node.agent)
+            token.write_text("another-token-of-20\n")
+            node.send(signal.SIGHUP)
+            node.await_output("reload: done")
+            where = Remote(host="127.0.0.1", port=port, token="another-token-of-20")
+            assert ask(where, "/api/v1/status", Status).node == "n1"
+            with pytest.raises(AskError, match="not the token"):
+                ask(replace(where, token=TOKEN), "/api/v1/status", Status)
             node.send(signal.SIGTERM)
             assert node.wait() == 0
         finally:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from piagent.cli.check import describe, resolve
 from piagent.core.model import Listen
+from piagent.core.plan import plan
 from tests.config.conftest import Load, Problems
 
 BASE = """\
@@ -52,6 +54,14 @@ def test_the_token_is_one_line_of_its_file(load: Load, folder: Path) -> None:
     write(folder, b" " + TOKEN + b"\r\n\n")
     loaded = load(f'{BASE}listen = "127.0.0.1:9180"\ntoken_file = "admin.token"')
     assert loaded.config.admin_token == TOKEN.decode()
+
+
+def test_check_shows_that_there_is_a_token_and_not_which(load: Load, folder: Path) -> None:
+    write(folder, TOKEN)
+    config = load(f'{BASE}listen = "127.0.0.1:9180"\ntoken_file = "admin.token"').config
+    made = plan(config, frozenset(), frozenset())
+    assert resolve(config, made)["config"]["admin_token"] is True
+    assert TOKEN.decode() not in f"{resolve(config, made)} {describe(config, made)}"
 
 
 def test_others_are_served_with_a_token_and_a_warning_that_it_can_be_heard(
