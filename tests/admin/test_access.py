@@ -14,6 +14,7 @@ import pytest
 from piagent.admin import server as server_module
 from piagent.admin.access import Access
 from piagent.admin.client import AskError, Remote, ask
+from piagent.admin.connection import MAX_BODY
 from piagent.admin.server import AdminError, AdminServer, bind_tcp
 from piagent.admin.status import Done, MoveVip, Status
 from piagent.core.model import Listen
@@ -142,12 +143,13 @@ def test_the_api_is_on_tcp_too_and_asks_for_the_token(tmp_path: Path, address: s
 
 def test_every_refusal_arrives_whatever_else_the_client_sends(tmp_path: Path) -> None:
     body = b"x" * 8_000_000
+    sent = body[: MAX_BODY + 1]
 
     async def scenario() -> list[bytes]:
         async with listening(tmp_path) as (_, port):
             head = f"POST {MOVE} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
             bearer = f"{head}Authorization: Bearer {TOKEN}\r\n\r\n"
-            requests = (f"{head}\r\n".encode() + body[:65536], bearer.encode() + body[:65536])
+            requests = (f"{head}\r\n".encode() + sent, bearer.encode() + sent)
             return [await exchange(port, request) for request in requests]
 
     refused, too_large = asyncio.run(scenario())

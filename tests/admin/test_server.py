@@ -17,16 +17,67 @@ from hypothesis import strategies as st
 from piagent.admin import connection as connection_module
 from piagent.admin import server as server_module
 from piagent.admin.client import AskError, ask
+from piagent.admin.connection import MAX_BODY
 from piagent.admin.exposition import Family, Kind, Sample
 from piagent.admin.server import AdminError, AdminServer, bind
-from piagent.admin.status import RouteStatus, Status, VipStatus, Why
+from piagent.admin.status import (
+    AppliedStatus,
+    EndpointStatus,
+    PoolStatus,
+    RegisterEndpoint,
+    RemoveEndpoint,
+    RouteStatus,
+    Status,
+    VipStatus,
+    Why,
+    WhyService,
+)
+from piagent.core.applying import Order, Outcome, Result, Verdict
 from tests.waiting import until
+
+
+class KnownServices:
+    """One service, `web`; what is applied by the name of `taken` has another version."""
+
+    async def apply(self, order: Order) -> Verdict:
+        (change,) = order.changes
+        if change.name == "lonely":
+            return Verdict(done=False, error="no leader is heard")
+        result = Result.CONFLICT if change.name == "taken" else Result.CREATED
+        outcome = Outcome(kind=change.kind, name=change.name, result=result)
+        return Verdict(done=result is Result.CREATED, outcomes=(outcome,))
+
+    def applied(self) -> tuple[AppliedStatus, ...]:
+        return ()
+
+    def pools(self) -> tuple[PoolStatus, ...]:
+        return ()
+
+    def endpoints(self) -> tuple[EndpointStatus, ...]:
+        return ()
+
+    def register(self, asked: RegisterEndpoint) -> EndpointStatus | str:
+        if asked.service != "web":
+            return "there is no such service"
+        return EndpointStatus(node="pi-1", service="web", address=f"10.0.0.1:{asked.port}")
+
+    def remove(self, asked: RemoveEndpoint) -> bool:
+        return asked.port == 80
+
+    def why(self, name: str) -> WhyService | None:
+        if name != "web":
+            return None
+        return WhyService(
+            name="web", kind="service", applied=0, vips=(), cluster_ips=(), ports=(), pool=None,
+            given="", owners={}, notes=(), backends=(),
+        )  # fmt: skip
 
 
 class Known:
     """A source with one VIP and one route."""
 
     ready = True
+    services = KnownServices()
 
     def status(self) -> Status:
         vip = VipStatus(
@@ -93,6 +144,7 @@ def post(target: str, body: bytes) -> bytes:
 
 
 MOVE = "/api/v1/vips/move"
+APPLY = b'{"changes":[{"kind":"service","name":"web","table":{}}]}'
 
 
 @pytest.mark.parametrize(
@@ -107,12 +159,28 @@ MOVE = "/api/v1/vips/move"
         (get("/api/v1/routes", "HEAD"), 200),
         (get("/api/v1/why/127.0.0.9"), 200),
         (get("/api/v1/why/10.9.9.9"), 404),
+        (get("/api/v1/why/web"), 200),
+        (get("/api/v1/applied"), 200),
+        (get("/api/v1/pools"), 200),
+        (get("/api/v1/endpoints"), 200),
+        (get("/api/v1/endpoints", "POST"), 405),
+        (post("/api/v1/apply", APPLY), 200),
+        (post("/api/v1/apply", APPLY.replace(b"web", b"taken")), 409),
+        (post("/api/v1/apply", b"[" * 5000), 400),
+        (post("/api/v1/apply", APPLY.replace(b"web", b"lonely")), 503),
+        (post("/api/v1/apply", b'{"changes":[]}'), 400),
+        (post("/api/v1/apply", APPLY.replace(b"service", b"pool")), 400),
+        (post("/api/v1/endpoints/register", b'{"service":"web","port":80}'), 200),
+        (post("/api/v1/endpoints/register", b'{"service":"none","port":80}'), 409),
+        (post("/api/v1/endpoints/register", b'{"service":"web","port":"http"}'), 400),
+        (post("/api/v1/endpoints/remove", b'{"service":"web","port":80}'), 200),
+        (post("/api/v1/endpoints/remove", b'{"service":"web","port":81}'), 404),
         (post(MOVE, b'{"vip":"127.0.0.9","node":"pi-2"}'), 200),
         (post(MOVE, b'{"vip":"127.0.0.9","node":"pi-7"}'), 409),
         (post(MOVE, b'{"vip":"127.0.0.9"}'), 400),
         (post(MOVE, b'{"vip":"127.0.0.9","node":"pi-2","force":1}'), 400),
         (post(MOVE, b"[" * 5000), 400),
-        (post(MOVE, b" " * 20_000), 413),
+        (post(MOVE, b" " * (MAX_BODY + 1)), 413),
         (post(MOVE, b""), 400),
         (post("/api/v1/nodes/drain", b'{"drain":false}'), 200),
         (get(MOVE), 405),
@@ -133,7 +201,8 @@ def test_request_gets_its_status(tmp_path: Path, request_bytes: bytes, status: i
     assert reply.startswith(f"HTTP/1.1 {status} ".encode())
     head, _, body = reply.partition(b"\r\n\r\n")
     if status >= 400:
-        assert set(json.loads(body)) == {"error", "detail"}
+        verdict = status == 409 and b"/apply" in request_bytes  # says it of each change
+        assert set(json.loads(body)) == ({"done", "outcomes"} if verdict else {"error", "detail"})
     if status == 405:
         allowed = b"post" if MOVE.encode() in request_bytes else b"get, head"
         assert b"allow: " + allowed in head.lower()

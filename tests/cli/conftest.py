@@ -63,6 +63,7 @@ def status() -> Status:
                 type="load-balancer",
                 vips=("10.0.0.9",),
                 cluster_ips=(),
+                applied=0,
                 ports=(PortStatus(name="80", port=80, protocol="tcp", node_port=None),),
                 backends=(
                     BackendStatus(

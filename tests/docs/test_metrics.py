@@ -10,8 +10,13 @@ from piagent.admin.exposition import Family, Histogram
 from piagent.admin.status import (
     BackendStatus,
     BrokerStatus,
+    EndpointStatus,
+    NoteStatus,
+    PoolCount,
+    PoolStatus,
     PortStatus,
     ServiceStatus,
+    SessionStatus,
     Status,
     VipStatus,
 )
@@ -31,18 +36,28 @@ STATUS = Status(
     nodes=(),
     brokers=(BrokerStatus(name="b1", address="a", up=True, since=0, reason="r"),),
     vips=(VipStatus(address="v", state="owner", owner="n", epoch=1, since=0, reason="r"),),
+    notes=(NoteStatus(about="service/s", reason="exhausted", detail="d"),),
+    bgp=(SessionStatus(peer="r", up=True, reason="r"),),
     services=(
         ServiceStatus(
             name="s",
             type="cluster",
             vips=(),
             cluster_ips=(),
+            applied=0,
             ports=(PortStatus(name="80", port=80, protocol="tcp", node_port=None),),
             backends=(BackendStatus(address="b", weight=1, up=True, since=0, reason="r"),),
         ),
     ),
 )
 
+POOL = PoolStatus(
+    name="p",
+    type="cluster",
+    addresses=("a-b",),
+    disabled=False,
+    counts=(PoolCount(family=4, total=2, used=1, free=1),),
+)
 STATS = {
     "services": {
         "s:80": {
@@ -69,6 +84,8 @@ STATS = {
 def families() -> list[Family]:
     return [
         *metrics.of_status(STATUS),
+        *metrics.of_pools((POOL,)),
+        *metrics.of_endpoints((EndpointStatus(node="n", service="s", address="a:1"),)),
         *metrics.of_election({("v", "silence"): 1}, {"twin": 1}, Histogram((1.0,))),
         *metrics.of_conflicts({"v": 1}),
         *metrics.of_reloads(Counter({"done": 1})),
