@@ -14,6 +14,7 @@ from piagent.config.reader import kinds
 from piagent.config.schema import File, List, Table
 
 PAGE = Path("docs/explanation/from-kubernetes.md").read_text()
+METRICS = Path("docs/reference/metrics.md").read_text()
 WORDS = {"same", "different", "not needed", "not there"}
 ROW = re.compile(r"(?m)^\| `(.+?)` \| (.*?) \| (.*?) ?\| (.*?) ?\|$")
 
@@ -130,6 +131,12 @@ def test_a_command_that_is_named_exists(words: str) -> None:
     for action in below:
         assert rest[0] in action.choices
     assert rest or not below
+
+
+def test_a_metric_that_is_named_exists() -> None:
+    named = set(re.findall(r"`(piagent_\w+)`", PAGE))
+    assert "piagent_pool_addresses" in named
+    assert [one for one in named if f"| `{one}` |" not in METRICS] == []
 
 
 def test_the_words_of_the_enums_are_the_files() -> None:
