@@ -37,11 +37,12 @@ protocol bgp {name} {{
 class Bird:
     """One BIRD; a context manager."""
 
-    def __init__(self, host: Host, router_id: str, asn: int) -> None:
+    def __init__(self, host: Host, router_id: str, asn: int, config: str = "") -> None:
+        """`config`: a whole one, instead of what `router_id` and sessions make."""
         self._host = host
         self._asn = asn
         self._folder = tempfile.TemporaryDirectory(prefix="piagent-bird-")
-        self._config = COMMON.format(router_id=router_id)
+        self._config = config or COMMON.format(router_id=router_id)
         self._process: subprocess.Popen[bytes] | None = None
 
     def add_session(

@@ -410,3 +410,19 @@ def test_an_exabgp_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -
             await exabgp_adapter.Exabgp.start(speaking(1), lambda _: None)
 
     asyncio.run(work())
+
+
+@with_a_router
+def test_the_how_tos_router_takes_the_vips_of_every_node_and_nothing_else(net: Net) -> None:
+    page = (ROOT / "docs/how-to/announce-by-bgp.md").read_text()
+    section = page[page.index("## A router with BIRD") :]
+    block = "\n".join(line[4:] for line in section.splitlines() if line.startswith("    "))
+    with Bird(net.router, "", 0, block.replace("192.168.1.", "10.78.0.")) as router:
+        for number in NODES:
+            node = net.start(number)
+            hop6 = f"fd78::1{number}"
+            node.configure(speaking(number, peer(password="OneWord"), next_hops=(hop6,)))
+            node.announce(route(), route(VIP6, next_hop=hop6), route("10.98.0.1"))
+        hops(router, VIP, "10.78.0.11", "10.78.0.12")
+        hops(router, VIP6, "fd78::11", "fd78::12")
+        hops(router, "10.98.0.1")

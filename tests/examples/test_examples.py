@@ -21,6 +21,7 @@ WARNINGS = {
     "http.toml": {"cluster.secret_file", "mqtt.brokers"},
     "services.toml": {"cluster.secret_file", "mqtt.brokers"},
     "pi-1.toml": set(),
+    "bgp.toml": set(),
 }
 """What each may be warned of: the small ones run on one host, for trying out."""
 
