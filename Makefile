@@ -68,8 +68,9 @@ bench-failover: build .venv/dev.stamp  ## an owner's end beside keepalived's (ap
 bench-lease: build .venv/dev.stamp  ## the shortest lease that a loaded machine bears; takes an hour
 	@$(PY) -m benchmarks.shortest_lease $(ARGS)
 
-wheelhouse: .venv/run.stamp  ## the wheels that the Ansible role installs
-	@$(PY) -m pip --disable-pip-version-check wheel --wheel-dir ansible/wheelhouse .
+wheelhouse: .venv/run.stamp  ## the wheels that the Ansible role installs: EXTRAS=bgp
+	@$(PY) -m pip --disable-pip-version-check wheel --wheel-dir ansible/wheelhouse \
+	  .$(if $(EXTRAS),[$(EXTRAS)])
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' Makefile | expand -t 16
