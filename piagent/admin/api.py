@@ -6,7 +6,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from piagent.admin import exposition, services
 from piagent.admin.answer import (
@@ -90,7 +90,7 @@ async def answer(source: Source, method: str, target: str, body: bytes = b"") ->
             return refused.answer
     handler = PATHS.get(path)
     if path.startswith(WHY):
-        handler = partial(_why, what=path[len(WHY) :])
+        handler = partial(_why, what=unquote(path[len(WHY) :]))
     if handler is None:
         return problem(404, "not found", f"there is no {target[:200]!r}; known: {', '.join(PATHS)}")
     return handler(source) if method in READS else not_allowed(method, *READS)

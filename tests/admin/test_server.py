@@ -74,7 +74,7 @@ class KnownServices:
 
 
 class Known:
-    """A source with one VIP and one route."""
+    """A source with one VIP, one route and one service."""
 
     ready = True
     services = KnownServices()
@@ -158,6 +158,7 @@ APPLY = b'{"changes":[{"kind":"service","name":"web","table":{}}]}'
         (get("/api/v1/services"), 200),
         (get("/api/v1/routes", "HEAD"), 200),
         (get("/api/v1/why/127.0.0.9"), 200),
+        (get("/api/v1/why/%31%327.0.0.9"), 200),
         (get("/api/v1/why/10.9.9.9"), 404),
         (get("/api/v1/why/web"), 200),
         (get("/api/v1/applied"), 200),
