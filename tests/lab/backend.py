@@ -2,7 +2,8 @@
 
 HTTP/1.1 with keep-alive: every request is answered with JSON: who answered and what was asked.
 `/slow?ms=N` waits first; `/status/N` answers N. TCP: the name as the first line, then every line
-back. It says "ready" when it listens.
+back. UDP, on the same port number: the name and a space before what came. It says "ready" when it
+listens.
 """
 
 from __future__ import annotations
@@ -57,8 +58,18 @@ class Tcp(socketserver.StreamRequestHandler):
             self.wfile.write(line)
 
 
+class Udp(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        data, wire = self.request
+        wire.sendto(f"{NAME} ".encode() + data, self.client_address)
+
+
 class TcpServer(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
+    daemon_threads = True
+
+
+class UdpServer(socketserver.ThreadingUDPServer):
     daemon_threads = True
 
 
@@ -70,7 +81,9 @@ def main() -> None:
     address, http_port, tcp_port = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     tcp = TcpServer((address, tcp_port), Tcp)
     http = HttpServer((address, http_port), Http)
-    threading.Thread(target=tcp.serve_forever, daemon=True).start()
+    udp = UdpServer((address, tcp_port), Udp)
+    for server in (tcp, udp):
+        threading.Thread(target=server.serve_forever, daemon=True).start()
     print("ready", flush=True)
     http.serve_forever()
 

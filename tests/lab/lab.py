@@ -193,18 +193,26 @@ class Node(Process):
 
     def get(self, path: str) -> tuple[int, Any]:
         """(status, JSON or text) of the admin API; OSError when the agent does not answer."""
+        return self._ask("GET", path, None, 5)
+
+    def post(self, path: str, body: object, timeout_s: float = 30.0) -> tuple[int, Any]:
+        """The same, for what changes something."""
+        return self._ask("POST", path, json.dumps(body), timeout_s)
+
+    def _ask(self, method: str, path: str, body: str | None, timeout_s: float) -> tuple[int, Any]:
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(5)
+            connection.settimeout(timeout_s)
             connection.connect(str(self.socket))
             client = http.client.HTTPConnection("localhost")
             client.sock = connection
-            client.request("GET", path, headers={"Connection": "close"})
+            headers = {"Connection": "close", "Content-Type": "application/json"}
+            client.request(method, path, body, headers)
             response = client.getresponse()
-            body = response.read().decode()
+            text = response.read().decode()
         try:
-            return response.status, json.loads(body)
+            return response.status, json.loads(text)
         except ValueError:
-            return response.status, body
+            return response.status, text
 
     def is_ready(self) -> bool:
         """Whether `/readyz` says so."""
