@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from piagent.agent.serving import Serving
 from piagent.core.bgp import Announcement, announcements, routes, speaking
@@ -42,6 +42,7 @@ class Followers:
         self._zone = Zone(serving.config)
         self._known: object = None
         self._had = True  # of a former life, maybe
+        self._here: set[str] = set()
         self.missing: dict[str, str] = {}
         """Addresses that `lo` does not have, and why."""
         self.sessions: dict[str, BgpSession] = {}
@@ -70,6 +71,7 @@ class Followers:
                     group.create_task(self.responder.run())
                 group.create_task(self._try_again())
         finally:
+            self._cut(self._here)
             self._local.remove_all()
 
     async def _try_again(self) -> None:
@@ -84,12 +86,19 @@ class Followers:
         routed = config.routed_vips() if config.node.vip_weight > 0 else ()
         if not (inside or routed or self._had):
             return
+        wanted = {*inside, *routed}
+        self._cut(self._here - wanted)
         missing = self._local.configure(inside, routed)
-        self._had = bool(inside or routed)
+        self._had, self._here = bool(wanted), wanted
         for address, why in missing.items():
             if self.missing.get(address) != why:
                 log.error("address %s: not on lo: %s", address, why)
         self.missing = missing
+
+    def _cut(self, addresses: Iterable[str]) -> None:
+        """While they are there: without its address, a connection would hang and never end."""
+        for address in addresses:
+            self._serving.cut(address)
 
     def _note(self, session: BgpSession) -> None:
         before = self.sessions.get(session.peer)
