@@ -214,6 +214,13 @@ POOLS = [
         "a kept 10.0.0.4, b assigned 10.0.0.1, c assigned 10.0.0.2",
     ),
     Case(
+        "16 a second request of one name is overlooked",
+        [pool(FOUR)],
+        [A, ask("a", "10.0.0.4"), ask("b", pool="no"), B],
+        "",
+        "a assigned 10.0.0.1, b - unknown-pool",
+    ),
+    Case(
         "16 an address of another pool type is not kept",
         [pool(FOUR), pool("10.0.1.0/24", "inside", type=CLUSTER)],
         [A, ask("b", type=CLUSTER)],

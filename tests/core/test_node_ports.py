@@ -131,6 +131,12 @@ CASES = [
         {"a/x": "kept 30002"},
         id="the number is kept when the protocol changes",
     ),
+    pytest.param(
+        [port("a/x", 30003), port("a/x", 30002)],
+        {},
+        {"a/x": "asked 30003"},
+        id="a second request of one port is overlooked",
+    ),
 ]
 
 

@@ -1,0 +1,157 @@
+"""What the leader gives from what is wanted, and what it learns late."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from piagent.core.allocation_types import AllocationReason
+from piagent.core.assignments import (
+    Applied,
+    Assignment,
+    Assignments,
+    Composed,
+    compose,
+    with_late,
+)
+from piagent.core.model import (
+    AddressRange,
+    Families,
+    Gateway,
+    Pool,
+    Service,
+    ServicePort,
+    ServiceType,
+)
+from piagent.core.wants import wants_of
+from tests.core.things import INSIDE, LAN, gateway, service
+
+NOTHING = Assignments(node="pi-1", epoch=5, number=3)
+
+
+def composed(
+    *services: Service,
+    gateways: tuple[Gateway, ...] = (),
+    before: dict[str, Assignment] | None = None,
+    pools: tuple[Pool, ...] = (LAN, INSIDE),
+) -> Composed:
+    return compose(pools, wants_of(services, gateways), before or {})
+
+
+def test_each_type_gets_what_it_is_to_have() -> None:
+    given = composed(
+        service("inside", ServiceType.CLUSTER),
+        service("node", ServiceType.NODE_PORT),
+        service("lan"),
+        service("quiet", node_ports=False),
+        service("headless", ServiceType.CLUSTER, headless=True),
+        service("elsewhere", ServiceType.EXTERNAL, ports=(), backends=()),
+        gateways=(gateway("front"),),
+    ).given
+    shape = {
+        key: (len(one.vips), len(one.cluster_ips), len(one.node_ports))
+        for key, one in given.items()
+    }
+    assert shape == {
+        "gateway/front": (1, 0, 0),
+        "service/inside": (0, 1, 0),
+        "service/lan": (1, 1, 1),
+        "service/node": (0, 1, 1),
+        "service/quiet": (1, 1, 0),
+    }
+
+
+def test_without_a_cluster_pool_nobody_is_refused_a_cluster_address() -> None:
+    given = composed(service("web"), service("in", ServiceType.CLUSTER), pools=(LAN,)).given
+    assert given["service/web"].cluster_ips == ()
+    assert given["service/web"].refused == ()
+    assert "service/in" not in given
+
+
+def test_who_asks_for_a_cluster_address_that_cannot_be_is_refused() -> None:
+    asks = service("in", ServiceType.CLUSTER, cluster_ips=("10.97.0.1",))
+    (refused,) = composed(asks).given["service/in"].refused
+    assert (refused.what, refused.reason) == ("cluster", AllocationReason.OUTSIDE_POOLS)
+
+
+def test_what_is_there_stays_and_what_is_not_wanted_goes() -> None:
+    before = composed(service("a"), service("b")).given
+    now = composed(service("b"), service("c"), before=before).given
+    assert now["service/b"].vips == before["service/b"].vips
+    assert now["service/b"].why is AllocationReason.KEPT
+    assert now["service/c"].vips == ("10.0.0.1",)
+    assert "service/a" not in now
+    assert composed(service("b"), service("c"), before=now).given == {
+        key: replace(one, why=AllocationReason.KEPT) for key, one in now.items()
+    }
+
+
+def test_the_pool_and_key_of_a_load_balancer_are_about_its_vip() -> None:
+    given = composed(service("web", pool="lan", sharing_key="k")).given["service/web"]
+    assert given.cluster_ips == ("10.96.0.1",)
+    assert given.pool == "lan"
+
+
+def test_every_port_gets_a_node_port_or_the_reason_why_not() -> None:
+    ports = (
+        ServicePort(name="a", port=80, target_port=80, node_port=30080),
+        ServicePort(name="b", port=81, target_port=81),
+    )
+    given = composed(service("x", ports=ports), service("y", ports=ports)).given
+    assert given["service/x"].node_ports == {"a": 30080, "b": 30000}
+    assert given["service/y"].node_ports == {"b": 30001}
+    assert [(one.what, one.reason) for one in given["service/y"].refused] == [
+        ("a", AllocationReason.IN_USE)
+    ]
+
+
+def test_both_ip_versions_of_a_cluster_address() -> None:
+    dual = replace(
+        INSIDE, addresses=(*INSIDE.addresses, AddressRange(first="fd00::1", last="fd00::9"))
+    )
+    wanted = service("in", ServiceType.CLUSTER, families=Families.REQUIRE_DUAL)
+    given = composed(wanted, pools=(dual,)).given
+    assert given["service/in"].cluster_ips == ("10.96.0.1", "fd00::1")
+
+
+def test_pools_are_counted() -> None:
+    pools = composed(service("a"), service("b")).pools
+    assert (pools["lan"][4].total, pools["lan"][4].used, pools["lan"][4].free) == (3, 2, 1)
+    assert pools["inside"][4].used == 2
+
+
+# ---- learnt late -------------------------------------------------------------------------------
+
+
+def applied(epoch: int, number: int, version: int = 1) -> Assignment:
+    return Assignment(vips=("10.0.0.1",), applied=Applied(version, "d", (epoch, number)))
+
+
+def test_what_was_applied_later_than_known_is_taken_over() -> None:
+    late = replace(NOTHING, epoch=4, given={"service/web": applied(4, 9)})
+    now = with_late(NOTHING, late)
+    assert now.given == late.given
+    assert now.stamp == (5, 4)
+
+
+def test_nothing_new_gives_the_same_object() -> None:
+    known = replace(NOTHING, given={"service/web": applied(4, 9, 2)}, deleted={"service/x": (4, 8)})
+    late = replace(
+        NOTHING,
+        epoch=4,
+        given={"service/web": applied(3, 1), "service/x": applied(4, 7), "service/f": Assignment()},
+    )
+    assert with_late(known, late) is known
+
+
+def test_what_was_deleted_later_than_known_goes() -> None:
+    known = replace(
+        NOTHING, given={"service/web": applied(4, 9)}, routes={"route/r": Applied(1, "d", (4, 1))}
+    )
+    late = replace(NOTHING, epoch=4, deleted={"service/web": (4, 10), "route/r": (4, 2)})
+    now = with_late(known, late)
+    assert (now.given, now.routes, now.deleted) == ({}, {}, late.deleted)
+
+
+def test_a_late_route_is_a_route() -> None:
+    late = replace(NOTHING, epoch=4, routes={"route/r": Applied(3, "d", (4, 1))})
+    assert with_late(NOTHING, late).routes == late.routes

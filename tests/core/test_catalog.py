@@ -1,0 +1,214 @@
+"""A node's file, what was applied, assigned and registered -> what is, and what is not."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from piagent.core.allocation_types import AllocationReason
+from piagent.core.assignments import Assignment, Assignments, Refused
+from piagent.core.catalog import CatalogReason, Merged, Note, Thing, merge
+from piagent.core.model import (
+    AddressRange,
+    Backend,
+    Config,
+    Pool,
+    Protocol,
+    Service,
+    ServicePort,
+    ServiceType,
+)
+from tests.core.things import INSIDE, LAN, config, gateway, route, service
+
+
+def merged(
+    file: Config,
+    given: dict[str, Assignment] | None = None,
+    applied: dict[str, Thing | Note] | None = None,
+    endpoints: dict[str, list[Backend]] | None = None,
+) -> Merged:
+    said = Assignments(node="pi-1", epoch=1, number=1, given=given or {})
+    return merge(file, said, applied or {}, endpoints or {})
+
+
+def named(made: Merged, name: str) -> Service:
+    return next(one for one in made.config.services if one.name == name)
+
+
+def reasons(made: Merged) -> list[tuple[str, str]]:
+    return [(note.key, note.reason) for note in made.notes]
+
+
+def test_a_file_is_served_as_it_is_before_anybody_leads() -> None:
+    file = config(
+        service("web", vips=("10.0.0.1",), node_ports=False),
+        gateways=(gateway("front", vips=("10.0.0.2",)),),
+        routes=(route("r", "front", "web"),),
+    )
+    assert merge(file, None, {}, {}) == Merged(file, ())
+
+
+def test_what_is_assigned_is_put_in_its_place() -> None:
+    given = {
+        "service/web": Assignment(
+            vips=("10.0.0.1",), cluster_ips=("10.96.0.1",), node_ports={"http": 30000}
+        ),
+        "gateway/front": Assignment(vips=("10.0.0.2",)),
+    }
+    made = merged(config(service("web"), gateways=(gateway("front"),)), given)
+    web = named(made, "web")
+    assert (web.vips, web.cluster_ips, web.ports[0].node_port) == (
+        ("10.0.0.1",),
+        ("10.96.0.1",),
+        30000,
+    )
+    assert made.config.gateways[0].vips == ("10.0.0.2",)
+    assert made.notes == ()
+
+
+def test_what_is_not_assigned_yet_is_said() -> None:
+    made = merge(config(service("web"), gateways=(gateway("front"),)), None, {}, {})
+    assert reasons(made) == [
+        ("service/web", CatalogReason.NOT_ASSIGNED_YET),
+        ("gateway/front", CatalogReason.NOT_ASSIGNED_YET),
+    ]
+    assert [one.name for one in made.config.services] == ["web"], "its name and routes go on"
+
+
+def test_an_address_in_the_file_counts_before_the_leader_has_followed() -> None:
+    given = {"service/web": Assignment(vips=("10.0.0.1",), node_ports={"http": 30000})}
+    made = merged(config(service("web", vips=("10.0.0.3",))), given)
+    assert named(made, "web").vips == ("10.0.0.3",)
+
+
+def test_the_second_address_of_two_is_added_to_the_one_in_the_file() -> None:
+    pool = replace(LAN, addresses=(*LAN.addresses, AddressRange(first="fd00::1", last="fd00::3")))
+    given = {"service/web": Assignment(vips=("10.0.0.1", "fd00::1"), node_ports={"http": 30000})}
+    made = merged(config(service("web", vips=("10.0.0.1",)), pools=(pool,)), given)
+    assert named(made, "web").vips == ("10.0.0.1", "fd00::1")
+
+
+def test_an_applied_service_has_nothing_but_what_it_was_given() -> None:
+    refused = Refused("vip", AllocationReason.IN_USE, "service/other has it")
+    given = {"service/web": Assignment(refused=(refused,))}
+    made = merged(config(), given, {"service/web": service("web", vips=("10.0.0.1",))})
+    assert named(made, "web").vips == ()
+    assert made.notes == (Note("service/web", "in-use", "vip: service/other has it"),)
+
+
+def test_a_name_in_the_file_counts_here() -> None:
+    made = merged(
+        config(service("web", vips=("10.0.0.1",), node_ports=False)),
+        applied={"service/web": service("web", vips=("10.0.0.2",))},
+    )
+    assert named(made, "web").vips == ("10.0.0.1",)
+    assert reasons(made) == [("service/web", CatalogReason.NAME_TAKEN)]
+
+
+def test_what_is_not_here_is_said_and_the_rest_is_served() -> None:
+    note = Note("service/new", CatalogReason.UNREADABLE, "unknown key")
+    inside = service("in", ServiceType.CLUSTER)
+    made = merged(config(), applied={"service/new": note, "service/in": inside})
+    assert made.notes == (note,)
+    assert [one.name for one in made.config.services] == ["in"]
+
+
+@pytest.mark.parametrize("pools", [(), (INSIDE,)])
+def test_a_vip_of_a_pool_that_is_not_in_the_file_is_never_owned_here(
+    pools: tuple[Pool, ...],
+) -> None:
+    given = {
+        "service/web": Assignment(
+            vips=("10.0.0.1",), cluster_ips=("10.96.0.1",), node_ports={"http": 30000}
+        )
+    }
+    made = merged(config(pools=pools), given, {"service/web": service("web")})
+    assert made.config.vips() == ()
+    assert named(made, "web").cluster_ips == ("10.96.0.1",)
+    assert reasons(made) == [("service/web", CatalogReason.NO_SUCH_POOL_HERE)]
+
+
+def test_two_never_listen_at_one_place() -> None:
+    both = {"vips": ("10.0.0.1",), "node_ports": False}
+    made = merged(
+        config(service("a", **both), gateways=(gateway("g", vips=("10.0.0.1",), ports=(80,)),)),
+        {"service/b": Assignment(vips=("10.0.0.1",)), "service/c": Assignment(vips=("10.0.0.1",))},
+        {
+            "service/b": service("b", node_ports=False),
+            "service/c": service(
+                "c",
+                node_ports=False,
+                ports=(
+                    ServicePort(name="u", port=80, target_port=80, protocol=Protocol.UDP),
+                    ServicePort(name="t", port=81, target_port=80),
+                ),
+            ),
+        },
+    )
+    assert [one.name for one in made.config.services] == ["a", "c"]
+    assert made.config.gateways == ()
+    assert reasons(made) == [
+        ("service/b", CatalogReason.PORT_TAKEN),
+        ("gateway/g", CatalogReason.PORT_TAKEN),
+    ]
+
+
+def test_two_never_have_one_node_port() -> None:
+    def with_port(name: str) -> Service:
+        port = ServicePort(name="http", port=80, target_port=80, node_port=30080)
+        return service(name, ServiceType.NODE_PORT, ports=(port,))
+
+    made = merged(config(with_port("a"), with_port("b")))
+    assert [one.name for one in made.config.services] == ["a"]
+    assert made.notes[0].detail == "service/a has port 30080/tcp of every node here"
+
+
+def test_there_are_at_most_a_hundred_vips() -> None:
+    pool = replace(LAN, addresses=(AddressRange(first="10.0.0.1", last="10.0.0.250"),))
+    services = [service(f"s{i:03}", vips=(f"10.0.0.{i}",), node_ports=False) for i in range(1, 104)]
+    made = merged(config(*services, pools=(pool,)))
+    assert len(made.config.vips()) == 100
+    assert {reason for _, reason in reasons(made)} == {CatalogReason.TOO_MANY_VIPS}
+
+
+def test_endpoints_join_the_backends_each_once() -> None:
+    here = Backend(address="192.0.2.7", port=8081, node="pi-2")
+    again = Backend(address="192.0.2.1")
+    file = config(service("in", ServiceType.CLUSTER))
+    made = merged(file, endpoints={"in": [here, again], "unknown": [here]})
+    assert [one.id for one in named(made, "in").backends] == ["192.0.2.1", "192.0.2.7:8081"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "why"),
+    [
+        (route("r", "nowhere", "web"), 'there is no gateway "nowhere"'),
+        (route("r", "front", "nothing"), 'there is no service "nothing"'),
+        (route("r", "front", "web", 81), 'service "web" has no port 81'),
+        (route("r", "front", "out"), 'service "out" has no ports'),
+    ],
+)
+def test_an_applied_route_that_leads_nowhere_is_left_out(wanted: Thing, why: str) -> None:
+    file = config(
+        service("web", ServiceType.CLUSTER),
+        service("out", ServiceType.EXTERNAL, ports=(), external_name="x.lan"),
+        gateways=(gateway("front", vips=("10.0.0.1",)),),
+    )
+    made = merged(file, applied={"route/r": wanted})
+    assert made.config.routes == ()
+    assert made.notes == (Note("route/r", CatalogReason.LEADS_NOWHERE, why),)
+
+
+def test_an_applied_route_may_lead_to_applied_things() -> None:
+    made = merged(
+        config(),
+        {"gateway/front": Assignment(vips=("10.0.0.1",))},
+        {
+            "gateway/front": gateway("front"),
+            "service/web": service("web", ServiceType.CLUSTER),
+            "route/r": route("r", "front", "web", 80),
+            "route/none": route("none", "front", None),
+        },
+    )
+    assert [one.name for one in made.config.routes] == ["none", "r"]
+    assert made.notes == ()
