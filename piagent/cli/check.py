@@ -10,8 +10,9 @@ from piagent.cli.output import WRONG_INPUT, columns, print_json
 from piagent.cli.route import route_table
 
 if TYPE_CHECKING:
-    from piagent.core.model import Broker, Config, Election, Node, Pool, Service
+    from piagent.core.model import Broker, Config, Election, Node, Pool, Service, ServicePort
     from piagent.core.plan import Plan, PlannedListener
+    from piagent.core.wants import Want
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -155,10 +156,8 @@ def _limits(pool: Pool) -> str:
 
 
 def _service(service: Service) -> str:
-    ports = ", ".join(
-        str(port.port) if port.port == port.target_port else f"{port.port} -> {port.target_port}"
-        for port in service.ports
-    )
+    if service.external_name is not None:
+        return f"Service {service.name} (external), stands for {service.external_name}"
     check = service.health
     health = "not checked" if check is None else (
         f"checked by {check.kind} every {check.interval_ms} ms, "
@@ -168,6 +167,24 @@ def _service(service: Service) -> str:
         (backend.id, f"weight {backend.weight}{f' on {backend.node}' if backend.node else ''}")
         for backend in service.backends
     ]
-    local = ", only those on the owner" if service.traffic_policy == "local" else ""
+    local = ", only those on the node it came to" if service.traffic_policy == "local" else ""
+    ports = ", ".join(map(_port, service.ports))
     title = f"Service {service.name} ({service.type}), port {ports}, backends {health}{local}"
+    from piagent.core.wants import want_of_service
+
+    title += _waits(want_of_service(service))
     return title + "\n" + (columns(rows, "  ") if rows else "  none")
+
+
+def _port(port: ServicePort) -> str:
+    udp = "" if port.protocol == "tcp" else f"/{port.protocol}"
+    target = "" if port.port == port.target_port else f" -> {port.target_port}"
+    return f"{port.port}{udp}{target}"
+
+
+def _waits(want: Want) -> str:
+    """What the leader has to give."""
+    parts = ["a VIP"] if want.vip and not want.vips else []
+    if want.opens and any(port.node_port is None for port in want.ports):
+        parts.append("node ports")
+    return f", is assigned {' and '.join(parts)}" if parts else ""

@@ -38,7 +38,7 @@ def _bad_addresses(one: Request, asked: Sequence[int]) -> Refusal | None:
     if len(families) > len(set(families)):
         what = f"{named} are of one IP version: name one, or one IPv4 and one IPv6 address"
     elif one.families is Families.SINGLE and len(asked) > 1:
-        what = f'{named} are two: name one, or write families = "prefer-dual"'
+        what = f'{named} are two: name one, or write ip_family_policy = "prefer-dual"'
     elif one.families is Families.SINGLE and one.first_family not in {None, families[0]}:
         what = f"{named} is not IPv{one.first_family}, which is asked for: leave one of them out"
     elif one.families is Families.REQUIRE_DUAL and len(asked) == 1:

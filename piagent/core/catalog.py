@@ -20,6 +20,7 @@ from piagent.core.model import (
     Gateway,
     Pool,
     PoolType,
+    Protocol,
     Route,
     Service,
 )
@@ -246,7 +247,10 @@ def _leading(
     gateways: Sequence[Gateway],
     notes: list[Note],
 ) -> Iterator[Route]:
-    ports = {one.name: {port.port for port in one.ports} for one in services}
+    ports = {
+        one.name: {port.port for port in one.ports if port.protocol is Protocol.TCP}
+        for one in services
+    }
     there = {one.name for one in gateways}
     for route in routes:
         missing = None
@@ -255,9 +259,9 @@ def _leading(
         elif route.service is not None and route.service not in ports:
             missing = f'there is no service "{route.service}"'
         elif route.service is not None and not ports[route.service]:
-            missing = f'service "{route.service}" has no ports'
+            missing = f'service "{route.service}" has no TCP port'
         elif route.service_port not in {None, *ports.get(route.service or "", ())}:
-            missing = f'service "{route.service}" has no port {route.service_port}'
+            missing = f'service "{route.service}" has no TCP port {route.service_port}'
         if missing is None:
             yield route
         else:

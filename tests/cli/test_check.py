@@ -84,7 +84,7 @@ def test_what_is_not_the_default_shows(file: Path, capsys: pytest.CaptureFixture
         "back to a preferred node after 60000 ms, to even the shares never; connections have 0 ms",
         "lan  rack = a, on eth0 or eth1, only configured, not announced, defended",
         "192.0.2.21  weight 1 on pi-1",
-        "down after 3, only those on the owner",
+        "down after 3, only those on the node it came to",
     ):
         assert part in out
     assert "safe unless L2 splits" in err

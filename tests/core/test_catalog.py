@@ -21,6 +21,9 @@ from piagent.core.model import (
 from tests.core.things import INSIDE, LAN, config, gateway, route, service
 
 
+UDP = ServicePort(name="u", port=80, target_port=80, protocol=Protocol.UDP)
+
+
 def merged(
     file: Config,
     given: dict[str, Assignment] | None = None,
@@ -139,7 +142,7 @@ def test_two_never_listen_at_one_place() -> None:
                 "c",
                 node_ports=False,
                 ports=(
-                    ServicePort(name="u", port=80, target_port=80, protocol=Protocol.UDP),
+                    UDP,
                     ServicePort(name="t", port=81, target_port=80),
                 ),
             ),
@@ -184,13 +187,15 @@ def test_endpoints_join_the_backends_each_once() -> None:
     [
         (route("r", "nowhere", "web"), 'there is no gateway "nowhere"'),
         (route("r", "front", "nothing"), 'there is no service "nothing"'),
-        (route("r", "front", "web", 81), 'service "web" has no port 81'),
-        (route("r", "front", "out"), 'service "out" has no ports'),
+        (route("r", "front", "web", 81), 'service "web" has no TCP port 81'),
+        (route("r", "front", "udp"), 'service "udp" has no TCP port'),
+        (route("r", "front", "out"), 'service "out" has no TCP port'),
     ],
 )
 def test_an_applied_route_that_leads_nowhere_is_left_out(wanted: Thing, why: str) -> None:
     file = config(
         service("web", ServiceType.CLUSTER),
+        service("udp", ServiceType.CLUSTER, ports=(UDP,)),
         service("out", ServiceType.EXTERNAL, ports=(), external_name="x.lan"),
         gateways=(gateway("front", vips=("10.0.0.1",)),),
     )
