@@ -65,8 +65,9 @@ def allocate(
     """Say who has which addresses from now on.
 
     `held` is what each name has now: what an earlier call gave, or what was found in use. Names
-    that request nothing any more lose it, and what is no address is overlooked. The order of the
-    requests decides between newcomers, and takes nothing from anybody.
+    that request nothing any more lose it; what is no address is overlooked, and so is a second
+    request of one name. The order of the requests decides between newcomers, and takes nothing
+    from anybody.
 
     Called again with what it gave, it gives the same.
     """
@@ -98,13 +99,18 @@ class _Work:
         held: Mapping[str, tuple[str, ...]],
     ) -> None:
         self._book = AddressBook(pools)
-        self._requests = requests
+        by_name: dict[str, Request] = {}
+        for one in requests:
+            by_name.setdefault(one.name, one)
+        self._requests = tuple(by_name.values())
         self._asked = {
             one.name: tuple(dict.fromkeys(map(number_of, one.addresses)))
-            for one in requests
+            for one in self._requests
             if one.addresses
         }
-        self._had = {one.name: _held(one, held[one.name]) for one in requests if one.name in held}
+        self._had = {
+            one.name: _held(one, held[one.name]) for one in self._requests if one.name in held
+        }
         self._has: dict[str, tuple[int, ...]] = {}
         self._pool: dict[str, PoolEntry] = {}
         """Where that is from."""
@@ -115,7 +121,7 @@ class _Work:
     # ---- 1. who keeps what it has ----
 
     def keep(self) -> None:
-        """Take down what everybody keeps: first what it asks for, then what is only legal."""
+        """Take down what everybody keeps: what it asks for, or else what it may have."""
         sharers = Counter(
             (address, one.sharing_key, one.local)
             for one in self._requests
@@ -129,9 +135,7 @@ class _Work:
 
         holders = sorted((one for one in self._requests if self._had.get(one.name)), key=right)
         for one in holders:
-            self._keep(one, fully=True)
-        for one in holders:
-            if one.name not in self._has:
+            if not self._keep(one, fully=True):
                 self._keep(one, fully=False)
         self._waiting = {
             one.name: one
@@ -140,7 +144,8 @@ class _Work:
             if not_possible(self._book, one, self._asked[one.name]) is None
         }
 
-    def _keep(self, one: Request, *, fully: bool) -> None:
+    def _keep(self, one: Request, *, fully: bool) -> bool:
+        """Keep what it has, or one of two; `fully`: if it asks for that. Tell whether it could."""
         had = self._had[one.name]
         parts = [had, *((address,) for address in had)] if len(had) > 1 else [had]
         for part in parts:
@@ -151,7 +156,8 @@ class _Work:
                     continue
                 if all(self._book.use(address).admits(one) for address in part):
                     self._take(one, part, entry, AllocationReason.KEPT)
-                    return
+                    return True
+        return False
 
     def _is_asked(self, one: Request, addresses: tuple[int, ...], entry: PoolEntry) -> bool:
         """Whether it asks for these: it may still lack the other IP version's."""

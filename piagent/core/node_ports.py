@@ -67,7 +67,8 @@ def allocate_node_ports(
 
     `held` is what each has now; a number outside of `ports` is not kept. A number outside that is
     asked for is refused, as Kubernetes does. Two ports never get one number of one protocol; where
-    two ask for it or have it, it is the holder's, else that of the first one in `requests`.
+    two ask for it or have it, it is the holder's, else that of the first one in `requests`. A
+    second request of one key is overlooked.
 
     Called again with what it gave, it gives the same.
     """
@@ -84,7 +85,10 @@ class _Work:
     def __init__(
         self, requests: Sequence[PortRequest], held: Mapping[PortKey, int], ports: range
     ) -> None:
-        self._requests = requests
+        by_key: dict[PortKey, PortRequest] = {}
+        for one in requests:
+            by_key.setdefault(one.key, one)
+        self._requests = tuple(by_key.values())
         self._held = held
         self._ports = ports
         self._has: dict[PortKey, _Unit] = {}
