@@ -6,9 +6,10 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from piagent.cli.output import WRONG_INPUT, Failure
+from piagent.core.text import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -47,15 +48,18 @@ def add_place_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def ask(args: argparse.Namespace, target: str, kind: type[T], body: object = None) -> T:
-    """Ask the agent, or have it do what `body` says; Failure with a clear line when it does not."""
+def ask(args: argparse.Namespace, target: str, kind: type[T], body: object = None, **how: Any) -> T:
+    """Ask the agent, or have it do what `body` says; Failure with a clear line when it does not.
+
+    `how`: as in `admin.client.ask`.
+    """
     from piagent.admin.client import AskError
     from piagent.admin.client import ask as ask_agent
 
     try:
-        return ask_agent(place(args), target, kind, body)
+        return ask_agent(place(args), target, kind, body, **how)
     except AskError as error:
-        raise Failure(str(error)) from None
+        raise Failure(printable(str(error))) from None
 
 
 def place(args: argparse.Namespace) -> Where:

@@ -13,13 +13,12 @@ import errno
 import signal
 import socket
 import struct
-import sys
 from typing import Final
 
 from piagent.admin.client import AskError, Where, ask
 from piagent.admin.status import Tunnel
 from piagent.admin.tunnel_client import open_tunnel, tunnel_target
-from piagent.cli.output import Failure
+from piagent.cli.output import Failure, say, warn
 from piagent.core.model import host_port
 from piagent.core.text import printable
 
@@ -150,15 +149,3 @@ def _listen(address: str, local: int | None, port: str, number: int | None) -> s
         raise Failure(f"cannot listen on {place}: {error.strerror} ({cure})") from None
     listener.setblocking(False)
     return listener
-
-
-def say(line: str) -> None:
-    """Print a line at once; forwarding goes on when nobody reads it any more."""
-    with contextlib.suppress(BrokenPipeError):
-        print(printable(line), flush=True)
-
-
-def warn(line: str) -> None:
-    """Print a line to stderr at once."""
-    with contextlib.suppress(BrokenPipeError):
-        print(printable(line), file=sys.stderr, flush=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 from piagent.core.text import printable
@@ -35,3 +37,15 @@ def columns(rows: Iterable[Sequence[str]], indent: str = "") -> str:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)
     return "\n".join(indent + line for line in lines)
+
+
+def say(line: str) -> None:
+    """Print a line at once; the work goes on when nobody reads it any more."""
+    with contextlib.suppress(BrokenPipeError):
+        print(printable(line), flush=True)
+
+
+def warn(line: str) -> None:
+    """Print a line to stderr at once."""
+    with contextlib.suppress(BrokenPipeError):
+        print(printable(line), file=sys.stderr, flush=True)

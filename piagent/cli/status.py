@@ -1,4 +1,4 @@
-"""`piagent status`: the node, its brokers, the VIPs with their owners, the services."""
+"""`piagent status`: the node, its brokers, the VIPs with their owners, the services, BGP."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from piagent.cli.output import columns, print_json
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable
 
     from piagent.admin.status import (
         BackendStatus,
         BrokerStatus,
+        GatewayStatus,
         NodeStatus,
+        NoteStatus,
         PortStatus,
+        RoutedStatus,
         ServiceStatus,
+        SessionStatus,
         Status,
         VipStatus,
     )
@@ -51,7 +56,11 @@ def render(status: Status) -> str:
         _section("brokers", [_broker(broker) for broker in status.brokers]),
         _section("nodes", [_node(node, status.leader) for node in status.nodes]),
         _section("VIPs", vip_rows(status.vips)),
+        _section("VIPs that BGP leads to", [_routed(vip) for vip in status.routed]),
+        _section("BGP sessions", [_session(session) for session in status.bgp]),
         _section("services", [row for s in status.services for row in _service(s)]),
+        _section("gateways", [_gateway(gateway) for gateway in status.gateways]),
+        notes_section(status.notes),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -68,6 +77,33 @@ def vip_rows(vips: tuple[VipStatus, ...]) -> list[tuple[str, ...]]:
         )
         for vip in vips
     ]
+
+
+def backend_rows(backends: Iterable[BackendStatus]) -> list[tuple[str, ...]]:
+    """Make the rows of a table of backends."""
+    return [
+        (
+            f"{backend.address} weight {backend.weight}",
+            f"{'up' if backend.up else 'DOWN'} for {admin.ago(backend.since)}",
+            backend.reason,
+        )
+        for backend in backends
+    ]
+
+
+def version_words(applied: int) -> str:
+    """Say which version was applied; nothing of what is in the node's file."""
+    return f"applied, version {applied}" if applied else ""
+
+
+def port_words(ports: Iterable[PortStatus]) -> str:
+    """Write ports as one word: `80:30000,53/udp`; the second number is the node port."""
+    return ",".join(map(_port, ports))
+
+
+def notes_section(notes: Iterable[NoteStatus]) -> str:
+    """Write what is not as it was wished; nothing when all is."""
+    return _section("not as wished", [(note.about, note.reason, note.detail) for note in notes])
 
 
 def _section(title: str, rows: list[tuple[str, ...]]) -> str:
@@ -87,23 +123,34 @@ def _broker(broker: BrokerStatus) -> tuple[str, ...]:
     return broker.name, broker.address, state, broker.reason
 
 
+def _routed(vip: RoutedStatus) -> tuple[str, ...]:
+    return vip.address, "announced here" if vip.announced else "not announced here", vip.reason
+
+
+def _session(session: SessionStatus) -> tuple[str, ...]:
+    return session.peer, "up" if session.up else "DOWN", session.reason
+
+
 def _service(service: ServiceStatus) -> list[tuple[str, ...]]:
     addresses = ",".join((*service.vips, *service.cluster_ips)) or "no address"
+    kind = ", ".join(filter(None, (service.type, version_words(service.applied))))
     head = (
-        f"{service.name} ({service.type})",
-        f"{addresses} {','.join(map(_port, service.ports))}",
+        f"{service.name} ({kind})",
+        f"{addresses} {port_words(service.ports)}",
         "",
         "",
     )
-    return [head, *(_backend(backend) for backend in service.backends)]
+    return [head, *(("  backend", *row) for row in backend_rows(service.backends))]
+
+
+def _gateway(gateway: GatewayStatus) -> tuple[str, ...]:
+    addresses = ",".join(gateway.vips) or "no address"
+    source = version_words(gateway.applied)
+    name = f"{gateway.name} ({source})" if source else gateway.name
+    return name, f"{addresses} {','.join(map(str, gateway.ports))}"
 
 
 def _port(port: PortStatus) -> str:
     protocol = "" if port.protocol == "tcp" else f"/{port.protocol}"
     node_port = "" if port.node_port is None else f":{port.node_port}"
     return f"{port.port}{node_port}{protocol}"
-
-
-def _backend(backend: BackendStatus) -> tuple[str, ...]:
-    state = f"{'up' if backend.up else 'DOWN'} for {admin.ago(backend.since)}"
-    return "  backend", f"{backend.address} weight {backend.weight}", state, backend.reason

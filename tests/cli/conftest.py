@@ -15,15 +15,20 @@ from piagent.admin.server import AdminServer
 from piagent.admin.status import (
     BackendStatus,
     BrokerStatus,
+    GatewayStatus,
     NodeStatus,
+    NoteStatus,
     PortStatus,
     RejectedNode,
+    RoutedStatus,
     RouteStatus,
     ServiceStatus,
+    SessionStatus,
     Status,
     VipStatus,
     Why,
 )
+from tests.admin.known import ScriptedServices
 
 
 def status() -> Status:
@@ -71,12 +76,33 @@ def status() -> Status:
                     ),
                 ),
             ),
+            ServiceStatus(
+                name="web",
+                type="node-port",
+                vips=(),
+                cluster_ips=("10.96.0.1",),
+                applied=2,
+                ports=(PortStatus(name="dns", port=53, protocol="udp", node_port=30000),),
+                backends=(),
+            ),
         ),
+        gateways=(
+            GatewayStatus(name="front", vips=("10.0.0.9",), ports=(80, 443), applied=0),
+            GatewayStatus(name="new", vips=(), ports=(8080,), applied=1),
+        ),
+        notes=(
+            NoteStatus(about="gateway/new", reason="exhausted", detail="vip: lan has none left"),
+        ),
+        routed=(RoutedStatus(address="10.0.1.9", announced=True, reason="announced"),),
+        bgp=(SessionStatus(peer="10.0.0.254", up=False, reason="refused"),),
     )  # fmt: skip
 
 
 class Source:
     """Always says the same."""
+
+    def __init__(self, services: ScriptedServices) -> None:
+        self.services = services
 
     def status(self) -> Status:
         return status()
@@ -102,10 +128,16 @@ class Source:
 
 
 @pytest.fixture
-def agent_socket(tmp_path: Path) -> Iterator[str]:
+def services() -> ScriptedServices:
+    """What the agent says of services, and what it was asked."""
+    return ScriptedServices()
+
+
+@pytest.fixture
+def agent_socket(tmp_path: Path, services: ScriptedServices) -> Iterator[str]:
     path = str(tmp_path / "admin.sock")
     loop = asyncio.new_event_loop()
-    server = AdminServer(path, Source())
+    server = AdminServer(path, Source(services))
     loop.run_until_complete(server.start())
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

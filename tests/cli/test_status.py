@@ -33,9 +33,23 @@ def test_status_says_everything_in_lines(
         "10.0.0.9 owner pi-1 epoch 17 owner here for 2 h silence",
         "10.0.0.10 no owner epoch 0 follower here for 1 min no-quorum",
         "",
+        "VIPs that BGP leads to",
+        "10.0.1.9 announced here announced",
+        "",
+        "BGP sessions",
+        "10.0.0.254 DOWN refused",
+        "",
         "services",
         "api (load-balancer) 10.0.0.9 80",
         "backend 10.0.0.21 weight 2 DOWN for 1 min timeout",
+        "web (node-port, applied, version 2) 10.96.0.1 53:30000/udp",
+        "",
+        "gateways",
+        "front 10.0.0.9 80,443",
+        "new (applied, version 1) no address 8080",
+        "",
+        "not as wished",
+        "gateway/new exhausted vip: lan has none left",
     ]
 
 

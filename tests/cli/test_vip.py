@@ -66,4 +66,38 @@ def test_why_names_the_owner_and_where_the_others_lost(
     assert "02:00:00:00:00:99" in said
     assert "pi-2  no-room  has 1 of at most 1" in said
     assert main(["why", "10.9.9.9", "--socket", agent_socket]) == 1
-    assert "is not a VIP of this node (10.0.0.9, 10.0.0.10)" in capsys.readouterr().err
+    known = "is no VIP, service or gateway of this node (10.0.0.9, 10.0.0.10, api, web"
+    assert known in capsys.readouterr().err
+
+
+def test_why_of_a_service_says_how_it_came_by_what_it_has(
+    agent_socket: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["why", "web", "--socket", agent_socket]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    since = lines[7].removeprefix("10.0.0.21 weight 1 up for ")
+    assert since.endswith(" d answers")
+    assert lines == [
+        "service web: applied, version 2",
+        "VIP 10.0.0.9: owned by pi-2",
+        "VIP fd00::9: without an owner",
+        "cluster address 10.96.0.1",
+        "given from pool lan, reason lowest-free",
+        "ports 80:30000",
+        "backends",
+        f"10.0.0.21 weight 1 up for {since}",
+        "not as wished",
+        "service/web exhausted vip: lan has none left",
+    ]
+    assert main(["why", "web", "--json", "--socket", agent_socket]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["of"], said["pool"]) == ("name", "lan")
+
+
+def test_why_of_a_name_that_is_none_is_one_clear_line(
+    agent_socket: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["why", "a/b?c#d\x1b[2J", "--socket", agent_socket]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "is no VIP, service or gateway" in line
+    assert "\x1b" not in line
