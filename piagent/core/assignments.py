@@ -141,7 +141,7 @@ def compose(
             cluster_ips=inside.given[key].addresses if key in inside.given else (),
             node_ports=open_ports[key],
             pool=grants[0].pool if grants else None,
-            why=grants[0].reason if grants else None,
+            why=_why(had.why, grants[0].reason) if grants else None,
             refused=(*refused, *refused_ports[key]),
             applied=had.applied,
         )
@@ -153,6 +153,11 @@ def compose(
             for name, of in counts.items()
         },
     )
+
+
+def _why(before: AllocationReason | None, now: AllocationReason) -> AllocationReason:
+    """How it came by what it has, which is not changed by keeping it."""
+    return before if before is not None and now is AllocationReason.KEPT else now
 
 
 def with_late(current: Assignments, late: Assignments) -> Assignments:
