@@ -62,7 +62,7 @@ class ExabgpSpeaker:
             began_s = loop.time()
             try:
                 await self._live(bgp)
-            except ExabgpError as error:
+            except (ExabgpError, OSError) as error:  # OSError: no process or no file to be had
                 self._all_down(bgp, str(error))
                 if loop.time() - began_s > WELL_AFTER_S:
                     pause_s, said = BACKOFF_MIN_S, ""

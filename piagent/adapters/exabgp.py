@@ -1,7 +1,7 @@
 """One life of exabgp: a child process, told what to do and asked how it is by its API.
 
-It is never imported here: it is a program of its own, GPL-free but 20 MiB, and only for who wants
-BGP. It does not outlive the agent, and has no capability whatever the agent has.
+It is never imported here: it is a program of its own, of 20 MiB, for those who want BGP. It does
+not outlive the agent, and has no capability whatever the agent has.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ START_TIMEOUT_S = 15.0
 COMMAND_TIMEOUT_S = 10.0
 FAREWELL_TIMEOUT_S = 2.0
 """For withdrawing everything and the NOTIFICATIONs."""
+RELOAD_AGAIN_S = 0.2
 LINE_MAX = 1 << 20
 KEPT_LINES = 5
 
+_FILE = "exabgp.conf"
 _RELAY = Path(__file__).with_name("exabgp_relay.py")
 
 _log = logging.getLogger(__name__)
@@ -44,41 +46,54 @@ class Exabgp:
     """A running exabgp; made by `start`."""
 
     def __init__(
-        self, process: asyncio.subprocess.Process, log: _Log, line: _Line, on_change: OnChange
+        self,
+        folder: contextlib.ExitStack,
+        process: asyncio.subprocess.Process,
+        log: _Log,
+        line: _Line,
+        on_change: OnChange,
     ) -> None:
+        self._folder = folder
         self._process = process
         self._log = log
         self._reader, self._writer = line
         self._on_change = on_change
+        self._up: set[str] = set()
+        """Addresses of the routers that have a session."""
+        self._down = asyncio.Event()
+        """None has one (any more)."""
         self._answer: asyncio.Future[bool] | None = None
         self._answers = asyncio.create_task(self._read_answers(), name="exabgp answers")
 
     @classmethod
     async def start(cls, bgp: Bgp, on_change: OnChange) -> Self:
-        """Returns when it takes commands; ExabgpError when it does not.
+        """Returns when it takes commands; ExabgpError or OSError when it does not.
 
         `on_change` is called in the event loop, for every session that comes up or ends.
         """
         if importlib.util.find_spec("exabgp") is None:
             raise ExabgpError("exabgp is not installed: 'pip install piagent[bgp]'")
-        # Nothing of it stays: what holds passwords is gone as soon as it has been read.
-        with tempfile.TemporaryDirectory(prefix="piagent-bgp-") as name:
-            folder = Path(name)  # rwx for its owner only
+        with contextlib.ExitStack() as stack:
+            # rwx for its owner only
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="piagent-bgp-")))
             lines: asyncio.Queue[_Line] = asyncio.Queue()
             server = await asyncio.start_unix_server(
                 lambda *line: lines.put_nowait(line), folder / "line", limit=LINE_MAX
             )
+            stack.callback(server.close)
+            relay = [sys.executable, "-I", "-S", str(_RELAY), str(folder / "line")]
+            process = await _spawn(folder, exabgp.configuration(bgp, relay))
+            log = _Log(process)
             try:
-                process = await _spawn(folder, bgp)
-                log = _Log(process)
-                try:
-                    running = cls(process, log, await _joined(lines, process, log), on_change)
-                    await running.command(exabgp.VERSION)
-                except BaseException:
-                    await _kill(process)
-                    raise
-            finally:
+                line = await _joined(lines, process, log)
                 server.close()
+                # No password stays on a disk: the last file has none.
+                _write(folder / _FILE, exabgp.configuration(bgp, relay, last=True))
+                running = cls(stack.pop_all(), process, log, line, on_change)
+                await running.command(exabgp.VERSION)
+            except BaseException:
+                await _kill(process)
+                raise
         return running
 
     async def command(self, text: str) -> bool:
@@ -106,11 +121,21 @@ class Exabgp:
         """Take everything back and end every session properly, then the process."""
         with contextlib.suppress(ExabgpError, TimeoutError):
             async with asyncio.timeout(FAREWELL_TIMEOUT_S):
-                for text in exabgp.FAREWELL:
-                    await self.command(text)
+                await self.command(exabgp.WITHDRAW_ALL)
+                await self._end_sessions()
         await _kill(self._process)
         self._writer.close()
         await self._answers
+        self._folder.close()
+
+    async def _end_sessions(self) -> None:
+        """Return when there is none; exabgp forgets a reload while it still sends routes."""
+        while self._up:
+            self._down.clear()
+            await self.command(exabgp.RELOAD)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RELOAD_AGAIN_S):
+                    await self._down.wait()
 
     async def _read_answers(self) -> None:
         try:
@@ -127,6 +152,9 @@ class Exabgp:
         if text in {exabgp.DONE, exabgp.ERROR}:
             self._set_answer(text == exabgp.DONE)
         elif (event := exabgp.changed(text)) is not None:
+            (self._up.add if event.up else self._up.discard)(event.peer)
+            if not self._up:
+                self._down.set()
             self._on_change(event)
         else:
             _log.debug("exabgp: %s", text)
@@ -199,15 +227,15 @@ async def _kill(process: asyncio.subprocess.Process) -> None:
     await process.wait()
 
 
-async def _spawn(folder: Path, bgp: Bgp) -> asyncio.subprocess.Process:
-    relay = [sys.executable, "-I", "-S", str(_RELAY), str(folder / "line")]
-    settings = _write(folder / "exabgp.env", exabgp.SETTINGS)
-    configuration = _write(folder / "exabgp.conf", exabgp.configuration(bgp, relay))
+async def _spawn(folder: Path, configuration: str) -> asyncio.subprocess.Process:
+    settings, file = folder / "exabgp.env", folder / _FILE
+    _write(settings, exabgp.SETTINGS)
+    _write(file, configuration)
     environment = {k: v for k, v in os.environ.items() if not k.lower().startswith("exabgp")}
     return await asyncio.create_subprocess_exec(
         *_leash(),
-        *[sys.executable, "-P", "-m", "exabgp", "server", configuration],
-        env={**environment, "EXABGP_ENVFILE": settings},
+        *[sys.executable, "-P", "-m", "exabgp", "server", str(file)],
+        env={**environment, "EXABGP_ENVFILE": str(settings)},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
@@ -215,11 +243,12 @@ async def _spawn(folder: Path, bgp: Bgp) -> asyncio.subprocess.Process:
     )
 
 
-def _write(file: Path, text: str) -> str:
+def _write(file: Path, text: str) -> None:
+    """Write it for its owner only, in place of what was there."""
+    file.unlink(missing_ok=True)
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as opened:
         opened.write(text)
-    return str(file)
 
 
 def _leash() -> list[str]:

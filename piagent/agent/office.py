@@ -221,13 +221,12 @@ class Office:
 
     def _blocked(self) -> str | None:
         """Why nothing may be decided: what this leader cannot read would lose its place."""
+        node = self._bulletins.node
+        for key in self._registry.lacking():
+            return f"the leader, {node}, does not have the content of {key} yet"
         for key, thing in self._registry.things().items():
             if isinstance(thing, Note):
-                return f"{key} is applied, and this leader ({self._bulletins.node}) " + (
-                    f"cannot read it: {thing.detail}"
-                    if thing.detail
-                    else "does not have its content"
-                )
+                return f"the leader, {node}, cannot read what was applied as {key}: {thing.detail}"
         return None
 
     def _standing(self) -> Standing:

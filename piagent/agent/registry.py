@@ -181,6 +181,10 @@ class Registry:
         """Everything that is applied and in force."""
         return dict(self._in_force())
 
+    def lacking(self) -> tuple[str, ...]:
+        """What is in force and not here: its content has not come yet."""
+        return tuple(key for key, one in self._in_force() if one.digest not in self._records)
+
     def things(self) -> Mapping[str, Thing | Note]:
         """The same as what it means, or why it is not here."""
         found: dict[str, Thing | Note] = {}

@@ -53,7 +53,7 @@ def family_of(number: int) -> int:
 class Use:
     """Who uses one address. All that share it have one key and one policy, and no port twice."""
 
-    __slots__ = ("key", "local", "names", "ports")
+    __slots__ = ("_sorted", "key", "local", "names", "ports")
 
     def __init__(self) -> None:
         self.key: str | None = None
@@ -61,18 +61,27 @@ class Use:
         self.ports: dict[tuple[Protocol, int], str] = {}
         """Port -> who serves it."""
         self.names: set[str] = set()
+        self._sorted: list[str] | None = None
 
     def add(self, request: Request) -> None:
         """One more user, that `admits` has let pass."""
         self.key, self.local = request.sharing_key, request.local
         self.ports.update(dict.fromkeys(request.ports, request.name))
         self.names.add(request.name)
+        self._sorted = None
 
     def remove(self, request: Request) -> None:
         """One user less."""
         self.names.remove(request.name)
+        self._sorted = None
         for port in request.ports:
             self.ports.pop(port, None)
+
+    def sorted_names(self) -> list[str]:
+        """The users by name, sorted once for all that are told of them."""
+        if self._sorted is None:
+            self._sorted = sorted(self.names)
+        return self._sorted
 
     def has_key_of(self, request: Request) -> bool:
         """Whether both may be shared, and with each other."""

@@ -107,24 +107,21 @@ def taken(book: AddressBook, one: Request, asked: Sequence[int]) -> Refusal:
     """Who has the addresses that it names."""
     for address in asked:
         use, text = book.use(address), text_of(address)
-        if use.admits(one):
-            continue
-        others = sorted(set(use.blockers(one)))
-        who = ", ".join(others[:_SHOWN]) + (", …" if len(others) > _SHOWN else "")
-        if not others:
+        if use.admits(one) or use.names == {one.name}:
             continue
         if not use.has_key_of(one):
+            what = f"{text} is used by {_some(use.sorted_names())}"
             cure = "name another, or give all of them one sharing_key"
-            return Refusal(_Why.IN_USE, f"{text} is used by {who}: {cure}")
+            return Refusal(_Why.IN_USE, f"{what}: {cure}")
         if use.local != one.local:
-            what = f"{text} is used by {who} with another traffic_policy, or with other backends"
-            return Refusal(_Why.POLICY_DIFFERS, f"{what}: they can be shared by equal ones only")
-        ports = ", ".join(
-            f"{number}/{protocol}"
-            for protocol, number in sorted(one.ports & use.ports.keys())
-            if use.ports[protocol, number] != one.name
-        )
-        return Refusal(_Why.PORT_IN_USE, f"{text}: {ports} used by {who}: another port or address")
+            what = f"{text} is used by {_some(use.sorted_names())} with another traffic_policy"
+            cure = "or with other backends: they can be shared by equal ones only"
+            return Refusal(_Why.POLICY_DIFFERS, f"{what}, {cure}")
+        clashes = {port: use.ports[port] for port in one.ports if port in use.ports}
+        if others := sorted(set(clashes.values()) - {one.name}):
+            ports = sorted(f"{port[1]}/{port[0]}" for port in clashes if clashes[port] in others)
+            what = f"{text}: {_some(ports)} used by {_some(others)}"
+            return Refusal(_Why.PORT_IN_USE, f"{what}: another port or address")
     named = " and ".join(map(text_of, asked))
     what = f"{named}: asked for by several, of which none can have all that it asks for"
     return Refusal(_Why.IN_USE, f"{what}: name other addresses")
@@ -170,5 +167,9 @@ def _used_up(one: Request, entries: Sequence[PoolEntry]) -> Refusal:
 
 def _named(entries: Iterable[PoolEntry]) -> str:
     names = [entry.name or "" for entry in entries]
-    shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
-    return f"pool{'s' if len(names) > 1 else ''} {shown}"
+    return f"pool{'s' if len(names) > 1 else ''} {_some(names)}"
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few of them."""
+    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")

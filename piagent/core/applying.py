@@ -16,7 +16,8 @@ from msgspec.structs import replace
 
 from piagent.core.assignments import Applied, Assignment, Assignments, Stamp, compose
 from piagent.core.catalog import Thing
-from piagent.core.model import Gateway, Pool, Route, Service
+from piagent.core.lease_types import MAX_KEYS
+from piagent.core.model import Gateway, Pool, Route, Service, routed
 from piagent.core.records import Kind, Record, RecordName, digest
 from piagent.core.wants import Want, gateway_key, service_key, wants_of
 
@@ -187,6 +188,10 @@ class _Work:
         standing = self._standing
         wants = {**standing.lingering, **wants_of(services, gateways), **standing.in_files}
         self._given = compose(standing.pools, wants, self._given).given
+        vips = {vip for one in self._given.values() for vip in one.vips}
+        if len(vips - routed(standing.pools, vips)) >= MAX_KEYS:
+            for key in self._outcomes:
+                self._spoil(key, f"a cluster has at most {MAX_KEYS - 1} VIPs")
         for key, outcome in self._outcomes.items():
             has = self._given.get(key, Assignment())
             if has.refused and outcome.result in {Result.CREATED, Result.CHANGED}:
@@ -281,7 +286,7 @@ class _Work:
 
     def _spoil(self, key: str, why: str) -> None:
         outcome = self._outcomes[key]
-        if outcome.result not in REFUSALS:
+        if outcome.result in {Result.CREATED, Result.CHANGED, Result.DELETED}:
             self._outcomes[key] = replace(outcome, result=Result.REFUSED, detail=why)
 
     def _with_addresses(self, key: str, outcome: Outcome) -> Outcome:

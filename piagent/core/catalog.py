@@ -23,6 +23,7 @@ from piagent.core.model import (
     Protocol,
     Route,
     Service,
+    routed,
 )
 from piagent.core.plan import is_loopback
 from piagent.core.records import Kind
@@ -93,7 +94,7 @@ def merge(
         _placed_gateway(one, given.get(gateway_key(one.name)), one in file.gateways, file, notes)
         for one in gateways
     ]
-    services, gateways = _without_clashes(services, gateways, notes)
+    services, gateways = _without_clashes(services, gateways, file.pools, notes)
     services = [_joined(one, endpoints.get(one.name, ())) for one in services]
     routes = [*file.routes, *(one for one in things if isinstance(one, Route))]
     config = replace(
@@ -190,7 +191,7 @@ def _joined(service: Service, endpoints: Sequence[Backend]) -> Service:
 
 
 def _without_clashes(
-    services: list[Service], gateways: list[Gateway], notes: list[Note]
+    services: list[Service], gateways: list[Gateway], pools: Sequence[Pool], notes: list[Note]
 ) -> tuple[list[Service], list[Gateway]]:
     """Leave out who would listen where another one does, or brings one VIP too many.
 
@@ -206,11 +207,12 @@ def _without_clashes(
             detail = f"{seen[taken]} has port {port}/{protocol} of {address} here"
             notes.append(Note(key, CatalogReason.PORT_TAKEN, detail))
             return False
-        if len(vips | set(mine)) >= MAX_KEYS:
+        owned = set(mine) - routed(pools, mine)
+        if len(vips | owned) >= MAX_KEYS:
             detail = f"a cluster has at most {MAX_KEYS - 1} VIPs"
             notes.append(Note(key, CatalogReason.TOO_MANY_VIPS, detail))
             return False
-        vips.update(mine)
+        vips.update(owned)
         seen.update(dict.fromkeys(places, key))
         return True
 

@@ -20,10 +20,8 @@ from piagent.core.model import Bgp, BgpPeer
 DONE: Final = "done"
 ERROR: Final = "error"
 VERSION: Final = "version"
-FAREWELL: Final = ("clear adj-rib out", "neighbor * teardown 2", VERSION)
-"""Withdraws everything, then ends every session by NOTIFICATION Cease, Administrative Shutdown
-(RFC 4486): routers forget at once, also those that would keep the routes of a session that merely
-broke (RFC 4724). exabgp acknowledges what it is going to do: when it gives its version, it has."""
+WITHDRAW_ALL: Final = "clear adj-rib out"
+RELOAD: Final = "reload"
 PROCESS: Final = "piagent"
 REASON_MAX: Final = 200
 
@@ -58,13 +56,19 @@ class Changed(Struct, frozen=True):
     reason: str
 
 
-def configuration(bgp: Bgp, relay: Sequence[str]) -> str:
-    """Its configuration file. `relay`: the command whose standard streams are the API."""
+def configuration(bgp: Bgp, relay: Sequence[str], *, last: bool = False) -> str:
+    """Its configuration file. `relay`: the command whose standard streams are the API.
+
+    `last`: the one to be read at the end. It only waits for routers to connect, which they cannot.
+    So exabgp ends every session by NOTIFICATION Cease (RFC 4271 section 6.7) and begins no other,
+    as it does within a millisecond when it is told to tear one down: half a session that breaks
+    makes some routers refuse the next one for a minute.
+    """
     command = " ".join(f'"{word}"' for word in relay)
     process = _section(
         f"process {PROCESS}", [f"run {command}", "encoder json", "respawn false"], indent=""
     )
-    return "\n".join([process, *(_neighbor(bgp, peer) for peer in bgp.peers)])
+    return "\n".join([process, *(_neighbor(bgp, peer, last=last) for peer in bgp.peers)])
 
 
 def announcement(route: BgpRoute, peer: BgpPeer, local: str) -> str:
@@ -108,7 +112,7 @@ class _Event(Struct):
     neighbor: _Neighbor
 
 
-def _neighbor(bgp: Bgp, peer: BgpPeer) -> str:
+def _neighbor(bgp: Bgp, peer: BgpPeer, *, last: bool) -> str:
     ttl = peer.multihop or (None if peer.asn == bgp.asn else 1)
     statements = [
         f"router-id {bgp.router_id}",
@@ -118,7 +122,7 @@ def _neighbor(bgp: Bgp, peer: BgpPeer) -> str:
         f"connect {peer.port}",
         f"hold-time {peer.hold_s}",
         *([f"outgoing-ttl {ttl}"] if ttl is not None else []),
-        *(_password(peer.password) if peer.password is not None else []),
+        *(["passive true"] if last else _password(peer.password)),
         "adj-rib-out true",  # what is sent again to a router that comes back, or asks (RFC 2918)
         _section("family", ["ipv4 unicast", "ipv6 unicast"]),
         # A restart is no excuse to send to a node that may be gone (RFC 4724).
@@ -128,7 +132,9 @@ def _neighbor(bgp: Bgp, peer: BgpPeer) -> str:
     return _section(f"neighbor {peer.address}", statements, indent="")
 
 
-def _password(password: str) -> list[str]:
+def _password(password: str | None) -> list[str]:
+    if password is None:
+        return []
     return [f'md5-password "{b64encode(password.encode()).decode()}"', "md5-base64 true"]
 
 

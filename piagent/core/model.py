@@ -6,6 +6,7 @@ Units are in the names (`_ms` milliseconds, `_ns` nanoseconds). Addresses are ca
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from enum import StrEnum
 from ipaddress import ip_address
 from typing import Final
@@ -433,11 +434,12 @@ class Config(Struct, frozen=True, kw_only=True):
 
     def vips(self) -> tuple[str, ...]:
         """Every VIP that this node may own, each once, sorted."""
-        return tuple(vip for vip in self._vips() if not self._is_routed(vip))
+        vips = self._vips()
+        return tuple(sorted(vips - routed(self.pools, vips)))
 
     def routed_vips(self) -> tuple[str, ...]:
         """Every VIP that BGP leads to: each node that may serve it has it. Each once, sorted."""
-        return tuple(vip for vip in self._vips() if self._is_routed(vip))
+        return tuple(sorted(routed(self.pools, self._vips())))
 
     def cluster_ips(self) -> tuple[str, ...]:
         """Every cluster address, each once, sorted."""
@@ -447,10 +449,12 @@ class Config(Struct, frozen=True, kw_only=True):
         """The pool that an address lies in."""
         return next((pool for pool in self.pools if pool.holds(address)), None)
 
-    def _vips(self) -> list[str]:
+    def _vips(self) -> set[str]:
         of_services = {vip for service in self.services for vip in service.vips}
-        return sorted(of_services | {vip for gateway in self.gateways for vip in gateway.vips})
+        return of_services | {vip for gateway in self.gateways for vip in gateway.vips}
 
-    def _is_routed(self, vip: str) -> bool:
-        pool = self.pool_of(vip)
-        return pool is not None and pool.announce is Announce.BGP
+
+def routed(pools: Iterable[Pool], vips: Collection[str]) -> set[str]:
+    """Those of the VIPs that BGP leads to: no node owns them alone."""
+    by_bgp = [pool for pool in pools if pool.announce is Announce.BGP]
+    return {vip for vip in vips if any(pool.holds(vip) for pool in by_bgp)}

@@ -11,7 +11,7 @@ from piagent.config.applied import read_record
 from piagent.core.applying import Change, Decided, Order, Outcome, Result, Standing, decide
 from piagent.core.assignments import Assignments
 from piagent.core.catalog import Thing
-from piagent.core.model import Pool
+from piagent.core.model import AddressRange, Announce, Pool
 from piagent.core.records import Kind
 from piagent.core.wants import Want, wants_of
 from tests.core.things import INSIDE, LAN, change, deletion, gateway, service
@@ -131,6 +131,18 @@ def test_an_address_is_shared_by_one_key_only() -> None:
     assert only(order(before, other)).detail.startswith("vip: in-use: ")
     same = change("b", address="10.0.0.2", sharing_key="k", ports=[{"port": 81}])
     assert only(order(before, same)).vips == ("10.0.0.2",)
+
+
+def test_there_are_at_most_a_hundred_vips() -> None:
+    many = replace(LAN, addresses=(AddressRange(first="10.0.0.1", last="10.0.0.200"),))
+    changes = [change(f"s{i}", node_ports=False) for i in range(101)]
+    before = standing(pools=(many,))
+    assert not order(before, *changes).verdict.done
+    full = after(before, *changes[:100])
+    refused = only(order(full, change("one-more")))
+    assert refused.detail == "a cluster has at most 100 VIPs"
+    by_bgp = replace(many, announce=Announce.BGP)
+    assert order(standing(pools=(by_bgp,)), *changes).verdict.done, "no node owns them"
 
 
 def test_a_deleted_service_is_gone_and_its_address_free() -> None:

@@ -20,7 +20,6 @@ from piagent.core.model import (
 )
 from tests.core.things import INSIDE, LAN, config, gateway, route, service
 
-
 UDP = ServicePort(name="u", port=80, target_port=80, protocol=Protocol.UDP)
 
 

@@ -73,6 +73,14 @@ def test_what_a_router_asks_for_is_in_its_section() -> None:
     assert "/bin/sh" not in text
 
 
+def test_the_last_configuration_waits_for_nobody_in_particular_and_has_no_password() -> None:
+    bgp = replace(BGP, peers=(replace(PEER, password="secret"),))
+    text = configuration(bgp, ["relay"], last=True)
+    assert "    passive true;\n" in text
+    assert "md5" not in text
+    assert "passive" not in configuration(bgp, ["relay"])
+
+
 def test_a_session_within_an_as_has_the_kernels_ttl() -> None:
     inner = replace(BGP, peers=(replace(PEER, asn=64512),))
     assert "outgoing-ttl" not in configuration(inner, ["relay"])
