@@ -60,9 +60,9 @@ def configuration(bgp: Bgp, relay: Sequence[str], *, last: bool = False) -> str:
     """Its configuration file. `relay`: the command whose standard streams are the API.
 
     `last`: the one to be read at the end. It only waits for routers to connect, which they cannot.
-    So exabgp ends every session by NOTIFICATION Cease (RFC 4271 section 6.7) and begins no other,
-    as it does within a millisecond when it is told to tear one down: half a session that breaks
-    makes some routers refuse the next one for a minute.
+    So exabgp ends every session by NOTIFICATION Cease (RFC 4271 section 6.7) and begins no other.
+    When it is told to tear a session down, it begins the next one within a millisecond, and our
+    end would break that half-way: an error, after which routers may wait (BIRD: 60 s).
     """
     command = " ".join(f'"{word}"' for word in relay)
     process = _section(

@@ -379,7 +379,9 @@ def test_another_configuration_ends_the_sessions_and_none_ends_exabgp(net: Net) 
         node.configure(None)
         hops(router, VIP)
         wait_until(lambda: not node.children(), "no exabgp without a router")
-        assert node.sessions()[-1].reason == "not configured any more"
+        wait_until(
+            lambda: node.sessions()[-1].reason == "not configured any more", "and it is said"
+        )
 
 
 NOT_INSTALLED = "exabgp is not installed: 'pip install piagent[bgp]'"
