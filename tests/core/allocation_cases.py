@@ -318,6 +318,25 @@ ASKED = [
         "x asked fd00::2, a - in-use, b asked 10.0.0.1, c kept fd00::1 - in-use",
     ),
     Case(
+        "9 who has one of the two that it asks for leaves that to nobody",
+        [pool("10.0.0.1/32 fd00::1/128")],
+        [ask("a", "10.0.0.1"), ask("b", "10.0.0.1 fd00::1", families=PREFER)],
+        "b 10.0.0.1",
+        "a - in-use, b asked 10.0.0.1 fd00::1",
+    ),
+    Case(
+        "9 where two block each other's, those go first who need nobody to leave",
+        [pool("10.0.0.1-10.0.0.4 fd00::1-fd00::2")],
+        [
+            ask("a", "10.0.0.1 fd00::1", families=PREFER),
+            ask("x", "10.0.0.3 fd00::2", families=PREFER),
+            ask("b", "10.0.0.1"),
+            ask("c", "fd00::2"),
+        ],
+        "b 10.0.0.3, c fd00::1",
+        "a - in-use, x - in-use, b asked 10.0.0.1, c asked fd00::2",
+    ),
+    Case(
         "9 a loopback address is in no pool and may be asked for",
         [pool(FOUR)],
         [ask("a", "127.0.0.1"), ask("b", "127.0.0.1"), ask("c", "127.0.0.1", pool="lan")],
@@ -373,6 +392,17 @@ ASKED = [
         [A, ask("b", "10.0.0.1"), ask("c", pool="b")],
         "c 10.0.0.1",
         "a - exhausted, b asked 10.0.0.1, c reassigned 10.0.1.0",
+    ),
+    Case(
+        "10 who leaves what is asked for by name is the first to move",
+        [pool("10.0.0.1/32 fd00::1/128", "a"), pool("10.0.1.0/24", "b")],
+        [
+            ask("f", pool="a"),
+            ask("g", "10.0.0.1 fd00::1", families=PREFER),
+            ask("h", pool="b"),
+        ],
+        "f 10.0.1.5, h fd00::1",
+        "f kept 10.0.1.5 - exhausted, g asked 10.0.0.1 fd00::1, h reassigned 10.0.1.0",
     ),
     Case(
         "10 a pool of the other type is none",
