@@ -99,17 +99,21 @@ class _Work:
 
     def keep(self) -> None:
         """Take down what everybody keeps; of several who have one number, who asks for it first."""
-        holders = [one for one in self._requests if self._held.get(one.key) in self._ports]
+        holders = [one for one in self._requests if self._is_ours(self._held.get(one.key))]
         holders.sort(key=lambda one: (one.number != self._held[one.key], one.number is not None))
         for one in holders:
             unit = one.protocol, self._held[one.key]
             if unit not in self._user:
                 self._take(one.key, unit, AllocationReason.KEPT)
         for one in self._requests:
-            if one.number is not None and one.number in self._ports:
+            if one.number is not None and self._is_ours(one.number):
                 wanted = one.protocol, one.number
                 if self._has.get(one.key) != wanted:
                     self._waiting[one.key] = wanted
+
+    def _is_ours(self, number: int | None) -> bool:
+        # A range knows its integers at once; anything else it looks for among all of them.
+        return isinstance(number, int) and number in self._ports
 
     def give_asked(self) -> None:
         """Give what is asked for by number to all that can have it."""

@@ -325,6 +325,17 @@ ASKED = [
         "a - in-use, b asked 10.0.0.1 fd00::1",
     ),
     Case(
+        "9 and may exchange the other one although somebody else asks for the first",
+        [pool("10.0.0.1/32 fd00::1-fd00::2")],
+        [
+            ask("a", "10.0.0.1"),
+            ask("b", "10.0.0.1 fd00::1", families=PREFER),
+            ask("c", "fd00::2"),
+        ],
+        "b 10.0.0.1 fd00::2, c fd00::1",
+        "a - in-use, b asked 10.0.0.1 fd00::1, c asked fd00::2",
+    ),
+    Case(
         "9 where two block each other's, those go first who need nobody to leave",
         [pool("10.0.0.1-10.0.0.4 fd00::1-fd00::2")],
         [
