@@ -452,6 +452,7 @@ class Agent:
         """VIPs first, so that others take over at once; then the connections that are left."""
         log.info("stopping: handing VIPs over")
         self._edge.notifier.stopping()
+        self._followers.withdraw()
         config = self._serving.config
         await self._steward.hand_over(config.vips(), Reason.STOPPING)
         timeout_s = config.election.timing.lease_ms / 1000 + 1

@@ -41,6 +41,7 @@ class Followers:
         self.responder = None if responder is None else responder(self._answer)
         self._zone = Zone(serving.config)
         self._known: object = None
+        self._leaving = False
         self._had = True  # of a former life, maybe
         self._here: set[str] = set()
         self.missing: dict[str, str] = {}
@@ -56,7 +57,13 @@ class Followers:
             self._zone = Zone(config)
             self._speaker.configure(speaking(config))
             self._configure()
-        self._speaker.announce(routes(config, standing))
+        if not self._leaving:
+            self._speaker.announce(routes(config, standing))
+
+    def withdraw(self) -> None:
+        """Have routers send nothing more here: this agent ends."""
+        self._leaving = True
+        self._speaker.announce(frozenset())
 
     def announcements(self) -> dict[str, Announcement]:
         """VIP that BGP leads to -> whether this node says so now, and why."""

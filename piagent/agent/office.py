@@ -117,7 +117,7 @@ class Office:
     def look(self) -> Composed:
         """What would be given by what is known here; changes nothing."""
         said = self._registry.assignments() or NOTHING
-        wants = {**_wants(self._things()), **self._in_files()}
+        wants = {**_wants(self._things(said)), **self._in_files()}
         return compose(self._pools(), wants, said.given)
 
     def pools(self) -> tuple[Pool, ...]:
@@ -202,7 +202,7 @@ class Office:
             return
         pools, in_files = self._pools(), self._in_files()
         lingering = self._lingering()
-        looked = (pools, in_files, lingering.keys(), current.given, self._registry.applied())
+        looked = (pools, in_files, lingering.keys(), current.given)
         if looked == self._looked:
             return
         blocked = self._blocked()
@@ -210,21 +210,19 @@ class Office:
             log.warning("nothing is assigned: %s", blocked)
             self._looked = looked
             return
-        things = self._things()
+        things = self._things(current)
         wants = {**lingering, **_wants(things), **in_files}
         self.composed = compose(pools, wants, current.given)
         if self.composed.given != current.given:
             self._note(current.given, self.composed)
             self._try_to_say(replace(current, number=current.number + 1, given=self.composed.given))
         given = self._current.given if self._current else {}
-        self._looked = (pools, in_files, lingering.keys(), given, self._registry.applied())
+        self._looked = (pools, in_files, lingering.keys(), given)
 
     def _blocked(self) -> str | None:
         """Why nothing may be decided: what this leader cannot read would lose its place."""
         node = self._bulletins.node
-        for key in self._registry.lacking():
-            return f"the leader, {node}, does not have the content of {key} yet"
-        for key, thing in self._registry.things().items():
+        for key, thing in self._registry.contents.things(self._current).items():
             if isinstance(thing, Note):
                 return f"the leader, {node}, cannot read what was applied as {key}: {thing.detail}"
         return None
@@ -233,15 +231,15 @@ class Office:
         current = self._current or NOTHING
         return Standing(
             assignments=current,
-            records=self._registry.records(),
-            things=self._things(),
+            records=self._registry.contents.records(self._current),
+            things=self._things(current),
             in_files=self._in_files(),
             lingering=self._lingering(),
             pools=self._pools(),
         )
 
-    def _things(self) -> dict[str, Thing]:
-        things = self._registry.things()
+    def _things(self, said: Assignments | None) -> dict[str, Thing]:
+        things = self._registry.contents.things(said)
         return {key: one for key, one in things.items() if not isinstance(one, Note)}
 
     def _in_files(self) -> dict[str, Want]:
@@ -277,7 +275,7 @@ class Office:
         if not self._fits(said):
             what = f"the assignments would be over {MAX_SIZE} bytes: there are too many services"
             return Verdict(done=False, error=what, final=True)
-        before = self._registry.records()
+        before = self._registry.contents.records(self._current)
         new = {
             key: record
             for key, record in decided.records.items()
@@ -288,8 +286,8 @@ class Office:
             if len(payload) > MAX_SIZE:
                 what = f"{record.key} is over {MAX_SIZE} bytes"
                 return Verdict(done=False, error=what, final=True)
+            self._registry.contents.add(record)
             self._publisher.to_all(topic, payload)
-        self._registry.add(new)
         if not self._try_to_say(said):
             return Verdict(done=False, error="the leader has just changed; try again")
         if not await self._confirmed(said.stamp):

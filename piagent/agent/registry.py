@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 
 from piagent.adapters.clock import wall_ms
 from piagent.agent.bulletins import Bulletin, Bulletins
-from piagent.config.applied import read_record
+from piagent.agent.contents import Contents
 from piagent.core.agreement import Agreement
 from piagent.core.assignments import Applied, Assignments, with_late
 from piagent.core.bulletin import Wants, is_newer
@@ -25,8 +25,6 @@ from piagent.core.wants import Want, wants_of
 
 GIVE_BACK_S = (0.2, 2.0)
 """After a connection began, at random between: a broker needs it from one node only."""
-MAX_RECORDS = 2000
-"""Contents that are remembered, in force or not."""
 
 
 class Saved(Struct, frozen=True, kw_only=True):
@@ -69,8 +67,7 @@ class Registry:
         self._file = file
         self._changed = changed
         self.agreement = Agreement(brokers, saved.assignments)
-        self._records = {digest(record): record for record in saved.records}
-        self._things: dict[str, Thing | str] = {}  # by digest
+        self.contents = Contents(saved.records)
         self._serving: dict[str, Thing] = {}  # by key: what was last read
         self._carried: dict[str, dict[str, str]] = {}  # broker -> key -> digest
         self._wants: dict[str, Wants] = {}
@@ -109,23 +106,21 @@ class Registry:
         """
         if before is not None and with_late(now, before) is not now:
             for _, applied in before.applied():
-                if applied.digest in self._records:
-                    record = self._records[applied.digest]
+                record = self.contents.record(applied.digest)
+                if record is not None:
                     self._publisher.to_all(*self._bulletins.record(record))
             self._publisher.to_all(*self._bulletins.assignments(before))
 
     def _hear_record(self, said: Bulletin) -> None:
         at = self._carried.setdefault(said.broker, {})
         if isinstance(said.message, Record):
-            mark = digest(said.message)
-            at[said.key] = mark
-            if mark not in self._records:
-                if len(self._records) >= MAX_RECORDS:
-                    self._keep()
-                self._records[mark] = said.message
-                if any(one.digest == mark for _, one in self._in_force()):
-                    self._keep()
-                    self._changed()
+            known = digest(said.message) in self.contents
+            mark = at[said.key] = self.contents.add(said.message)
+            if not known and any(one.digest == mark for one in self.applied().values()):
+                self._keep()
+                self._changed()
+            elif self.contents.is_full():
+                self._keep()
         else:
             at.pop(said.key, None)
 
@@ -172,60 +167,33 @@ class Registry:
         """What is in force."""
         return self.agreement.in_force
 
-    def records(self) -> dict[str, Record]:
-        """What is applied and in force, as far as it is here."""
-        found = ((key, self._records.get(applied.digest)) for key, applied in self._in_force())
-        return {key: record for key, record in found if record is not None}
-
     def applied(self) -> dict[str, Applied]:
         """Everything that is applied and in force."""
-        return dict(self._in_force())
+        said = self.agreement.in_force
+        return {} if said is None else dict(said.applied())
 
-    def lacking(self) -> tuple[str, ...]:
-        """What is in force and not here: its content has not come yet."""
-        return tuple(key for key, one in self._in_force() if one.digest not in self._records)
+    def records(self) -> dict[str, Record]:
+        """Its contents, as far as they are here."""
+        return self.contents.records(self.agreement.in_force)
 
     def things(self) -> Mapping[str, Thing | Note]:
-        """The same as what it means, or why it is not here."""
-        found: dict[str, Thing | Note] = {}
-        for key, applied in self._in_force():
-            thing = self._thing(applied.digest)
-            if isinstance(thing, str):
-                found[key] = Note(key, CatalogReason.UNREADABLE, thing)
-            elif thing is None:
-                # What was there before goes on until the new content has come.
-                note = Note(key, CatalogReason.NOT_HERE_YET, f"version {applied.version}")
-                found[key] = self._serving.get(key, note)
-            else:
-                found[key] = self._serving[key] = thing
+        """What it means, or why it is not here; of a new content that has not come yet the old."""
+        found = self.contents.things(self.agreement.in_force)
+        for key, thing in found.items():
+            if not isinstance(thing, Note):
+                self._serving[key] = thing
+            elif thing.reason == CatalogReason.NOT_HERE_YET:
+                found[key] = self._serving.get(key, thing)
         self._serving = {key: one for key, one in self._serving.items() if key in found}
         return found
 
-    def _thing(self, mark: str) -> Thing | str | None:
-        if mark not in self._things:
-            record = self._records.get(mark)
-            if record is None:
-                return None
-            self._things[mark] = read_record(record)
-        return self._things[mark]
-
-    def _in_force(self) -> Iterator[tuple[str, Applied]]:
-        said = self.agreement.in_force
-        if said is not None:
-            yield from said.applied()
-
-    def add(self, records: Mapping[str, Record]) -> None:
-        """Know these contents, which are about to be applied."""
-        self._records.update((digest(record), record) for record in records.values())
-
     def _keep(self) -> None:
-        """Forget what is not in force, and save the rest."""
-        marks = {applied.digest for _, applied in self._in_force()}
-        self._things = {mark: thing for mark, thing in self._things.items() if mark in marks}
-        if len(self._records) > MAX_RECORDS // 2:
-            self._records = {m: one for m, one in self._records.items() if m in marks}
-        records = tuple(self._records[mark] for mark in sorted(marks & self._records.keys()))
-        self._save(Saved(assignments=self.agreement.in_force, records=records))
+        """Save what is in force, and forget now and then what is not."""
+        records = self.records()
+        if self.contents.is_full():
+            self.contents.keep({digest(record) for record in records.values()})
+        ordered = tuple(record for _, record in sorted(records.items()))
+        self._save(Saved(assignments=self.agreement.in_force, records=ordered))
 
     def say_again(self) -> None:
         """Sign everything with the secret of now, and have every broker carry it so."""
@@ -243,7 +211,7 @@ class Registry:
             return
         at = self._carried.get(broker, {})
         for key, applied in said.applied():
-            record = self._records.get(applied.digest)
+            record = self.contents.record(applied.digest)
             if record is not None and at.get(key) != applied.digest:
                 self._publisher.to_one(broker, *self._bulletins.record(record))
         carried = self.agreement.carries(broker)

@@ -70,8 +70,7 @@ def _refusal_on_the_lan(config: Config, standing: Standing, vip: str) -> Reason 
 
 def _fits(config: Config, pool: Pool) -> bool:
     """The pool wants these labels, and one of these interfaces."""
-    labels = config.node.labels
-    if any(labels.get(name) != value for name, value in pool.nodes.items()):
+    if not config.node.has_labels(pool.nodes):
         return False
     return not pool.interfaces or config.node.interface in pool.interfaces
 

@@ -8,6 +8,12 @@ import inspect
 import pytest
 
 
+@pytest.fixture(autouse=True)
+def _hasty_leader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody comes late here but those who are meant to."""
+    monkeypatch.setattr("piagent.agent.office.SETTLE_S", 0.3)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run a coroutine function as a test."""

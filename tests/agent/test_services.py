@@ -7,13 +7,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from msgspec.structs import replace
-
 from piagent.core.applying import Change, Order, Result, Verdict
-from piagent.core.bulletin import Endpoint
 from piagent.core.model import AddressRange, Pool, PoolType
 from piagent.core.records import Kind
-from tests.agent.nodes import Bench, config, service
+from tests.agent.nodes import Bench, config
 from tests.fakes import FakeBroker
 from tests.waiting import until
 
