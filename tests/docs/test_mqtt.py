@@ -6,9 +6,16 @@ import re
 from pathlib import Path
 
 import msgspec
+import pytest
+from msgspec import Struct
 
 from piagent.core import wire
+from piagent.core.applying import MAX_DELETED
+from piagent.core.assignments import Applied, Assignment, Assignments, Refused
+from piagent.core.bulletin import MAX_ENDPOINTS, Endpoint, Endpoints, Wants
 from piagent.core.lease_types import LeaseMessage
+from piagent.core.records import Kind, Record, digest
+from piagent.core.wants import Want, WantedPort
 
 PAGE = Path(__file__).parents[2] / "docs/reference/mqtt.md"
 
@@ -30,6 +37,17 @@ LEASE = "Lease messages: `l/<group>/<node>`"
 PRESENCE = "Presence: `s/<node>`"
 OWNERSHIP = "Ownership: `v/<vip>`"
 CONTROL = "Control: `ctl/<node>`"
+ASSIGNED = "Assignments: `assigned/services`"
+DESIRED = "Applied tables: `desired/<kind>/<name>`"
+WANTS = "Wants: `wants/<node>`"
+ENDPOINTS = "Endpoints: `endpoints/<node>`"
+BULLETINS: list[tuple[str, type[Struct], tuple[type[Struct], ...]]] = [
+    (ASSIGNED, Assignments, (Assignment,)),
+    (DESIRED, Record, ()),
+    (WANTS, Wants, (Want,)),
+    (ENDPOINTS, Endpoints, (Endpoint,)),
+]
+"""Section, what is in it, and what that has tables of."""
 
 
 def secrets() -> tuple[bytes]:
@@ -46,6 +64,10 @@ def test_the_table_has_every_topic() -> None:
         topics.presence("<node>"),
         topics.vip("<vip>"),
         topics.control("<node>"),
+        topics.assigned(),
+        topics.desired("<kind>/<name>"),
+        topics.wants("<node>"),
+        topics.endpoints("<node>"),
     ]
     assert re.findall(r"^\| `(piagent/\S+)` \|", PAGE.read_text(), re.MULTILINE) == all_of_them
 
@@ -67,6 +89,41 @@ def test_the_examples_of_presence_and_control_are_valid_ones() -> None:
     asked = wire.decode_control(secrets(), topic, payload.encode())
     assert isinstance(asked, wire.Control), asked
     assert wire.encode_control(*secrets(), topic, asked).decode() == payload
+
+
+@pytest.mark.parametrize(("section", "kind", "_"), BULLETINS)
+def test_the_examples_of_what_is_retained_about_services_are_valid_ones(
+    section: str, kind: type[Struct], _: object
+) -> None:
+    topic, payload = example(section)
+    read = wire.decode_signed(secrets(), topic, payload.encode(), msgspec.json.Decoder(kind).decode)
+    assert isinstance(read, kind), read
+    assert wire.encode_signed(*secrets(), topic, read).decode() == payload
+
+
+def test_the_example_of_assignments_has_the_digest_of_the_example_of_a_table() -> None:
+    given = msgspec.json.decode(example(ASSIGNED)[1], type=Assignments).given["service/web"]
+    record = msgspec.json.decode(example(DESIRED)[1], type=Record)
+    assert given.applied is not None
+    assert given.applied.digest == digest(record)
+    assert wire.Topics("home").desired(record.key) == example(DESIRED)[0]
+
+
+@pytest.mark.parametrize(("section", "kind", "inner"), BULLETINS)
+def test_every_key_of_what_is_retained_about_services_is_explained_in_order(
+    section: str, kind: type[Struct], inner: tuple[type[Struct], ...]
+) -> None:
+    kinds = (kind, *inner)
+    assert keys(section) == [f.encode_name for of in kinds for f in msgspec.structs.fields(of)]
+
+
+def test_the_keys_of_small_things_are_named() -> None:
+    for section, kind in ((ASSIGNED, Applied), (ASSIGNED, Refused), (WANTS, WantedPort)):
+        for field in msgspec.structs.fields(kind):
+            assert f"`{field.encode_name}`" in sections()[section]
+    assert all(f"`{kind}`" in sections()[DESIRED] for kind in Kind)
+    assert f"at most {MAX_ENDPOINTS}" in sections()[ENDPOINTS]
+    assert f"at most {MAX_DELETED}" in sections()[ASSIGNED]
 
 
 def test_every_key_of_every_payload_is_explained_in_order() -> None:

@@ -34,12 +34,15 @@ USERS = {"pi-1": "one", "pi-2": "two", "operator": "three"}
 OWN = "piagent/home/l/vips/pi-1"
 ALLOWED = (
     OWN, "piagent/other/l/lan/pi-1", "piagent/home/s/pi-1", "piagent/home/e/pi-1/c1",
-    "piagent/home/v/192.168.1.240", "piagent/home/ctl/pi-2",
+    "piagent/home/v/192.168.1.240", "piagent/home/ctl/pi-2", "piagent/home/wants/pi-1",
+    "piagent/home/endpoints/pi-1", "piagent/home/assigned/services",
+    "piagent/home/desired/service/web",
 )  # fmt: skip
 DENIED = (
     "piagent/home/l/vips/pi-2", "piagent/home/l/vips/pi-1/x", "piagent/home/l/pi-1",
     "piagent/home/s/pi-2", "piagent/home/e/pi-2/c1", "piagent/home/x", "else/pi-1",
-    "piagent/home/desired/service/web",
+    "piagent/home/wants/pi-2", "piagent/home/endpoints/pi-2", "piagent/home/assigned/x",
+    "piagent/home/desired/web",
 )  # fmt: skip
 
 
@@ -139,8 +142,11 @@ def test_lease_messages_of_a_node_come_from_it_alone(
 def test_an_operator_clears_what_is_left_behind_and_commands_nobody(
     broker: Mosquitto, pki: Pki, listener: Listener
 ) -> None:
-    gone = ["piagent/home/v/192.168.1.240", "piagent/home/s/pi-9"]
-    refused = ["piagent/home/l/vips/pi-1", "piagent/home/desired/service/web"]
+    gone = [
+        "piagent/home/v/192.168.1.240",
+        *(f"piagent/home/{what}/pi-9" for what in ("s", "wants", "endpoints")),
+    ]
+    refused = ["piagent/home/l/vips/pi-1", "piagent/home/desired/service", "piagent/home/assigned"]
     say(broker, pki, "operator", [(topic, b"") for topic in (*refused, *gone)])
     wait_until(lambda: len(listener.heard) >= len(gone), "what may be written")
     assert [topic for topic, _ in listener.heard] == gone
@@ -169,7 +175,11 @@ def test_the_topics_are_all_that_an_agent_needs(broker: Mosquitto, pki: Pki) -> 
         certificates=Certificates(pki.ca_file),
         barrier=lambda connection: letters.echo(connection, "subscribed"),
     )
-    others = ["piagent/home/l/vips/pi-2", "piagent/home/s/pi-2", "piagent/home/ctl/pi-1"]
+    others = [
+        *(f"piagent/home/{what}/pi-2" for what in ("l/vips", "s", "wants", "endpoints")),
+        "piagent/home/ctl/pi-1", "piagent/home/assigned/services",
+        "piagent/home/desired/service/web",
+    ]  # fmt: skip
 
     async def main() -> None:
         task = asyncio.create_task(bus.run(events.append))
