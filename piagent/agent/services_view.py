@@ -30,7 +30,7 @@ from piagent.core.applying import Order, Verdict
 from piagent.core.assignments import Assignment
 from piagent.core.bgp import Announcement
 from piagent.core.bulletin import TTL_MAX_MS, Endpoint
-from piagent.core.catalog import Merged
+from piagent.core.catalog import CatalogReason, Merged
 from piagent.core.model import Backend, Gateway, Service, ServiceType, host_port
 from piagent.core.wants import gateway_key, service_key
 
@@ -268,12 +268,13 @@ class ServicesView:
             yield NoteStatus(about=note.key, reason=note.reason, detail=note.detail)
         for (address, port, udp), why in sorted(self._serving.left_out.items()):
             about = host_port(address, port) + ("/udp" if udp else "")
-            yield NoteStatus(about=about, reason="port-unavailable", detail=why)
+            yield NoteStatus(about=about, reason=CatalogReason.PORT_UNAVAILABLE, detail=why)
         for address, why in sorted(self._followers.missing.items()):
-            yield NoteStatus(about=address, reason="address-unavailable", detail=why)
+            yield NoteStatus(about=address, reason=CatalogReason.ADDRESS_UNAVAILABLE, detail=why)
         responder = self._followers.responder
         if responder is not None and responder.why_not is not None:
-            yield NoteStatus(about="dns", reason="port-unavailable", detail=responder.why_not)
+            reason = CatalogReason.PORT_UNAVAILABLE
+            yield NoteStatus(about="dns", reason=reason, detail=responder.why_not)
 
     def _backends(self, service: Service) -> tuple[BackendStatus, ...]:
         return tuple(self._backend(service, backend) for backend in service.backends)

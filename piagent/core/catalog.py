@@ -50,6 +50,10 @@ class CatalogReason(StrEnum):
     PORT_TAKEN = "port-taken"
     """Another service or gateway here has the address and port."""
     TOO_MANY_VIPS = "too-many-vips"
+    PORT_UNAVAILABLE = "port-unavailable"
+    """Another program has the port, or this one may not listen on it."""
+    ADDRESS_UNAVAILABLE = "address-unavailable"
+    """A cluster address or BGP VIP cannot be on this node's `lo`."""
 
 
 class Note(Struct, frozen=True):

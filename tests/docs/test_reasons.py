@@ -6,10 +6,14 @@ import re
 from pathlib import Path
 
 from piagent.core.allocation_types import AllocationReason
+from piagent.core.bgp import Announcement
+from piagent.core.catalog import CatalogReason
 from piagent.core.lease_types import Reason
 
 PAGE = Path("docs/reference/reasons.md").read_text()
-LEASES, GIVING = PAGE.split("\n## Why an address or a node port was given\n")
+LEASES, REST = PAGE.split("\n## Why an address or a node port was given\n")
+GIVING, REST = REST.split("\n## Why something about services is not as it was wished\n")
+NOTES, BGP = REST.split("\n## Why a VIP is announced by BGP, or not\n")
 
 
 def explained(text: str) -> list[str]:
@@ -23,3 +27,11 @@ def test_the_page_explains_every_reason_of_a_lease_once() -> None:
 
 def test_the_page_explains_every_reason_of_giving_out_once() -> None:
     assert explained(GIVING) == list(AllocationReason)
+
+
+def test_the_page_explains_every_note_once() -> None:
+    assert explained(NOTES) == list(CatalogReason)
+
+
+def test_the_page_explains_every_reason_of_bgp_once() -> None:
+    assert explained(BGP) == list(Announcement)
