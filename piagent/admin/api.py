@@ -145,8 +145,9 @@ def _why(source: Source, what: str) -> Answer:
     found = source.why(what) or source.services.why(what)
     if found is None:
         status = source.status()
-        names = [one.name for one in (*status.services, *status.gateways)]
-        known = ", ".join((*(vip.address for vip in status.vips), *names))
+        names = [vip.address for vip in status.vips]
+        names += [one.name for one in status.services] + [one.name for one in status.gateways]
+        known = ", ".join(names)
         detail = f"{what[:64]!r} is no VIP, service or gateway of this node ({known or 'none'})"
         return problem(404, "not found", detail)
     return json_answer(found)
