@@ -80,13 +80,20 @@ class Office:
         self._wake.set()
 
     def hear(self, said: Bulletin) -> None:
-        """What a former leader said and this one had not heard: nothing applied may be lost."""
+        """What a former leader said and this one had not heard: nothing applied may be lost.
+
+        A broker that carries anything but the latest is told it again, though it be a recorded
+        message of this leader's, or nothing: who comes next hears only what it carries.
+        """
         current = self._current
-        if current is None or not isinstance(said.message, Assignments):
+        if current is None or said.kind is not Assignments:
+            return
+        if not isinstance(said.message, Assignments) or said.message.stamp < current.stamp:
+            self._overheard = True
+        if not isinstance(said.message, Assignments):
             return
         if said.message.number > 0 and said.message.epoch < current.epoch and current.number:
             self._current = with_late(current, said.message)
-            self._overheard = True
             self._wake.set()
 
     async def run(self) -> None:
