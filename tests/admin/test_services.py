@@ -311,14 +311,17 @@ def test_without_a_token_nothing_is_applied_over_tcp(tmp_path: Path) -> None:
         await server.start()
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(post(APPLY, order(change())))
+            # A Host with which reading is allowed.
+            writer.write(post(APPLY, order(change())).replace(b"Host: x", b"Host: 127.0.0.1"))
             reply = await reader.read()
             writer.close()
             return reply
         finally:
             await server.stop()
 
-    assert asyncio.run(scenario()).startswith(b"HTTP/1.1 403 ")
+    reply = asyncio.run(scenario())
+    assert reply.startswith(b"HTTP/1.1 403 ")
+    assert b"needs a token" in reply
     assert source.services.orders == []
 
 

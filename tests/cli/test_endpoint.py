@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
@@ -167,6 +168,7 @@ def test_an_agent_that_is_restarted_is_told_again_and_its_absence_said_once(
     words = ["web", ":8080", "--ttl", "1s", "--socket", agent.path]
     with Joining(tmp_path, *words) as joining:
         wait_until(lambda: joining.warned, "it says that there is no agent")
+        time.sleep(1.2)  # it tries three times more
         agent.start()
         joining.until_said(1)
         agent.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import sys
@@ -11,6 +12,8 @@ import pytest
 import tomli
 from msgspec.structs import replace
 
+from piagent.admin import client
+from piagent.agent import orders
 from piagent.cli import main
 from piagent.config.applied import load_applied
 from piagent.core.applying import MAX_CHANGES, Change, Order, Outcome, Result, Verdict
@@ -259,6 +262,24 @@ def test_no_leader_is_one_clear_line(
     assert main(["service", "apply", str(file), "--socket", agent_socket]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("not done: no node leads the cluster now; try again")
+
+
+def test_an_order_has_the_time_that_a_change_of_leaders_takes(
+    agent_socket: str,
+    services: ScriptedServices,
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    apply = services.apply
+
+    async def slowly(order: Order) -> Verdict:
+        await asyncio.sleep(0.5)
+        return await apply(order)
+
+    monkeypatch.setattr(services, "apply", slowly)
+    monkeypatch.setattr(client, "ACTION_TIMEOUT_S", 0.1)
+    assert main(["service", "apply", str(file), "--socket", agent_socket]) == 0
+    assert client.APPLY_TIMEOUT_S > orders.TRY_S + orders.ANSWER_S
 
 
 @pytest.mark.parametrize(
