@@ -47,7 +47,7 @@ class Serving:
 
     def start(self) -> None:
         """Serve the first plan; raises OSError when a port of a VIP cannot be had."""
-        self._try(strict=True)
+        self._try(vital=self._config.vips())
 
     def reconfigure(
         self, config: Config, leaving: Vips = frozenset(), *, strict: bool = True
@@ -59,7 +59,7 @@ class Serving:
         cluster address and a node port, it is left out.
         """
         leaving = (self._leaving | leaving) - {*config.vips()}
-        self._try(config=config, leaving=leaving, strict=strict)
+        self._try(config=config, leaving=leaving, vital=config.vips() if strict else ())
 
     def try_again(self) -> None:
         """Serve what was left out, if that can be now."""
@@ -72,7 +72,7 @@ class Serving:
 
     def own(self, vip: str) -> None:
         """A VIP has come; raises OSError when its ports cannot be had."""
-        self._try(owned=self._owned | {vip})
+        self._try(owned=self._owned | {vip}, vital=(vip,))
 
     def disown(self, vip: str) -> None:
         """A VIP has gone."""
@@ -110,8 +110,9 @@ class Serving:
         draining: Vips | None = None,
         leaving: Vips | None = None,
         down: Down | None = None,
-        strict: bool = False,
+        vital: Collection[str] = (),
     ) -> None:
+        """`vital`: addresses whose ports must be had."""
         config = self._config if config is None else config
         owned = self._owned if owned is None else owned
         draining = self._draining if draining is None else draining
@@ -121,7 +122,7 @@ class Serving:
         if self._plan is not None and leaving:
             wanted = with_leaving(wanted, self._plan, leaving)
         if wanted != self._plan:
-            self._apply(wanted, config.vips() if strict else ())
+            self._apply(wanted, vital)
         self._config, self._owned, self._draining = config, owned, draining
         self._leaving, self._down, self._plan = leaving, down, wanted
 

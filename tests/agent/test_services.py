@@ -7,10 +7,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec.structs import replace
+
+from piagent.admin.api import answer
 from piagent.core.applying import Change, Order, Result, Verdict
 from piagent.core.model import AddressRange, Pool, PoolType
 from piagent.core.records import Kind
-from tests.agent.nodes import Bench, config
+from tests.agent.nodes import Bench, config, service
 from tests.fakes import FakeBroker
 from tests.waiting import until
 
@@ -71,4 +75,68 @@ async def test_applied_service_is_the_same_at_every_node_whichever_is_asked(
     ports = {one.node_port for s in benches[0].agent.merged.config.services for one in s.ports}
     assert ports == {30000, 30001, 30002}
     assert benches[1].local.inside == {"10.96.0.0", "10.96.0.1", "10.96.0.2"}
+    await stop(benches)
+
+
+def in_force(bench: Bench) -> dict[str, Any]:
+    """Everything that is assigned, and what was applied."""
+    said = bench.agent.services.registry.assignments()
+    assert said is not None
+    return {**said.given, **said.routes}
+
+
+def notes(bench: Bench, key: str) -> list[str]:
+    """What is not as it was wished about one thing."""
+    return [one.reason for one in bench.agent.merged.notes if one.key == key]
+
+
+def reload(bench: Bench, **changes: Any) -> None:
+    """Another file for a node."""
+    bench.config = replace(bench.config, **changes)
+    assert bench.agent.reload(lambda: bench.config)
+
+
+NODE_PORT = {"port": 80, "target_port": 8080, "node_port": 30000}
+REFUSED: dict[str, tuple[tuple[Change, ...], str]] = {
+    "outside every pool": ((web(address="10.0.2.1"),), "not-in-a-pool"),
+    "of another pool": ((web(address="10.0.0.20", pool="inside"),), "wrong-type"),
+    "a pool that is not there": ((web(pool="wan"),), "no-such-pool"),
+    "in use": ((web(address="10.0.0.9"),), "in-use"),
+    "shared by another key": ((web(address="10.0.0.9", sharing_key="other"),), "in-use"),
+    "the same port of a shared one": ((web(sharing_key="one", address="10.0.0.10"),), "in-use"),
+    "no IPv6 anywhere": ((web(ip_family_policy="require-dual"),), "no-such-family"),
+    "node port in use": ((web(ports=[NODE_PORT]),), "in-use"),
+    "one of two": ((web("good"), web("bad", address="10.0.2.1")), "not-in-a-pool"),
+    "not readable": ((web("good"), web("bad", adress="10.0.0.11")), "adress"),
+    "a route to nowhere": (
+        (
+            web("good"),
+            Change(kind=Kind.ROUTE, name="r", table={"name": "r", "gateway": "none"}),
+        ),
+        "none",
+    ),
+    "a name in a file": ((web("filed"),), "file"),
+    "twice": ((web("good"), web("good")), "twice"),
+}
+"""What is wrong -> an order, and what the answer says of it."""
+
+
+async def test_what_cannot_be_is_refused_with_the_reason_and_nothing_changes(
+    tmp_path: Path,
+) -> None:
+    filed = replace(service("filed", None), ports=service("filed", None).ports)
+    benches = cluster(tmp_path, 2, services=(filed,))
+    held = web("held"), web("shared", sharing_key="one")
+    for one in held:
+        assert (await apply(benches[0], one)).done
+    before = in_force(benches[0])
+    failed = []
+    for what, (changes, why) in REFUSED.items():
+        body = msgspec.json.encode(Order(changes=changes))
+        for bench in benches:
+            said = await answer(bench.agent.view, "POST", "/api/v1/apply", body)
+            if said.status != 409 or why not in said.body.decode():
+                failed.append(f"{what}: {said.status} {said.body.decode()}")
+    assert not failed, "\n".join(failed)
+    assert in_force(benches[0]) == in_force(benches[1]) == before
     await stop(benches)

@@ -123,9 +123,13 @@ def test_an_endpoint_whose_process_is_killed_leaves_when_its_time_is_over(
         joining.until_said(1)
         wait_until(lambda: answers(setting) == {b"first", b"second"}, node.output)
         joining.stop(signal.SIGKILL)
+
+    def is_alone() -> bool:
+        assert piagent(node, "endpoint", "list") == 0
+        return capsys.readouterr().out.startswith("no endpoints")
+
+    wait_until(is_alone, node.output)
     wait_until(lambda: answers(setting) == {b"first"}, node.output)
-    assert piagent(node, "endpoint", "list") == 0
-    assert capsys.readouterr().out.startswith("no endpoints")
 
 
 def test_a_service_is_applied_got_changed_in_conflict_and_deleted_at_any_node(
