@@ -29,9 +29,7 @@ INSIDE = Pool(
 def cluster(tmp_path: Path, count: int, **changes: Any) -> list[Bench]:
     broker = FakeBroker()
     file = {"pools": (POOL, INSIDE), "services": (), **changes}
-    return [
-        Bench(config(tmp_path, f"n{i}", **file), broker).start() for i in range(1, count + 1)
-    ]
+    return [Bench(config(tmp_path, f"n{i}", **file), broker).start() for i in range(1, count + 1)]
 
 
 async def stop(benches: Iterable[Bench]) -> None:
@@ -98,15 +96,15 @@ def reload(bench: Bench, **changes: Any) -> None:
 
 NODE_PORT = {"port": 80, "target_port": 8080, "node_port": 30000}
 REFUSED: dict[str, tuple[tuple[Change, ...], str]] = {
-    "outside every pool": ((web(address="10.0.2.1"),), "not-in-a-pool"),
-    "of another pool": ((web(address="10.0.0.20", pool="inside"),), "wrong-type"),
-    "a pool that is not there": ((web(pool="wan"),), "no-such-pool"),
+    "outside every pool": ((web(address="10.0.2.1"),), "outside-pools"),
+    "of another pool": ((web(address="10.0.0.20", pool="inside"),), "unknown-pool"),
+    "a pool that is not there": ((web(pool="wan"),), "unknown-pool"),
     "in use": ((web(address="10.0.0.9"),), "in-use"),
     "shared by another key": ((web(address="10.0.0.9", sharing_key="other"),), "in-use"),
     "the same port of a shared one": ((web(sharing_key="one", address="10.0.0.10"),), "in-use"),
-    "no IPv6 anywhere": ((web(ip_family_policy="require-dual"),), "no-such-family"),
+    "no IPv6 anywhere": ((web(ip_family_policy="require-dual"),), "no-family"),
     "node port in use": ((web(ports=[NODE_PORT]),), "in-use"),
-    "one of two": ((web("good"), web("bad", address="10.0.2.1")), "not-in-a-pool"),
+    "one of two": ((web("good"), web("bad", address="10.0.2.1")), "outside-pools"),
     "not readable": ((web("good"), web("bad", adress="10.0.0.11")), "adress"),
     "a route to nowhere": (
         (
@@ -124,8 +122,7 @@ REFUSED: dict[str, tuple[tuple[Change, ...], str]] = {
 async def test_what_cannot_be_is_refused_with_the_reason_and_nothing_changes(
     tmp_path: Path,
 ) -> None:
-    filed = replace(service("filed", None), ports=service("filed", None).ports)
-    benches = cluster(tmp_path, 2, services=(filed,))
+    benches = cluster(tmp_path, 2, services=(service("filed", None),))
     held = web("held"), web("shared", sharing_key="one")
     for one in held:
         assert (await apply(benches[0], one)).done
@@ -139,4 +136,105 @@ async def test_what_cannot_be_is_refused_with_the_reason_and_nothing_changes(
                 failed.append(f"{what}: {said.status} {said.body.decode()}")
     assert not failed, "\n".join(failed)
     assert in_force(benches[0]) == in_force(benches[1]) == before
+    await stop(benches)
+
+
+async def test_a_pool_that_is_empty_refuses_until_somebody_leaves(tmp_path: Path) -> None:
+    small = replace(POOL, addresses=(AddressRange(first="10.0.0.9", last="10.0.0.10"),))
+    benches = cluster(tmp_path, 2, pools=(small, INSIDE))
+    assert (await apply(benches[0], web("a"), web("b"))).done
+    verdict = await apply(benches[1], web("c"))
+    assert [one.result for one in verdict.outcomes] == [Result.REFUSED]
+    assert "exhausted" in verdict.outcomes[0].detail
+    dry = await apply(benches[1], replace(web("a"), table=None), web("c"), dry_run=True)
+    assert not dry.done
+    assert [one.result for one in dry.outcomes] == [Result.DELETED, Result.CREATED]
+    assert dry.outcomes[1].vips == ("10.0.0.9",)
+    assert vips(benches[1], "a") == ("10.0.0.9",), "it was dry"
+    verdict = await apply(benches[1], replace(web("a"), table=None), web("c"))
+    assert verdict.done, verdict
+    await until(lambda: everywhere(benches, lambda b: vips(b, "c") == ("10.0.0.9",)))
+    assert not any(vips(bench, "a") for bench in benches)
+    assert vips(benches[0], "b") == ("10.0.0.10",)
+    await stop(benches)
+
+
+async def test_a_disabled_pool_keeps_what_it_gave_and_gives_no_more(tmp_path: Path) -> None:
+    other = Pool(name="other", addresses=(AddressRange(first="10.0.1.1", last="10.0.1.9"),))
+    benches = cluster(tmp_path, 2, pools=(POOL, other, INSIDE))
+    assert (await apply(benches[0], web("before"))).done
+    for bench in benches:
+        reload(bench, pools=(replace(POOL, disabled=True), other, INSIDE))
+    verdict = await apply(benches[0], web("after"))
+    assert verdict.outcomes[0].vips == ("10.0.1.1",)
+    await until(lambda: everywhere(benches, lambda b: vips(b, "after") == ("10.0.1.1",)))
+    assert vips(benches[1], "before") == ("10.0.0.9",)
+    for bench in benches:
+        reload(bench, pools=(other, INSIDE))
+    await until(lambda: everywhere(benches, lambda b: vips(b, "before") == ("10.0.1.2",)))
+    assert vips(benches[1], "after") == ("10.0.1.1",)
+    await stop(benches)
+
+
+async def test_a_node_without_the_pool_never_owns_the_vip_and_says_so(tmp_path: Path) -> None:
+    broker = FakeBroker()
+    with_pool = Bench(config(tmp_path, "n1", pools=(POOL, INSIDE), services=()), broker).start()
+    other = Pool(name="other", addresses=(AddressRange(first="10.0.1.1", last="10.0.1.9"),))
+    without = Bench(config(tmp_path, "n2", pools=(other,), services=()), broker).start()
+    benches = [with_pool, without]
+    assert (await apply(without, web(pool="lan"), web("mine", pool="other"))).done
+    await until(lambda: everywhere(benches, notes_of_pools), "both say it")
+    assert notes(without, "service/web") == ["no-such-pool-here"]
+    assert notes(with_pool, "service/mine") == ["no-such-pool-here"]
+    assert vips(without, "web") == ()
+    await until(lambda: with_pool.owns("10.0.0.9") and without.owns("10.0.1.1"))
+    assert [one.node_port for s in without.agent.merged.config.services for one in s.ports] == [
+        one.node_port for s in with_pool.agent.merged.config.services for one in s.ports
+    ], "node ports are on both"
+    await stop(benches)
+
+
+def notes_of_pools(bench: Bench) -> list[str]:
+    return [one.key for one in bench.agent.merged.notes if one.reason == "no-such-pool-here"]
+
+
+async def test_what_is_in_a_file_counts_there_and_what_was_applied_elsewhere(
+    tmp_path: Path,
+) -> None:
+    benches = cluster(tmp_path, 2)
+    assert (await apply(benches[0], web(address="10.0.0.20"))).done
+    await until(lambda: everywhere(benches, lambda b: vips(b, "web") == ("10.0.0.20",)))
+    reload(benches[0], services=(service("web", "10.0.0.30"),))
+    await until(lambda: vips(benches[0], "web") == ("10.0.0.30",))
+    assert notes(benches[0], "service/web") == ["name-taken"]
+    verdict = await apply(benches[1], replace(web(), table=None))
+    assert verdict.outcomes[0].result is Result.DELETED, verdict
+    await until(lambda: not vips(benches[1], "web"), "it was applied, and is not any more")
+    assert vips(benches[0], "web") == ("10.0.0.30",), "the file's goes on"
+    await until(lambda: notes(benches[0], "service/web") == [])
+    verdict = await apply(benches[1], web())
+    assert verdict.outcomes[0].result is Result.REFUSED, "now it is the file's"
+    await stop(benches)
+
+
+async def test_a_service_of_a_file_may_move_its_ports_and_keeps_its_address(tmp_path: Path) -> None:
+    unasked = replace(service("web", "10.0.0.9"), vips=(), node_ports=True)
+    benches = cluster(tmp_path, 2, services=(unasked,))
+    await until(lambda: everywhere(benches, lambda b: vips(b, "web") == ("10.0.0.9",)))
+    assert (await apply(benches[0], web("next"))).done
+    moved = tuple(replace(port, port=81) for port in unasked.ports)
+    for bench in benches:
+        reload(bench, services=(replace(unasked, ports=moved),))
+    await until(
+        lambda: everywhere(
+            benches,
+            lambda b: any(
+                (one.address, one.port) == ("10.0.0.9", 81) for one in b.plane.plans[-1].listeners
+            ),
+        )
+    )
+    assert everywhere(benches, lambda b: vips(b, "next") == ("10.0.0.10",))
+    reload(benches[0], services=())
+    await until(lambda: vips(benches[1], "web") == ("10.0.0.9",), "the other file has it still")
+    assert (await apply(benches[0], web("third"))).outcomes[0].vips == ("10.0.0.11",)
     await stop(benches)
