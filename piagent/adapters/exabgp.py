@@ -12,6 +12,7 @@ import importlib.util
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -145,7 +146,10 @@ class Exabgp:
             _log.warning("bgp: the line to exabgp: %s", error)
         finally:
             if self._process.returncode is None:
-                self._process.kill()  # it hears nothing more, and would go on announcing
+                # It hears nothing more, and would go on announcing. Not Process.kill: that looks
+                # for its exit code first, and takes it away from who waits for it.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._process.pid, signal.SIGKILL)
             self._set_answer(ExabgpError(f"exabgp has ended{self._log.said()}"))
 
     def _take(self, text: str) -> None:

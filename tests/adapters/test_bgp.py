@@ -343,7 +343,7 @@ def test_exabgp_comes_back_with_all_that_was_announced(net: Net) -> None:
         hops(router, VIP, "10.78.0.11")
         assert router.next_hops(OTHER_VIP) == set()
         assert node.children() != [first]
-        # Its exit code is known only if nobody was asking for an answer when it died.
+        # Its exit code is told unless a command was waiting for an answer when it died.
         ended = re.compile(r"exabgp (has ended|ended with code -9)")
         assert ended.search(node.log)
         assert any(ended.search(session.reason) for session in node.sessions() if not session.up)
