@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -89,6 +91,20 @@ def listening(host: netns.Host, address: str, kind: socket.SocketKind) -> socket
     return opened
 
 
+def connect(asking: socket.socket, address: str, patience_s: float) -> None:
+    """Connect; a new namespace has its route to an IPv6 address of `lo` a moment later."""
+    end = time.monotonic() + patience_s
+    while True:
+        try:
+            asking.connect((address, PORT))
+        except OSError as error:
+            if error.errno != errno.ENETUNREACH or time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
 def reaches(
     client: netns.Host,
     server: netns.Host,
@@ -105,7 +121,7 @@ def reaches(
         with asking, contextlib.suppress(TimeoutError):
             if source:
                 asking.bind((source, 0))
-            asking.connect((address, PORT))
+            connect(asking, address, patience_s)
             asking.send(b"ask")
             service.settimeout(patience_s)
             if kind is socket.SOCK_DGRAM:
