@@ -393,12 +393,11 @@ class Agent:
 
     def _refresh(self) -> None:
         self._due = False
-        merged = self.services.merged()
-        self.merged = merged
-        if merged.config == self._serving.config:
-            return
         try:
-            self._serve(merged, strict=False)
+            merged = self.services.merged()
+            self.merged = merged
+            if merged.config != self._serving.config:
+                self._serve(merged, strict=False)
         except (OSError, ValueError) as error:
             log.error("services: %s; what is served stays as it was", error)
 

@@ -15,7 +15,7 @@ from msgspec import Struct
 from piagent.agent.letters import Letters
 from piagent.core import wire
 from piagent.core.assignments import Assignments
-from piagent.core.bulletin import Endpoints, Wants
+from piagent.core.bulletin import Endpoints, Wants, is_sound
 from piagent.core.records import Record
 from piagent.ports import Received
 
@@ -92,5 +92,7 @@ class Bulletins:
         )
         message = None if isinstance(read, wire.Refused) else read
         if isinstance(message, Record) and message.key != key:
+            message = None
+        if isinstance(message, Wants | Endpoints) and not is_sound(message):
             message = None
         return Bulletin(event.broker, key, kind, message, fresh=not event.retain)

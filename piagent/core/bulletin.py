@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -52,6 +53,20 @@ class Endpoints(Struct, frozen=True, kw_only=True, omit_defaults=True):
     at: Count
     """Unix milliseconds; what was said before it is void."""
     endpoints: Annotated[tuple[Endpoint, ...], Meta(max_length=MAX_ENDPOINTS)] = ()
+
+
+def is_sound(said: Wants | Endpoints) -> bool:
+    """Whether its addresses are addresses: a node may have another version, or a fault."""
+    try:
+        if isinstance(said, Endpoints):
+            return all(str(ip_address(one.address)) == one.address for one in said.endpoints)
+        for span in (span for pool in said.pools for span in pool.addresses):
+            first, last = ip_address(span.first), ip_address(span.last)
+            if first.version != last.version or int(first) > int(last):
+                return False
+    except ValueError:
+        return False
+    return True
 
 
 def is_newer(said: Wants | Endpoints, before: Wants | Endpoints, *, fresh: bool) -> bool:

@@ -1,0 +1,52 @@
+"""What nodes say of themselves: what is newer, and what is not believed."""
+
+from __future__ import annotations
+
+import pytest
+
+from piagent.core.bulletin import Endpoint, Endpoints, Wants, is_newer, is_sound
+from piagent.core.model import AddressRange, Pool
+
+LIFE, NEXT_LIFE = "0" * 16, "1" * 16
+
+
+@pytest.mark.parametrize(
+    ("incarnation", "at", "fresh", "newer"),
+    [
+        (LIFE, 11, False, True),
+        (LIFE, 10, True, False),
+        (LIFE, 9, True, False),
+        (NEXT_LIFE, 5, True, True),  # its clock is back in the past
+        (NEXT_LIFE, 5, False, False),  # retained, of some former life
+        (NEXT_LIFE, 11, False, True),
+    ],
+)
+def test_what_counts_is_what_was_said_last(
+    incarnation: str, at: int, fresh: bool, newer: bool
+) -> None:
+    before = Wants(incarnation=LIFE, at=10)
+    assert is_newer(Wants(incarnation=incarnation, at=at), before, fresh=fresh) is newer
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "sound"),
+    [
+        ("10.0.0.1", "10.0.0.9", True),
+        ("fd00::1", "fd00::1", True),
+        ("10.0.0.9", "10.0.0.1", False),
+        ("10.0.0.1", "fd00::1", False),
+        ("10.0.0", "10.0.0.1", False),
+        ("", "", False),
+    ],
+)
+def test_pools_have_addresses(first: str, last: str, sound: bool) -> None:
+    pool = Pool(name="lan", addresses=(AddressRange(first=first, last=last),))
+    assert is_sound(Wants(incarnation=LIFE, at=1, pools=(pool,))) is sound
+
+
+@pytest.mark.parametrize(
+    ("address", "sound"), [("10.0.0.1", True), ("fd00::1", True), ("FD00::1", False), ("x", False)]
+)
+def test_endpoints_have_addresses_in_their_one_spelling(address: str, sound: bool) -> None:
+    one = Endpoint(service="web", address=address, port=80, left_ms=1000)
+    assert is_sound(Endpoints(incarnation=LIFE, at=1, endpoints=(one,))) is sound
