@@ -35,8 +35,10 @@ build: .venv/engine.stamp  ## set up .venv and build the engine in place
 demo: build  ## three agents on this machine; ARGS=--once for the tour
 	@$(PY) -m piagent.cli demo $(ARGS)
 
-test: build .venv/dev.stamp .venv/probes.stamp  ## every test that CI runs
-	@$(PY) -m pytest $(ARGS)
+# Tests mostly wait, for leases and for processes: three at a time keep two cores busy.
+JOBS ?= 3
+test: build .venv/dev.stamp .venv/probes.stamp  ## every test that CI runs; JOBS=1: one after the other
+	@$(PY) -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 lint: build .venv/dev.stamp .venv/probes.stamp  ## only the style checks
 	@$(PY) -m pytest tests/style $(ARGS)

@@ -23,7 +23,6 @@ from piagent.core.model import (
     Service,
     ServicePort,
     ServiceType,
-    Timing,
     TrafficPolicy,
     Wildcard,
     host_port,
@@ -37,17 +36,9 @@ from piagent.core.plan import (
     plan,
     with_leaving,
 )
+from tests.core.things import TIMING
 
 VIP = "192.0.2.9"
-TIMING = Timing(
-    lease_ms=1500,
-    renew_ms=300,
-    wait_ms=1550,
-    guard_ms=100,
-    attempt_ms=250,
-    stagger_ms=40,
-    lag_ms=500,
-)
 WEB = Service(
     name="web",
     type=ServiceType.CLUSTER,
