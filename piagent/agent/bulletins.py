@@ -21,6 +21,10 @@ from piagent.ports import Received
 
 Message = Assignments | Record | Wants | Endpoints
 
+ANSWER_S = 5.0
+"""When somebody else speaks in this node's name, it speaks again so much later. A second host of
+that name answers, too: at once, that would go on as fast as the brokers can."""
+
 _decoders: dict[type[Struct], Callable[[bytes], Any]] = {
     kind: msgspec.json.Decoder(kind).decode for kind in (Assignments, Record, Wants, Endpoints)
 }

@@ -14,8 +14,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from piagent.adapters.clock import wall_ms
-from piagent.agent.bulletins import Bulletin, Bulletins
+from piagent.agent.bulletins import ANSWER_S, Bulletin, Bulletins
 from piagent.agent.registry import Publisher
+from piagent.agent.tasks import Later
 from piagent.core.bulletin import MAX_ENDPOINTS, Endpoint, Endpoints, is_newer
 from piagent.core.model import Backend
 
@@ -52,6 +53,7 @@ class EndpointBook:
         self._others: dict[str, tuple[Endpoints, dict[Key, _Kept]]] = {}  # by node
         self._wake = asyncio.Event()
         self._at = 0
+        self._put_right = Later(self._say, ANSWER_S)
 
     # ---- here ---------------------------------------------------------------------------------
 
@@ -137,7 +139,7 @@ class EndpointBook:
             return
         if said.key == self._bulletins.node:
             if said.fresh and message.incarnation != self._incarnation:  # of a former life
-                self._say()
+                self._put_right.soon()
             return
         known = self._others.get(said.key)
         if known is not None and not is_newer(message, known[0], fresh=said.fresh):

@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from msgspec import Struct
 
 from piagent.adapters.clock import wall_ms
-from piagent.agent.bulletins import Bulletin, Bulletins
+from piagent.agent.bulletins import ANSWER_S, Bulletin, Bulletins
 from piagent.agent.contents import Contents
+from piagent.agent.tasks import Later
 from piagent.core.agreement import Agreement
 from piagent.core.assignments import Applied, Assignments, with_late
 from piagent.core.bulletin import Wants, is_newer
@@ -72,6 +73,7 @@ class Registry:
         self._carried: dict[str, dict[str, str]] = {}  # broker -> key -> digest
         self._wants: dict[str, Wants] = {}
         self._said = self._own_wants()
+        self._put_right = Later(self._say_wants, ANSWER_S)
 
     # ---- heard --------------------------------------------------------------------------------
 
@@ -127,7 +129,7 @@ class Registry:
     def _hear_wants(self, node: str, said: Wants, *, fresh: bool) -> None:
         if node == self._bulletins.node:
             if fresh and said.incarnation != self._incarnation:  # of a former life, come late
-                self._publisher.to_all(*self._bulletins.wants(self._said))
+                self._put_right.soon()
             return
         before = self._wants.get(node)
         if before is None or is_newer(said, before, fresh=fresh):
@@ -140,8 +142,11 @@ class Registry:
     def file_changed(self) -> None:
         """Say what the file asks for now; also signs it anew."""
         self._said = self._own_wants()
-        self._publisher.to_all(*self._bulletins.wants(self._said))
+        self._say_wants()
         self._changed()
+
+    def _say_wants(self) -> None:
+        self._publisher.to_all(*self._bulletins.wants(self._said))
 
     def _own_wants(self) -> Wants:
         file = self._file()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -26,3 +26,22 @@ class Tasks:
         self._running.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.critical("%s failed", task.get_coro(), exc_info=error)
+
+
+class Later:
+    """Does one thing a while after it was asked to, and once however often it was asked."""
+
+    def __init__(self, work: Callable[[], None], delay_s: float) -> None:
+        """`work` is called in the event loop."""
+        self._work = work
+        self._delay_s = delay_s
+        self._timer: asyncio.TimerHandle | None = None
+
+    def soon(self) -> None:
+        """Have it done."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._delay_s, self._do)
+
+    def _do(self) -> None:
+        self._timer = None
+        self._work()

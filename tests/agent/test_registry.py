@@ -1,0 +1,88 @@
+"""What a node knows of services, kept and put right, without a cluster around it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from piagent.agent import endpoints as endpoints_module
+from piagent.agent import registry as registry_module
+from piagent.agent.bulletins import Bulletin, Bulletins
+from piagent.agent.endpoints import EndpointBook
+from piagent.agent.letters import Letters
+from piagent.agent.registry import Publisher, Registry, Saved
+from piagent.core.bulletin import Endpoint, Endpoints, Wants
+from tests.agent.nodes import config
+
+OWN, OTHER = "0" * 16, "1" * 16
+
+
+class Node:
+    """A registry and an endpoint book, and what they say."""
+
+    def __init__(self, tmp_path: Path, saved: Saved | None = None) -> None:
+        self.said: list[tuple[str, str]] = []
+        """Broker ("": all), topic."""
+        self.changes = 0
+        letters = Letters(
+            cluster="home", node="n1", incarnation=OWN, secrets=(b"x" * 16,), started=0
+        )
+        bulletins = Bulletins("home", letters)
+        publisher = Publisher(
+            to_all=lambda topic, _payload: self.said.append(("", topic)),
+            to_all_once=lambda _topic, _payload: None,
+            to_one=lambda broker, topic, _payload: self.said.append((broker, topic)),
+        )
+        file = config(tmp_path, "n1")
+        self.registry = Registry(
+            brokers=("b1", "b2", "b3"),
+            bulletins=bulletins,
+            publisher=publisher,
+            saved=saved or Saved(),
+            save=lambda _: None,
+            incarnation=OWN,
+            file=lambda: file,
+            changed=self._changed,
+        )
+        self.endpoints = EndpointBook(
+            bulletins=bulletins, publisher=publisher, incarnation=OWN, changed=self._changed
+        )
+
+    def _changed(self) -> None:
+        self.changes += 1
+
+    def hear(self, message: Any, kind: Any = None, key: str = "n1", **how: Any) -> None:
+        said = Bulletin(
+            **{"broker": "b1", "key": key, "kind": kind or type(message), "message": message,
+               "fresh": True, **how}
+        )  # fmt: skip
+        self.registry.hear(said)
+        self.endpoints.hear(said)
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
+    for module in (registry_module, endpoints_module):
+        monkeypatch.setattr(module, "ANSWER_S", 0.05)
+    return Node(tmp_path)
+
+
+# ---- two hosts with one name -------------------------------------------------------------------
+
+
+async def test_what_another_host_says_in_this_nodes_name_is_answered_once_in_a_while(
+    node: Node,
+) -> None:
+    for at in range(20):  # the other one answers, too: without a pause that would never end
+        node.hear(Wants(incarnation=OTHER, at=at))
+        node.hear(Endpoints(incarnation=OTHER, at=at))
+    assert node.said == []
+    await asyncio.sleep(0.15)
+    wants, endpoints = "piagent/home/wants/n1", "piagent/home/endpoints/n1"
+    assert sorted(node.said) == [("", endpoints), ("", wants)]
+    node.hear(Wants(incarnation=OTHER, at=30))
+    await asyncio.sleep(0.15)
+    assert node.said.count(("", wants)) == 2
