@@ -57,9 +57,13 @@ def registered(lab: Lab, node: Node, ttl: str, probes: Traffic) -> Iterator[Proc
     words = ["endpoint", "register", "web", f":{TCP_PORT}", "--ttl", ttl]
     argv = [sys.executable, "-m", "piagent.cli", *words, "--socket", str(node.socket)]
     made = Process(node.host, argv, lab.folder / "register.log")
+    made.log.unlink(missing_ok=True)
     made.start()
     try:
-        wait_until(lambda: joined(probes), lambda: f"it is asked: {made.output}")
+        # What a former one registered may be asked still.
+        wait_until(lambda: "is registered" in made.output, lambda: made.output)
+        begun_s = time.monotonic()
+        wait_until(lambda: joined(probes, begun_s), lambda: f"it is asked: {made.output}")
         yield made
     finally:
         made.kill()
