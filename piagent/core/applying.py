@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from piagent.core.assignments import Applied, Assignment, Assignments, Stamp, compose
+from piagent.core.assignments import Applied, Assignment, Assignments, Stamp, compose, latest
 from piagent.core.catalog import Thing
 from piagent.core.lease_types import MAX_KEYS
 from piagent.core.model import Gateway, Pool, Route, Service, routed
@@ -22,8 +22,6 @@ from piagent.core.records import Kind, Record, RecordName, digest
 from piagent.core.wants import Want, gateway_key, service_key, wants_of
 
 MAX_CHANGES = 200
-MAX_DELETED = 200
-"""Deleted names that are remembered."""
 
 _lines = msgspec.json.Encoder(order="deterministic").encode
 
@@ -207,13 +205,12 @@ class _Work:
         verdict = Verdict(done=not dry_run, outcomes=outcomes)
         if dry_run or all(one.result is Result.UNCHANGED for one in outcomes):
             return Decided(verdict, standing.records, None)
-        latest = sorted(self._deleted.items(), key=lambda item: item[1])[-MAX_DELETED:]
         assignments = replace(
             standing.assignments,
             number=self._stamp[1],
             given=self._given,
             routes=self._routes,
-            deleted=dict(latest),
+            deleted=latest(self._deleted),
         )
         return Decided(verdict, self._records, assignments)
 

@@ -21,6 +21,8 @@ from piagent.core.wants import Want, cluster_request, port_requests, vip_request
 Stamp = tuple[int, int]
 """Epoch of a leadership, number within it: rises with each change."""
 NEVER: Stamp = (0, 0)
+MAX_DELETED = 200
+"""Deleted names that are remembered."""
 
 
 class Applied(Struct, frozen=True, omit_defaults=True):
@@ -163,13 +165,16 @@ def _why(before: AllocationReason | None, now: AllocationReason) -> AllocationRe
 def with_late(current: Assignments, late: Assignments) -> Assignments:
     """Add what was applied, or deleted, later than what is known under its name.
 
+    What is older than all deletions that are remembered may have been deleted, too: it is void.
     The same object comes back when there is nothing to add.
     """
+    full = len(current.deleted) >= MAX_DELETED
+    forgotten = min(current.deleted.values()) if full else NEVER
     given, routes, deleted = dict(current.given), dict(current.routes), dict(current.deleted)
 
     def known(key: str) -> Stamp:
         applied = routes.get(key) or (given[key].applied if key in given else None)
-        return max(applied.since if applied else NEVER, deleted.get(key, NEVER))
+        return max(applied.since if applied else NEVER, deleted.get(key, forgotten))
 
     news = False
     for key, applied in late.applied():
@@ -189,7 +194,12 @@ def with_late(current: Assignments, late: Assignments) -> Assignments:
     if not news:
         return current
     number = current.number + 1
-    return replace(current, number=number, given=given, routes=routes, deleted=deleted)
+    return replace(current, number=number, given=given, routes=routes, deleted=latest(deleted))
+
+
+def latest(deleted: Mapping[str, Stamp]) -> dict[str, Stamp]:
+    """The deletions that are remembered, at every node the same."""
+    return dict(sorted(deleted.items(), key=lambda item: (item[1], item[0]))[-MAX_DELETED:])
 
 
 def _allocate(

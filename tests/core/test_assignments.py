@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from piagent.core.allocation_types import AllocationReason
 from piagent.core.assignments import (
+    MAX_DELETED,
     Applied,
     Assignment,
     Assignments,
@@ -153,3 +154,21 @@ def test_what_was_deleted_later_than_known_goes() -> None:
 def test_a_late_route_is_a_route() -> None:
     late = replace(NOTHING, epoch=4, routes={"route/r": Applied(3, "d", (4, 1))})
     assert with_late(NOTHING, late).routes == late.routes
+
+
+def test_what_fell_out_of_a_full_memory_of_deletions_is_no_news() -> None:
+    many = {f"service/s{i}": (4, i) for i in range(MAX_DELETED + 1)}
+    full = replace(NOTHING, deleted=dict(list(many.items())[1:]))
+    assert with_late(full, replace(NOTHING, deleted=many)) is full
+    late = replace(NOTHING, deleted={"service/x": (4, 500)})
+    now = with_late(full, late).deleted
+    assert len(now) == MAX_DELETED
+    assert "service/x" in now
+    assert "service/s1" not in now
+
+
+def test_what_may_have_been_deleted_and_forgotten_does_not_come_back() -> None:
+    full = replace(NOTHING, deleted={f"service/s{i}": (4, 10 + i) for i in range(MAX_DELETED)})
+    assert with_late(full, replace(NOTHING, given={"service/web": applied(4, 10)})) is full
+    newer = replace(NOTHING, given={"service/web": applied(4, 11)})
+    assert with_late(full, newer).given == newer.given
