@@ -24,7 +24,8 @@ class Contents:
     def add(self, record: Record) -> str:
         """Know one more; its digest."""
         mark = digest(record)
-        self._records[mark] = record
+        self._records.pop(mark, None)
+        self._records[mark] = record  # the last one of all
         return mark
 
     def is_full(self) -> bool:
@@ -59,9 +60,10 @@ class Contents:
         return found
 
     def keep(self, marks: Collection[str]) -> None:
-        """Forget the others."""
-        self._records = {mark: one for mark, one in self._records.items() if mark in marks}
-        self._things = {mark: one for mark, one in self._things.items() if mark in marks}
+        """Forget the others but for the latest, which may be about to come into force."""
+        kept = {*marks, *list(self._records)[-MAX_RECORDS // 2 :]}
+        self._records = {mark: one for mark, one in self._records.items() if mark in kept}
+        self._things = {mark: one for mark, one in self._things.items() if mark in kept}
 
     def _thing(self, mark: str) -> Thing | str | None:
         if mark not in self._things:

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
+from piagent.agent import contents as contents_module
 from piagent.agent import endpoints as endpoints_module
 from piagent.agent import registry as registry_module
 from piagent.agent.bulletins import Bulletin, Bulletins
 from piagent.agent.endpoints import EndpointBook
 from piagent.agent.letters import Letters
 from piagent.agent.registry import Publisher, Registry, Saved
-from piagent.core.bulletin import Endpoint, Endpoints, Wants
+from piagent.core.bulletin import Endpoints, Wants
+from piagent.core.records import Kind, Record, digest
 from tests.agent.nodes import config
 
 OWN, OTHER = "0" * 16, "1" * 16
@@ -86,3 +88,27 @@ async def test_what_another_host_says_in_this_nodes_name_is_answered_once_in_a_w
     node.hear(Wants(incarnation=OTHER, at=30))
     await asyncio.sleep(0.15)
     assert node.said.count(("", wants)) == 2
+
+
+# ---- contents ----------------------------------------------------------------------------------
+
+
+async def test_what_came_last_is_not_forgotten_when_there_is_too_much(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contents_module, "MAX_RECORDS", 10)
+    records = [Record(kind=Kind.SERVICE, name="web", table={"v": v}) for v in range(30)]
+    for record in records:
+        node.hear(record, key=record.key)
+        assert digest(record) in node.registry.contents, "it may be about to come into force"
+    assert digest(records[0]) not in node.registry.contents
+    assert digest(records[-5]) in node.registry.contents
+
+
+async def test_what_is_heard_again_is_not_old(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contents_module, "MAX_RECORDS", 10)
+    records = [Record(kind=Kind.SERVICE, name="web", table={"v": v}) for v in range(10)]
+    for record in (*records[:9], records[0], records[9]):
+        node.hear(record, key=record.key)
+    assert digest(records[0]) in node.registry.contents
+    assert digest(records[1]) not in node.registry.contents
