@@ -112,14 +112,15 @@ class Office:
         """Do it, or say why not; this node has to lead."""
         async with self._lock:
             if not await self._is_ready():
-                return Verdict(done=False, error="the leader has just changed; try again")
+                what = "the leader has just changed, or hears no majority of the brokers; try again"
+                return Verdict(done=False, error=what)
             blocked = self._blocked()
             if blocked is not None:
                 return Verdict(done=False, error=blocked, final=True)
             decided = decide(order, self._standing(), read_record)
             if decided.assignments is None:
                 return decided.verdict
-            return await self._carry_out(decided)
+            return await self._carry_out(decided, decided.assignments)
 
     def look(self) -> Composed:
         """What would be given by what is known here; changes nothing."""
@@ -192,11 +193,12 @@ class Office:
         return self._settled
 
     async def _is_ready(self) -> bool:
+        """Wait until what was said last is in force: an order asked for again may have said it."""
         end_s = monotonic() + SETTLE_S + TEND_S
         while monotonic() < end_s:
             self._tend()
             if self._current is not None and self._settled:
-                return True
+                return await self._confirmed(self._current.stamp)
             if self._epoch() is None:
                 return False
             await asyncio.sleep(0.05)
@@ -209,10 +211,10 @@ class Office:
             return
         pools, in_files = self._pools(), self._in_files()
         lingering = self._lingering()
-        looked = (pools, in_files, lingering.keys(), current.given)
+        blocked = self._blocked()
+        looked = (pools, in_files, lingering.keys(), current.given, blocked)
         if looked == self._looked:
             return
-        blocked = self._blocked()
         if blocked is not None:
             log.warning("nothing is assigned: %s", blocked)
             self._looked = looked
@@ -224,7 +226,7 @@ class Office:
             self._note(current.given, self.composed)
             self._try_to_say(replace(current, number=current.number + 1, given=self.composed.given))
         given = self._current.given if self._current else {}
-        self._looked = (pools, in_files, lingering.keys(), given)
+        self._looked = (pools, in_files, lingering.keys(), given, blocked)
 
     def _blocked(self) -> str | None:
         """Why nothing may be decided: what this leader cannot read would lose its place."""
@@ -275,10 +277,7 @@ class Office:
 
     # ---- saying -------------------------------------------------------------------------------
 
-    async def _carry_out(self, decided: Decided) -> Verdict:
-        said = decided.assignments
-        if said is None:
-            return decided.verdict
+    async def _carry_out(self, decided: Decided, said: Assignments) -> Verdict:
         if not self._fits(said):
             what = f"the assignments would be over {MAX_SIZE} bytes: there are too many services"
             return Verdict(done=False, error=what, final=True)

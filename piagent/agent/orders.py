@@ -48,7 +48,8 @@ class Orders:
         self._publish = publish
         self._replay = Replay()
         self._answers: dict[str, asyncio.Future[Verdict]] = {}
-        self._done: OrderedDict[str, Verdict | None] = OrderedDict()
+        self._under_way: set[str] = set()
+        self._done: OrderedDict[str, Verdict] = OrderedDict()
         self._tasks = Tasks()
 
     async def submit(self, order: Order) -> Verdict:
@@ -102,17 +103,18 @@ class Orders:
     async def _do_for(self, said: Control) -> None:
         """Do it once: what is asked again while it is under way is answered with it."""
         name = f"{said.sender}/{said.detail}"
-        if name in self._done and self._done[name] is None:
+        if name in self._under_way:
             return
         verdict = self._done.get(name)
         if verdict is None:
-            self._done[name] = None
-            verdict = await self._carry_out(said)
-            if verdict.error:
-                del self._done[name]
-            else:
+            self._under_way.add(name)
+            try:
+                verdict = await self._carry_out(said)
+            finally:
+                self._under_way.remove(name)
+            if not verdict.error:  # else it may be asked for again
                 self._done[name] = verdict
-            while len(self._done) > _REMEMBERED:
+            if len(self._done) > _REMEMBERED:
                 self._done.popitem(last=False)
         body = msgspec.json.encode(verdict).decode()
         if len(body) > BODY_MAX:

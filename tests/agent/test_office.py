@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from piagent.agent import office as office_module
 from piagent.agent.registry import Saved
 from piagent.core import wire
 from piagent.core.applying import Order, Result
@@ -313,3 +314,51 @@ async def test_conflicts_and_refusals_come_back_from_the_leader(tmp_path: Path) 
     assert verdict.outcomes[0].diff == ('-backends = ["10.0.0.1"]', '+backends = ["10.0.0.2"]')
     assert (await apply(other, replace(changed, version=1))).outcomes[0].version == 2
     await stop(benches)
+
+
+class Deaf(FakeBroker):
+    """A broker that can be made to lose what is said of assignments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loses = False
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
+        if not (self.loses and topic == ASSIGNED):
+            super().publish(topic, payload, retain=retain)
+
+
+async def test_what_no_majority_confirmed_is_not_done_however_often_it_is_asked_for(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(office_module, "CONFIRM_S", 0.2)
+    broker = Deaf()
+    one = bench(tmp_path, broker, "n1")
+    await until_settled(one)
+    office = one.agent.services.office
+    broker.loses = True
+    for _ in range(2):
+        verdict = await office.apply(Order(changes=(web(),)))
+        assert not verdict.done
+        assert verdict.error
+        assert not verdict.final
+        assert assigned(one) == {}
+    broker.loses = False
+    assert (await apply(one, web())).done
+    assert "service/web" in assigned(one)
+    await one.stop()
+
+
+async def test_a_leader_goes_on_when_what_it_lacked_has_come(tmp_path: Path) -> None:
+    broker = FakeBroker()
+    record = Record(kind=Kind.SERVICE, name="web", table=web().table or {})
+    given = {"service/web": Assignment(applied=Applied(1, digest(record), (1, 2)))}
+    saved = Saved(assignments=Assignments(node="n9", epoch=1, number=2, given=given))
+    one = bench(tmp_path, broker, "n1", saved, services=(service("mine", "10.0.0.9"),))
+    await until(lambda: one.agent.services.office._looked, "it has looked, and lacks it")
+    assert "service/mine" not in assigned(one)
+    topic, payload = one.agent.services.registry._bulletins.record(record)
+    broker.publish(topic, payload, retain=True)
+    await until(lambda: "service/mine" in assigned(one), "it decides")
+    assert assigned(one)["service/web"].vips == ("10.0.0.10",)
+    await one.stop()
