@@ -74,6 +74,14 @@ class Serving:
         """A VIP has come; raises OSError when its ports cannot be had."""
         self._try(owned=self._owned | {vip}, vital=(vip,))
 
+    def require(self, vip: str) -> None:
+        """Raises OSError when a port of the VIP was left out and cannot be had now, either.
+
+        Another node may have it: this one had better not own the VIP.
+        """
+        if self._plan is not None and any(address == vip for address, _, _ in self.left_out):
+            self._apply(self._plan, (vip,))
+
     def disown(self, vip: str) -> None:
         """A VIP has gone."""
         self._try(owned=self._owned - {vip})

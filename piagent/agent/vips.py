@@ -91,6 +91,7 @@ class Vips:
         if is_loopback(vip):
             self._serving.own(vip)
             return
+        self._serving.require(vip)
         self._until_ns[vip] = until_ns
         self._serving.undrain(vip)
         if not self._is_over(until_ns):
