@@ -41,6 +41,8 @@ class Bulletin(Struct, frozen=True):
     """None: nothing (any more), or nothing that can be believed."""
     fresh: bool
     """Published just now; False: what the broker retained."""
+    cleared: bool = False
+    """Somebody ended what was retained (MQTT 3.1.1 section 3.3.1.3), which needs no secret."""
 
 
 class Bulletins:
@@ -99,4 +101,5 @@ class Bulletins:
             message = None
         if isinstance(message, Wants | Endpoints) and not is_sound(message):
             message = None
-        return Bulletin(event.broker, key, kind, message, fresh=not event.retain)
+        cleared = not event.payload
+        return Bulletin(event.broker, key, kind, message, fresh=not event.retain, cleared=cleared)

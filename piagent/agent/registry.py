@@ -72,6 +72,7 @@ class Registry:
         self._serving: dict[str, Thing] = {}  # by key: what was last read
         self._carried: dict[str, dict[str, str]] = {}  # broker -> key -> digest
         self._wants: dict[str, Wants] = {}
+        self._wants_at: dict[str, set[str]] = {}  # node -> brokers that carry them
         self._said = self._own_wants()
         self._put_right = Later(self._say_wants, ANSWER_S)
 
@@ -87,6 +88,8 @@ class Registry:
         """The next connection says anew what the broker carries."""
         self.agreement.forget(broker)
         self._carried.pop(broker, None)
+        for brokers in self._wants_at.values():
+            brokers.discard(broker)
 
     def hear(self, said: Bulletin) -> None:
         """Take note of what a broker carries."""
@@ -99,7 +102,9 @@ class Registry:
                 self._keep()
                 self._changed()
         elif isinstance(said.message, Wants):
-            self._hear_wants(said.key, said.message, fresh=said.fresh)
+            self._hear_wants(said.key, said.message, said)
+        elif said.kind is Wants and said.cleared:
+            self._hear_cleared(said.key, said.broker)
 
     def _remind(self, before: Assignments | None, now: Assignments) -> None:
         """Tell a leader that came without them what was applied before, as far as this one knows.
@@ -126,16 +131,30 @@ class Registry:
         else:
             at.pop(said.key, None)
 
-    def _hear_wants(self, node: str, said: Wants, *, fresh: bool) -> None:
+    def _hear_wants(self, node: str, said: Wants, at: Bulletin) -> None:
         if node == self._bulletins.node:
-            if fresh and said.incarnation != self._incarnation:  # of a former life, come late
+            if at.fresh and said.incarnation != self._incarnation:  # of a former life, come late
                 self._put_right.soon()
             return
+        self._wants_at.setdefault(node, set()).add(at.broker)
         before = self._wants.get(node)
-        if before is None or is_newer(said, before, fresh=fresh):
+        if before is None or is_newer(said, before, fresh=at.fresh):
             self._wants[node] = said
             if before is None or (before.pools, before.wants) != (said.pools, said.wants):
                 self._changed()
+
+    def _hear_cleared(self, node: str, broker: str) -> None:
+        """A node was removed for good, or a living one's words were ended: that one speaks again.
+
+        What cannot be read is not answered: who wrote it may answer that, and so on.
+        """
+        if node == self._bulletins.node:
+            self._put_right.soon()
+            return
+        brokers = self._wants_at.get(node, set())
+        brokers.discard(broker)
+        if not brokers and self._wants.pop(node, None) is not None:
+            self._changed()
 
     # ---- this node's file ---------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from piagent.agent.letters import Letters
 from piagent.agent.registry import Publisher, Registry, Saved
 from piagent.core.bulletin import Endpoints, Wants
 from piagent.core.records import Kind, Record, digest
+from piagent.ports import Received
 from tests.agent.nodes import config
 
 OWN, OTHER = "0" * 16, "1" * 16
@@ -32,7 +33,7 @@ class Node:
         letters = Letters(
             cluster="home", node="n1", incarnation=OWN, secrets=(b"x" * 16,), started=0
         )
-        bulletins = Bulletins("home", letters)
+        self.bulletins = bulletins = Bulletins("home", letters)
         publisher = Publisher(
             to_all=lambda topic, _payload: self.said.append(("", topic)),
             to_all_once=lambda _topic, _payload: None,
@@ -88,6 +89,44 @@ async def test_what_another_host_says_in_this_nodes_name_is_answered_once_in_a_w
     node.hear(Wants(incarnation=OTHER, at=30))
     await asyncio.sleep(0.15)
     assert node.said.count(("", wants)) == 2
+
+
+# ---- wants that are cleared --------------------------------------------------------------------
+
+
+async def test_a_node_whose_wants_were_cleared_says_them_again(node: Node) -> None:
+    node.hear(None, kind=Wants)  # cannot be read: who wrote it may answer, too
+    await asyncio.sleep(0.15)
+    assert node.said == []
+    node.hear(None, kind=Wants, cleared=True)
+    await asyncio.sleep(0.15)
+    assert node.said == [("", "piagent/home/wants/n1")]
+
+
+def test_what_was_cleared_is_told_from_what_cannot_be_read(node: Node) -> None:
+    for payload, cleared in ((b"", True), (b"{}", False), (b"\xff", False)):
+        event = Received("b1", "c1", "piagent/home/wants/n2", payload, retain=False)
+        said = node.bulletins.read(event)
+        assert said is not None
+        assert (said.message, said.cleared) == (None, cleared)
+
+
+async def test_a_node_is_forgotten_when_no_broker_carries_its_wants(node: Node) -> None:
+    for broker in ("b1", "b2", "b3"):
+        node.hear(Wants(incarnation=OTHER, at=1), key="n2", broker=broker)
+    assert list(node.registry.wants()) == ["n1", "n2"]
+    node.registry.disconnected("b3")
+    node.hear(None, kind=Wants, key="n2", broker="b1", cleared=True)
+    node.hear(None, kind=Wants, key="n2", broker="b2")
+    assert list(node.registry.wants()) == ["n1", "n2"], "another broker carries them"
+    before = node.changes
+    node.hear(None, kind=Wants, key="n2", broker="b2", cleared=True)
+    assert list(node.registry.wants()) == ["n1"]
+    assert node.changes == before + 1
+    node.hear(None, kind=Wants, key="n3", broker="b2", cleared=True)
+    assert node.changes == before + 1, "nobody knew it"
+    node.hear(Wants(incarnation=OTHER, at=1), key="n2", broker="b2")
+    assert list(node.registry.wants()) == ["n1", "n2"], "it is there after all"
 
 
 # ---- contents ----------------------------------------------------------------------------------
