@@ -405,13 +405,15 @@ class Agent:
         """Make a configuration true in one step; raises OSError or ValueError: nothing changed."""
         config = merged.config
         leaving = self._leaving(config)
-        takers = self._election.placing.successors(leaving)
+        # What no service has any more leaves every node: there is nobody to give it to. A VIP that
+        # leaves this file may be in those of others.
+        takers = self._election.placing.successors(leaving) if strict else {}
         self._serving.reconfigure(config, frozenset(leaving), strict=strict)
         self.merged = merged
         self._health.configure(config)
         self._backends_changed(self._health.down())
         if takers:
-            log.info("handing over %s, which no service has any more", ", ".join(takers))
+            log.info("handing over %s, which the file no longer has", ", ".join(takers))
             self._tasks.spawn(self._hand_over_first(takers))
         else:
             self._rekey()
@@ -459,10 +461,16 @@ class Agent:
             log.error("stopping: not every VIP could be released in %.1f s", timeout_s)
         await self._unless_in_a_hurry(self._tenure.end())
         # Connections to an address that has gone are dead: nothing more will come of them.
-        drain_ms = config.election.drain_ms if any(map(is_loopback, config.vips())) else 0
+        drain_ms = config.election.drain_ms if self._stays_reachable() else 0
         left = await self._unless_in_a_hurry(self._edge.plane.drain(drain_ms))
         if left:
             log.warning("stopping: %d connections cut after %d ms", left, drain_ms)
+
+    def _stays_reachable(self) -> bool:
+        """Whether connections come by addresses that stay: loopback VIPs, the node's own, `lo`."""
+        plan, vips = self._serving.plan, self._serving.config.vips()
+        listeners = () if plan is None else plan.listeners
+        return any(is_loopback(one.address) or one.address not in vips for one in listeners)
 
     async def _unless_in_a_hurry(self, work: Coroutine[Any, Any, Any]) -> Any:
         task, hurry = asyncio.ensure_future(work), asyncio.ensure_future(self._hurry.wait())

@@ -33,6 +33,15 @@ class _Kept(Struct, frozen=True):
     until_s: float
 
 
+class _Said(Struct, frozen=True):
+    """By another node."""
+
+    message: Endpoints
+    fresh: bool
+    """False: a broker retained it, who knows since when."""
+    kept: dict[Key, _Kept]
+
+
 class EndpointBook:
     """What registered itself at this node and at the others."""
 
@@ -42,15 +51,17 @@ class EndpointBook:
         bulletins: Bulletins,
         publisher: Publisher,
         incarnation: str,
+        life: Callable[[str], str | None],
         changed: Callable[[], None],
     ) -> None:
-        """`changed`: other endpoints are there now."""
+        """`life`: incarnation of a node that is there. `changed`: other endpoints are there now."""
         self._bulletins = bulletins
         self._publisher = publisher
         self._incarnation = incarnation
+        self._life = life
         self._changed = changed
         self._own: dict[Key, _Kept] = {}
-        self._others: dict[str, tuple[Endpoints, dict[Key, _Kept]]] = {}  # by node
+        self._others: dict[str, _Said] = {}  # by node
         self._wake = asyncio.Event()
         self._at = 0
         self._put_right = Later(self._say, ANSWER_S)
@@ -84,7 +95,8 @@ class EndpointBook:
             self._expire()
 
     async def _sleep(self) -> None:
-        ends = [kept.until_s for _, kept in self._all()]
+        ends = [kept.until_s for kept in self._own.values()]
+        ends += [kept.until_s for said in self._others.values() for kept in said.kept.values()]
         timeout_s = max(0.0, min(ends) - monotonic()) if ends else None
         try:
             async with asyncio.timeout(timeout_s):
@@ -101,10 +113,10 @@ class EndpointBook:
         if over:
             self._say()
         gone = bool(over)
-        for node, (said, kept) in list(self._others.items()):
-            left = {key: one for key, one in kept.items() if one.until_s > now_s}
-            gone = gone or len(left) < len(kept)
-            self._others[node] = (said, left)
+        for node, said in self._others.items():
+            left = {key: one for key, one in said.kept.items() if one.until_s > now_s}
+            gone = gone or len(left) < len(said.kept)
+            self._others[node] = replace(said, kept=left)
         if gone:
             self._changed()
 
@@ -131,6 +143,8 @@ class EndpointBook:
     def subscribed(self, broker: str) -> None:
         """A connection is up: say there what is here, or that nothing is (any more)."""
         self._publisher.to_one(broker, *self._letter())
+        if not all(said.fresh for said in self._others.values()):
+            self._changed()  # who is there has been heard, too
 
     def hear(self, said: Bulletin) -> None:
         """What another node says."""
@@ -142,12 +156,12 @@ class EndpointBook:
                 self._put_right.soon()
             return
         known = self._others.get(said.key)
-        if known is not None and not is_newer(message, known[0], fresh=said.fresh):
+        if known is not None and not is_newer(message, known.message, fresh=said.fresh):
             return
         now_s = monotonic()
         kept = {_key(e): _Kept(e, now_s + e.left_ms / 1000) for e in message.endpoints}
-        self._others[said.key] = (message, kept)
-        if known is None or _plain(known[1]) != _plain(kept):
+        self._others[said.key] = _Said(message, said.fresh, kept)
+        if known is None or not known.fresh or _plain(known.kept) != _plain(kept):
             self._changed()
         self._wake.set()
 
@@ -160,9 +174,13 @@ class EndpointBook:
         return {service: tuple(of.values()) for service, of in found.items()}
 
     def _all(self) -> list[tuple[str, _Kept]]:
+        """But for what a broker retains of a life that is over: its time is over, too."""
         own = [(self._bulletins.node, kept) for kept in self._own.values()]
         return own + [
-            (node, one) for node, (_, kept) in self._others.items() for one in kept.values()
+            (node, one)
+            for node, said in self._others.items()
+            if said.fresh or said.message.incarnation == self._life(node)
+            for one in said.kept.values()
         ]
 
 

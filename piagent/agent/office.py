@@ -149,7 +149,8 @@ class Office:
 
     def _begin(self, epoch: int) -> None:
         """Have brokers that nothing older counts from now on (see `core.agreement`)."""
-        known = self._registry.agreement.newest or NOTHING
+        agreement = self._registry.agreement
+        known = agreement.newest or agreement.prepared or NOTHING
         self._current = replace(known, node=self._bulletins.node, epoch=epoch, number=0)
         self._since_s, self._settled, self._looked = monotonic(), False, None
         self._say(self._current)
@@ -162,7 +163,7 @@ class Office:
         if known is None and monotonic() - self._since_s < SETTLE_S:
             return  # others may know more, and have had no time to say it
         log.info("leading, epoch %d, %d assignments so far", prepared.epoch, len(prepared.given))
-        known = replace(known or NOTHING, node=prepared.node, epoch=prepared.epoch, number=1)
+        known = replace(known or prepared, node=prepared.node, epoch=prepared.epoch, number=1)
         self._try_to_say(known)
 
     def _say_to_who_lacks_it(self) -> None:

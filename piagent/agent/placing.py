@@ -48,16 +48,21 @@ class Placing:
 
     def successor(self, key: str) -> str | None:
         """Who should own the key if this node did not, of those that may claim it at once."""
-        if key == LEADER or key not in self._config().vips():
+        try:
+            order = self.placement.order(key)
+        except KeyError:  # the leadership, or a VIP that is not in the file any more
             return None
-        others = [node for node in self.placement.order(key) if node != self._letters.node]
-        listening = self._listening()
-        return next((node for node in others if node not in listening), None)
+        others = (node for node in order if node != self._letters.node)
+        return next((node for node in others if not self._is_listening(node)), None)
 
     def successors(self, keys: Collection[str]) -> dict[str, str | None]:
         """The same for many at once, spread over the nodes: as if this node were not there."""
         without = self._place(self._listening() | {self._letters.node})
         return {key: without.first(key) for key in keys}
+
+    def _is_listening(self, node: str) -> bool:
+        said = self._members.get(node)
+        return said is not None and bool(said.listening)
 
     def _listening(self) -> frozenset[str]:
         """Nodes that came lately: what is yielded to them would wait for them."""

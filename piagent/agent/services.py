@@ -39,6 +39,7 @@ class Services:
         self._store = store
         self._changed = changed
         self._letters = letters
+        self._rotated = False  # what is retained may still be signed by a former secret
         bulletins = Bulletins(file.cluster, letters)
         self._bulletins = bulletins
         self.registry = Registry(
@@ -70,6 +71,7 @@ class Services:
             bulletins=bulletins,
             publisher=publisher,
             incarnation=letters.incarnation,
+            life=lambda node: getattr(members.get(node), "incarnation", None),
             changed=self._news,
         )
 
@@ -85,10 +87,10 @@ class Services:
 
     def reloaded(self, file: Config) -> None:
         """This node's file is another one; its secrets may be, too."""
-        rotated, self.file = self.file.secrets != file.secrets, file
+        self._rotated = self._rotated or self.file.secrets != file.secrets
+        self.file = file
         self.registry.file_changed()
-        if rotated and self.office.leads():
-            self.registry.say_again()
+        self._sign_anew()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -123,11 +125,18 @@ class Services:
 
     def leading(self) -> None:
         """This node leads from now on."""
+        self._sign_anew()
         self.office.wake()
 
     def asked(self, said: Control) -> None:
         """A control message came."""
         self.orders.hear(said)
+
+    def _sign_anew(self) -> None:
+        """What was applied is the leader's to say, though its secrets changed before it led."""
+        if self._rotated and self.office.leads():
+            self._rotated = False
+            self.registry.say_again()
 
     def _news(self) -> None:
         self.office.wake()

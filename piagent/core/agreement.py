@@ -31,6 +31,8 @@ class Agreement:
         self.in_force = known
         self.newest = known
         """The latest that was heard of at all, in force or not; no `prepare`."""
+        self.prepared: Assignments | None = None
+        """The latest `prepare`: what its leader knew, when nobody knows more."""
 
     def heard(self, broker: str, said: Assignments) -> bool:
         """Take what a broker carries; whether other assignments are in force now."""
@@ -39,6 +41,8 @@ class Agreement:
             return False
         self._carried[broker] = said
         if said.number == 0:
+            if self.prepared is None or said.stamp > self.prepared.stamp:
+                self.prepared = said
             return False
         if self.newest is None or said.stamp > self.newest.stamp:
             self.newest = said

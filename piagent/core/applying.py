@@ -284,7 +284,10 @@ class _Work:
     def _spoil(self, key: str, why: str) -> None:
         outcome = self._outcomes[key]
         if outcome.result in {Result.CREATED, Result.CHANGED, Result.DELETED}:
-            self._outcomes[key] = replace(outcome, result=Result.REFUSED, detail=why)
+            was = outcome.version - (outcome.result is not Result.DELETED)
+            self._outcomes[key] = replace(
+                outcome, result=Result.REFUSED, detail=why, version=was, diff=()
+            )
 
     def _with_addresses(self, key: str, outcome: Outcome) -> Outcome:
         has = self._given.get(key)

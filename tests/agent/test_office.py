@@ -130,6 +130,21 @@ async def test_a_leader_without_memory_learns_from_those_who_come_later(tmp_path
     await stop([newcomer, late])
 
 
+async def test_a_leader_that_died_while_taking_over_takes_nothing_along(tmp_path: Path) -> None:
+    broker = FakeBroker()
+    one = bench(tmp_path, broker, "n1")
+    await until_settled(one)
+    assert (await apply(one, web())).done
+    said = retained(broker)
+    await one.stop()
+    assert said is not None
+    prepared = replace(said, node="n1", epoch=said.epoch + 1, number=0)
+    broker.publish(ASSIGNED, wire.encode_signed(SECRET, ASSIGNED, prepared), retain=True)
+    newcomer = bench(tmp_path, broker, "n2")
+    await until(lambda: vips(newcomer, "web") == ("10.0.0.9",), "what was known before is known")
+    await newcomer.stop()
+
+
 async def test_retained_garbage_does_nothing_and_is_put_right(tmp_path: Path) -> None:
     broker = FakeBroker()
     one = bench(tmp_path, broker, "n1")

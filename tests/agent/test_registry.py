@@ -15,7 +15,7 @@ from piagent.agent.bulletins import Bulletin, Bulletins
 from piagent.agent.endpoints import EndpointBook
 from piagent.agent.letters import Letters
 from piagent.agent.registry import Publisher, Registry, Saved
-from piagent.core.bulletin import Endpoints, Wants
+from piagent.core.bulletin import Endpoint, Endpoints, Wants
 from piagent.core.records import Kind, Record, digest
 from piagent.ports import Received
 from tests.agent.nodes import config
@@ -30,6 +30,8 @@ class Node:
         self.said: list[tuple[str, str]] = []
         """Broker ("": all), topic."""
         self.changes = 0
+        self.lives: dict[str, str] = {}
+        """Of the nodes that are there."""
         letters = Letters(
             cluster="home", node="n1", incarnation=OWN, secrets=(b"x" * 16,), started=0
         )
@@ -51,7 +53,11 @@ class Node:
             changed=self._changed,
         )
         self.endpoints = EndpointBook(
-            bulletins=bulletins, publisher=publisher, incarnation=OWN, changed=self._changed
+            bulletins=bulletins,
+            publisher=publisher,
+            incarnation=OWN,
+            life=self.lives.get,
+            changed=self._changed,
         )
 
     def _changed(self) -> None:
@@ -151,3 +157,42 @@ async def test_what_is_heard_again_is_not_old(node: Node, monkeypatch: pytest.Mo
         node.hear(record, key=record.key)
     assert digest(records[0]) in node.registry.contents
     assert digest(records[1]) not in node.registry.contents
+
+
+# ---- endpoints ---------------------------------------------------------------------------------
+
+
+def registered(incarnation: str = OTHER, at: int = 1, left_ms: int = 60_000) -> Endpoints:
+    one = Endpoint(service="web", address="10.0.0.77", port=8081, left_ms=left_ms)
+    return Endpoints(incarnation=incarnation, at=at, endpoints=(one,))
+
+
+async def test_what_is_retained_of_a_life_that_is_over_does_not_count(node: Node) -> None:
+    node.hear(registered(), key="n2", fresh=False)
+    assert node.endpoints.backends() == {}, "its node is not there, for all we know"
+    before = node.changes
+    node.lives["n2"] = OTHER  # retained, too, and heard after it
+    node.endpoints.subscribed("b1")
+    assert node.changes == before + 1
+    assert [one.id for one in node.endpoints.backends()["web"]] == ["10.0.0.77:8081"]
+    node.lives["n2"] = OWN
+    assert node.endpoints.backends() == {}
+
+
+async def test_what_was_said_just_now_counts_whatever_brokers_know_of_its_node(node: Node) -> None:
+    node.hear(registered(), key="n2", fresh=False)
+    before = node.changes
+    node.hear(registered(at=2), key="n2")
+    assert node.changes == before + 1
+    assert list(node.endpoints.backends()) == ["web"]
+    node.endpoints.subscribed("b1")
+    assert node.changes == before + 1, "there is no doubt about any"
+
+
+async def test_what_is_retained_ends_with_its_time_in_doubt_or_not(node: Node) -> None:
+    task = asyncio.create_task(node.endpoints.run())
+    node.hear(registered(left_ms=50), key="n2", fresh=False)
+    await asyncio.sleep(0.2)
+    node.lives["n2"] = OTHER
+    assert node.endpoints.backends() == {}
+    task.cancel()

@@ -70,6 +70,14 @@ def test_a_prepare_is_never_in_force_and_never_the_newest() -> None:
     assert agreement.is_carried(said(2, 0))
 
 
+def test_the_latest_prepare_is_remembered_for_who_knows_nothing_else() -> None:
+    agreement = Agreement(BROKERS)
+    agreement.heard("b1", said(3, 0, web="10.0.0.1"))
+    agreement.heard("b2", said(2, 0))
+    assert agreement.prepared == said(3, 0, web="10.0.0.1")
+    assert agreement.newest is None
+
+
 def test_a_connection_that_ended_counts_no_more() -> None:
     agreement = Agreement(BROKERS)
     agreement.heard("b1", said(1, 1))

@@ -119,7 +119,7 @@ def test_a_dry_run_says_what_would_be_and_does_nothing() -> None:
 def test_who_gets_no_address_is_refused_with_the_reason() -> None:
     before = after(standing(), change("a"), change("b"), change("c"))
     outcome = only(order(before, change("d")))
-    assert outcome.result is Result.REFUSED
+    assert (outcome.result, outcome.version) == (Result.REFUSED, 0)
     assert outcome.detail.startswith("vip: exhausted: ")
     outside = only(order(standing(), change("web", address="192.0.2.200")))
     assert outside.detail.startswith("vip: outside-pools: ")
