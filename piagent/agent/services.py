@@ -39,6 +39,7 @@ class Services:
         self._store = store
         self._changed = changed
         self._letters = letters
+        self._members = members
         self._rotated = False  # what is retained may still be signed by a former secret
         bulletins = Bulletins(file.cluster, letters)
         self._bulletins = bulletins
@@ -71,7 +72,7 @@ class Services:
             bulletins=bulletins,
             publisher=publisher,
             incarnation=letters.incarnation,
-            life=lambda node: getattr(members.get(node), "incarnation", None),
+            life=self._life,
             changed=self._news,
         )
 
@@ -131,6 +132,10 @@ class Services:
     def asked(self, said: Control) -> None:
         """A control message came."""
         self.orders.hear(said)
+
+    def _life(self, node: str) -> str | None:
+        said = self._members.get(node)
+        return None if said is None else said.incarnation
 
     def _sign_anew(self) -> None:
         """What was applied is the leader's to say, though its secrets changed before it led."""

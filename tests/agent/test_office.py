@@ -250,6 +250,32 @@ async def test_a_rotated_secret_signs_everything_anew(tmp_path: Path) -> None:
     await one.stop()
 
 
+async def test_who_leads_after_its_secret_was_rotated_signs_everything_anew(tmp_path: Path) -> None:
+    broker = FakeBroker()
+    benches = [bench(tmp_path, broker, f"n{i}") for i in range(2)]
+    leader = await until_settled(*benches)
+    assert (await apply(leader, web())).done
+    new = b"another-secret-of-16"
+    other = next(one for one in benches if one is not leader)
+    await until(lambda: vips(other, "web"), "it is known")
+    for one, secrets in (
+        (leader, (SECRET, new)),
+        (other, (SECRET, new)),
+        (other, (new, SECRET)),
+    ):
+        assert one.agent.reload(lambda one=one, now=secrets: replace(one.config, secrets=now))
+    await leader.stop()
+    await until(lambda: leads(other), "another leader")
+
+    def signed(topic: str) -> bool:
+        read = wire.decode_signed([new], topic, broker.retained[topic], msgspec.json.decode)
+        return not isinstance(read, wire.Refused)
+
+    for topic in (ASSIGNED, "piagent/home/desired/service/web"):
+        await until(lambda topic=topic: signed(topic), topic)
+    await other.stop()
+
+
 async def test_without_a_leader_an_order_says_so(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("piagent.agent.orders.TRY_S", 0.1)
     one = bench(tmp_path, FakeBroker(), "n1")
