@@ -7,6 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from piagent.core.address_book import IPV4, IPV6
 from piagent.core.lease_types import Count, Incarnation
 from piagent.core.model import Backend, Pool
 from piagent.core.wants import Want
@@ -56,10 +57,15 @@ class Endpoints(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def is_sound(said: Wants | Endpoints) -> bool:
-    """Whether its addresses are addresses: a node may have another version, or a fault."""
+    """Whether its addresses are addresses, and its IP versions those that there are.
+
+    A node may have another version of this program, or a fault.
+    """
     try:
         if isinstance(said, Endpoints):
             return all(str(ip_address(one.address)) == one.address for one in said.endpoints)
+        if any(one.first_family not in {None, IPV4, IPV6} for one in said.wants.values()):
+            return False
         for span in (span for pool in said.pools for span in pool.addresses):
             first, last = ip_address(span.first), ip_address(span.last)
             if first.version != last.version or int(first) > int(last):

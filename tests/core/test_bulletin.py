@@ -6,6 +6,7 @@ import pytest
 
 from piagent.core.bulletin import Endpoint, Endpoints, Wants, is_newer, is_sound
 from piagent.core.model import AddressRange, Pool
+from piagent.core.wants import Want
 
 LIFE, NEXT_LIFE = "0" * 16, "1" * 16
 
@@ -42,6 +43,15 @@ def test_what_counts_is_what_was_said_last(
 def test_pools_have_addresses(first: str, last: str, sound: bool) -> None:
     pool = Pool(name="lan", addresses=(AddressRange(first=first, last=last),))
     assert is_sound(Wants(incarnation=LIFE, at=1, pools=(pool,))) is sound
+
+
+@pytest.mark.parametrize(
+    ("family", "sound"), [(None, True), (4, True), (6, True), (0, False), (5, False), (-1, False)]
+)
+def test_ip_versions_are_those_that_there_are(family: int | None, sound: bool) -> None:
+    """What asks for another one would be given addresses for ever, and never be content."""
+    wants = {"service/web": Want(vip=True, first_family=family), "service/b": Want()}
+    assert is_sound(Wants(incarnation=LIFE, at=1, wants=wants)) is sound
 
 
 @pytest.mark.parametrize(
