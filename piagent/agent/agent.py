@@ -373,9 +373,8 @@ class Agent:
         if len(file.vips()) >= MAX_KEYS:
             log.error("reload: at most %d VIPs, not %d", MAX_KEYS - 1, len(file.vips()))
             return "failed"
-        merged = self.services.merged(file)
         try:
-            self._serve(merged, strict=True)
+            self._serve(self.services.merged(file), strict=True)
         except (OSError, ValueError) as error:
             log.error("reload: %s", error)
             return "failed"

@@ -99,7 +99,7 @@ class Bulletins:
         message = None if isinstance(read, wire.Refused) else read
         if isinstance(message, Record) and message.key != key:
             message = None
-        if isinstance(message, Wants | Endpoints) and not is_sound(message):
+        if isinstance(message, Assignments | Wants | Endpoints) and not is_sound(message):
             message = None
         cleared = not event.payload
         return Bulletin(event.broker, key, kind, message, fresh=not event.retain, cleared=cleared)

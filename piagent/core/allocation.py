@@ -239,7 +239,7 @@ class _Work:
                 if self._add(one):
                     moved = True
                 elif self._choose(one):
-                    moved = True
+                    moved = moved or self._is_content(one)  # who never is has moved enough
                     if not wanted.isdisjoint(left):
                         self.give_asked()
 

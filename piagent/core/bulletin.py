@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from piagent.core.address_book import IPV4, IPV6
+from piagent.core.address_book import (
+    IPV4,
+    IPV6,
+    NO_ADDRESS,
+    family_of,
+    number_of,
+    text_of,
+)
+from piagent.core.assignments import Assignments
 from piagent.core.lease_types import Count, Incarnation
-from piagent.core.model import Backend, Pool
+from piagent.core.model import AddressRange, Backend, Pool
 from piagent.core.wants import Want
 
 MAX_ENDPOINTS = 200
@@ -56,23 +63,35 @@ class Endpoints(Struct, frozen=True, kw_only=True, omit_defaults=True):
     endpoints: Annotated[tuple[Endpoint, ...], Meta(max_length=MAX_ENDPOINTS)] = ()
 
 
-def is_sound(said: Wants | Endpoints) -> bool:
-    """Whether its addresses are addresses, and its IP versions those that there are.
+def is_sound(said: Assignments | Wants | Endpoints) -> bool:
+    """Whether its addresses are addresses, its IP versions those that there are, its pools named.
 
     A node may have another version of this program, or a fault.
     """
-    try:
-        if isinstance(said, Endpoints):
-            return all(str(ip_address(one.address)) == one.address for one in said.endpoints)
-        if any(one.first_family not in {None, IPV4, IPV6} for one in said.wants.values()):
-            return False
-        for span in (span for pool in said.pools for span in pool.addresses):
-            first, last = ip_address(span.first), ip_address(span.last)
-            if first.version != last.version or int(first) > int(last):
-                return False
-    except ValueError:
-        return False
-    return True
+    if isinstance(said, Endpoints):
+        return all(_is_address(one.address) for one in said.endpoints)
+    if isinstance(said, Assignments):
+        return all(
+            _is_address(address)
+            for one in said.given.values()
+            for address in (*one.vips, *one.cluster_ips)
+        )
+    wants = said.wants.values()
+    spans = (span for pool in said.pools for span in pool.addresses)
+    return all(map(_is_range, spans)) and not any(
+        one.first_family not in {None, IPV4, IPV6} or one.pool == "" for one in wants
+    )
+
+
+def _is_address(text: str) -> bool:
+    """Whether it is one in the spelling that all nodes use."""
+    number = number_of(text)
+    return number != NO_ADDRESS and text_of(number) == text
+
+
+def _is_range(span: AddressRange) -> bool:
+    first, last = number_of(span.first), number_of(span.last)
+    return NO_ADDRESS < first <= last and family_of(first) == family_of(last)
 
 
 def is_newer(said: Wants | Endpoints, before: Wants | Endpoints, *, fresh: bool) -> bool:

@@ -23,7 +23,7 @@ from piagent.core.model import (
     ServicePort,
     ServiceType,
 )
-from piagent.core.wants import wants_of
+from piagent.core.wants import Want, wants_of
 from tests.core.things import INSIDE, LAN, gateway, service
 
 NOTHING = Assignments(node="pi-1", epoch=5, number=3)
@@ -116,6 +116,13 @@ def test_pools_are_counted() -> None:
     pools = composed(service("a"), service("b")).pools
     assert (pools["lan"][4].total, pools["lan"][4].used, pools["lan"][4].free) == (3, 2, 1)
     assert pools["inside"][4].used == 2
+
+
+def test_who_is_never_content_does_not_keep_the_leader_busy() -> None:
+    wants = {"service/web": Want(vip=True, pool=""), "service/b": Want(vip=True, pool="lan")}
+    given = compose((LAN, INSIDE), wants, {}).given
+    assert given["service/b"].vips == ("10.0.0.1",)
+    assert compose((LAN, INSIDE), wants, given).given["service/b"].vips == ("10.0.0.1",)
 
 
 # ---- learnt late -------------------------------------------------------------------------------

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from piagent.core.assignments import Assignment, Assignments
 from piagent.core.bulletin import Endpoint, Endpoints, Wants, is_newer, is_sound
 from piagent.core.model import AddressRange, Pool
 from piagent.core.wants import Want
 
+ADDRESSES = [
+    ("10.0.0.1", True),
+    ("fd00::1", True),
+    ("FD00::1", False),
+    ("fe80::1%eth0", False),
+    ("x", False),
+]
 LIFE, NEXT_LIFE = "0" * 16, "1" * 16
 
 
@@ -54,9 +62,21 @@ def test_ip_versions_are_those_that_there_are(family: int | None, sound: bool) -
     assert is_sound(Wants(incarnation=LIFE, at=1, wants=wants)) is sound
 
 
-@pytest.mark.parametrize(
-    ("address", "sound"), [("10.0.0.1", True), ("fd00::1", True), ("FD00::1", False), ("x", False)]
-)
+def test_a_pool_that_is_asked_for_has_a_name() -> None:
+    assert is_sound(Wants(incarnation=LIFE, at=1, wants={"service/web": Want(pool="lan")}))
+    assert not is_sound(Wants(incarnation=LIFE, at=1, wants={"service/web": Want(pool="")}))
+
+
+@pytest.mark.parametrize(("address", "sound"), ADDRESSES)
+@pytest.mark.parametrize("of", ["vips", "cluster_ips"])
+def test_assignments_have_addresses_in_their_one_spelling(
+    of: str, address: str, sound: bool
+) -> None:
+    given = {"service/a": Assignment(), "service/b": Assignment(**{of: ("10.0.0.9", address)})}
+    assert is_sound(Assignments(node="n1", epoch=1, number=1, given=given)) is sound
+
+
+@pytest.mark.parametrize(("address", "sound"), ADDRESSES)
 def test_endpoints_have_addresses_in_their_one_spelling(address: str, sound: bool) -> None:
     one = Endpoint(service="web", address=address, port=80, left_ms=1000)
     assert is_sound(Endpoints(incarnation=LIFE, at=1, endpoints=(one,))) is sound
