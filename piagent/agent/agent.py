@@ -26,7 +26,7 @@ from piagent.agent.services import Services
 from piagent.agent.services_view import ServicesView
 from piagent.agent.serving import Down, Serving
 from piagent.agent.steward import Steward
-from piagent.agent.tasks import Tasks
+from piagent.agent.tasks import Later, Tasks
 from piagent.agent.tenure import Tenure
 from piagent.agent.view import View
 from piagent.agent.vips import AnnounceOnce, Announcer, Vips, announced
@@ -42,6 +42,9 @@ from piagent.core.wire import Control
 from piagent.ports import AddressError
 
 log = logging.getLogger(__name__)
+
+UNGUARD_S = 0.1
+"""How soon the fence lets a VIP go that left; often several do at once."""
 
 
 class Notifier(Protocol):
@@ -146,6 +149,7 @@ class Agent:
         self._hurry = asyncio.Event()
         self._warned: str | None = None
         self._tasks = Tasks()
+        self._unguard = Later(self._guard, UNGUARD_S)
 
     def stop(self) -> None:
         """Hand over, drain, end; called again: end without waiting for connections."""
@@ -240,6 +244,7 @@ class Agent:
                 former=self._handovers.former,
                 leave_for_now=self._watch.leave_for_now,
                 works=self._watch.works,
+                left=self._left,
                 drain_ms=self._drain_ms,
                 holds=self._holds,
             ),
@@ -353,6 +358,11 @@ class Agent:
         self._guard()
         self._election.set_keys(self._config().vips())
         self._changed()
+
+    def _left(self, vip: str) -> None:
+        """The fence lets go of what left the file, too: BGP may lead to it now."""
+        if vip not in {*self._config().vips(), *self._tenure.here()}:
+            self._unguard.soon()
 
     def _guard(self) -> None:
         """The VIPs of the file, and those that left it and are not gone yet."""

@@ -111,6 +111,7 @@ class Election:
         former: Callable[[str], Former | None],
         leave_for_now: Callable[[str, lease.Reason], None],
         works: Callable[[str], None],
+        left: Callable[[str], None],
         drain_ms: Callable[[], int],
         holds: Callable[[], bool],
     ) -> Surroundings:
@@ -123,6 +124,7 @@ class Election:
             successor=self.placing.successor,
             leave_for_now=leave_for_now,
             works=works,
+            left=left,
             drain_ms=drain_ms,
             is_member=self.members.has_mac,
             holds=holds,

@@ -47,6 +47,8 @@ class Surroundings(Struct, frozen=True):
     """This host must not own the VIP for a while, for that reason."""
     works: Callable[[str], None]
     """It owns the VIP: earlier failures count no more."""
+    left: Callable[[str], None]
+    """The VIP may be on this host no more."""
     drain_ms: Callable[[], int]
     is_member: Callable[[str | None], bool]
     """Whether a hardware address is that of another node of the cluster."""
@@ -199,6 +201,7 @@ class Tenure:
     def _confirmed(self, key: str, epoch: int) -> lease.Event:
         self._held.pop(key, None)
         self.entrust()
+        self._around.left(key)
         return lease.Withdrawn(key, epoch)
 
     def _probed(self, key: str, done: asyncio.Task[str | None]) -> None:
@@ -261,6 +264,7 @@ class Tenure:
         else:
             log.info("vip %s: drained, %d connections cut", key, cut)
         self.entrust()
+        self._around.left(key)
 
     async def _end_lingering(self, key: str) -> None:
         """It is ours again: go on as before."""

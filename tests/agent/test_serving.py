@@ -1,4 +1,4 @@
-"""Ports that cannot be had: what is left out, what is refused, and what comes back."""
+"""What is served: ports that cannot be had, VIPs whose pool is announced otherwise from now on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from piagent.agent.serving import Place, Serving
-from piagent.core.model import Config, ServicePort
+from piagent.core.model import Announce, Config, ServicePort
 from piagent.core.plan import Plan, PlannedListener
 from piagent.ports import ListenError
 from tests.agent.nodes import OTHER_VIP, VIP, Bench, config, service
@@ -116,4 +116,24 @@ async def test_a_vip_whose_port_is_taken_here_is_left_to_others(tmp_path: Path) 
     await until(lambda: OTHER_VIP in one.agent._watch.refusals(), "left to others for a while")
     assert one.on_lan == {VIP}
     assert one.owns()
+    await one.stop()
+
+
+async def test_a_vip_that_bgp_leads_to_from_now_on_is_behind_the_fence_no_more(
+    tmp_path: Path,
+) -> None:
+    one = Bench(config(tmp_path), FakeBroker()).start()
+    await until(one.owns, "it owns the VIP")
+    file = one.agent.services.file
+    by_bgp = tuple(replace(pool, announce=Announce.BGP) for pool in file.pools)
+    assert one.agent.reload(lambda: replace(file, pools=by_bgp))
+    assert VIP in one.fence.guarded, "as long as it is on the interface"
+    await until(lambda: VIP not in one.addresses.present, "it left the interface")
+    await until(lambda: VIP not in one.fence.guarded, "what routers send may come in")
+    assert one.local.routed == {VIP}
+    assert one.agent.reload(lambda: file)
+    assert VIP in one.fence.guarded
+    assert one.local.routed == set()
+    await until(one.owns, "it owns the VIP again")
+    assert VIP in one.fence.guarded
     await one.stop()
