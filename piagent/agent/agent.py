@@ -476,10 +476,10 @@ class Agent:
             log.warning("stopping: %d connections cut after %d ms", left, drain_ms)
 
     def _stays_reachable(self) -> bool:
-        """Whether connections come by addresses that stay: loopback VIPs, the node's own, `lo`."""
+        """Whether connections came by addresses that stay: loopback VIPs, the node's own, `lo`."""
         plan, vips = self._serving.plan, self._serving.config.vips()
-        listeners = () if plan is None else plan.listeners
-        return any(is_loopback(one.address) or one.address not in vips for one in listeners)
+        others = () if plan is None else (one.address for one in plan.listeners)
+        return any(map(is_loopback, vips)) or any(one not in vips for one in others)
 
     async def _unless_in_a_hurry(self, work: Coroutine[Any, Any, Any]) -> Any:
         task, hurry = asyncio.ensure_future(work), asyncio.ensure_future(self._hurry.wait())

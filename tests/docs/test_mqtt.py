@@ -10,8 +10,7 @@ import pytest
 from msgspec import Struct
 
 from piagent.core import wire
-from piagent.core.assignments import MAX_DELETED
-from piagent.core.assignments import Applied, Assignment, Assignments, Refused
+from piagent.core.assignments import MAX_DELETED, Applied, Assignment, Assignments, Refused
 from piagent.core.bulletin import MAX_ENDPOINTS, Endpoint, Endpoints, Wants
 from piagent.core.lease_types import LeaseMessage
 from piagent.core.records import Kind, Record, digest
