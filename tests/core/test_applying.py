@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pytest
 from msgspec.structs import replace
 
 from piagent.config.applied import read_record
 from piagent.core.applying import Change, Decided, Order, Outcome, Result, Standing, decide
-from piagent.core.assignments import Assignments
+from piagent.core.assignments import Assignment, Assignments
 from piagent.core.catalog import Thing
 from piagent.core.model import AddressRange, Announce, Pool
 from piagent.core.records import Kind
@@ -217,3 +217,33 @@ def test_deleted_names_are_not_remembered_for_ever() -> None:
         now = after(after(now, made), deletion(name))
     assert len(now.assignments.deleted) == 200
     assert "service/s299" in now.assignments.deleted
+
+
+def test_the_want_of_a_file_counts_before_an_applied_one_and_that_before_a_former_one() -> None:
+    now = after(standing(pools=(LAN,)), change("web"))
+    wish = {
+        "service/web": replace(wants_of([service("web")], [])["service/web"], vips=("10.0.0.3",))
+    }
+
+    def vips(before: Standing) -> tuple[str, ...]:
+        return given(after(before, change("other")))["service/web"].vips
+
+    assert vips(replace(now, in_files=wish)) == ("10.0.0.3",)
+    assert vips(replace(now, lingering=wish)) == ("10.0.0.1",)
+
+
+def given(now: Standing) -> Mapping[str, Assignment]:
+    return now.assignments.given
+
+
+def test_what_was_applied_may_be_changed_and_deleted_though_a_file_has_the_name_now() -> None:
+    now = after(standing(), change("web"))
+    now = replace(now, in_files=wants_of([service("web")], []))
+    assert only(order(now, change("web", backends=[]))).result is Result.CHANGED
+    assert only(order(now, deletion("web"))).result is Result.DELETED
+
+
+def test_who_is_refused_is_told_of_no_addresses() -> None:
+    now = after(standing(), change("web"))
+    refused = only(order(now, change("web", address="192.0.2.200")))
+    assert (refused.result, refused.vips, refused.node_ports) == (Result.REFUSED, (), {})

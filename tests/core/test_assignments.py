@@ -12,6 +12,7 @@ from piagent.core.assignments import (
     Assignments,
     Composed,
     compose,
+    latest,
     with_late,
 )
 from piagent.core.model import (
@@ -179,3 +180,24 @@ def test_what_may_have_been_deleted_and_forgotten_does_not_come_back() -> None:
     assert with_late(full, replace(NOTHING, given={"service/web": applied(4, 10)})) is full
     newer = replace(NOTHING, given={"service/web": applied(4, 11)})
     assert with_late(full, newer).given == newer.given
+
+
+def test_what_was_applied_again_is_deleted_no_more() -> None:
+    known = replace(NOTHING, deleted={"service/web": (4, 8), "service/x": (4, 7)})
+    late = replace(NOTHING, given={"service/web": applied(4, 9)})
+    now = with_late(known, late)
+    assert (now.given, now.deleted) == (late.given, {"service/x": (4, 7)})
+
+
+def test_the_deletions_that_are_remembered_are_the_latest_whatever_their_names() -> None:
+    deleted = {f"service/s{i:03}": (4, 1000 - i) for i in range(MAX_DELETED + 2)}
+    kept = latest(deleted)
+    assert set(deleted) - set(kept) == {"service/s200", "service/s201"}
+    same = {f"service/s{i:03}": (4, 1) for i in reversed(range(MAX_DELETED + 1))}
+    assert set(same) - set(latest(same)) == {"service/s000"}, "at every node the same"
+
+
+def test_what_was_applied_and_asks_for_nothing_stays_applied() -> None:
+    elsewhere = service("elsewhere", ServiceType.EXTERNAL, ports=(), backends=())
+    before = {"service/elsewhere": Assignment(applied=Applied(3, "d", (4, 1)))}
+    assert composed(elsewhere, before=before).given == before
