@@ -142,8 +142,9 @@ def _placed(
     ports = tuple(
         replace(
             port,
-            node_port=(port.node_port if in_file and want.opens else None)
-            or has.node_ports.get(port.name),
+            node_port=((port.node_port if in_file else None) or has.node_ports.get(port.name))
+            if want.opens
+            else None,
         )
         for port in service.ports
     )

@@ -10,6 +10,7 @@ from piagent.core.assignments import Assignment, Assignments, Refused
 from piagent.core.catalog import CatalogReason, Merged, Note, Thing, merge
 from piagent.core.model import (
     AddressRange,
+    Announce,
     Backend,
     Config,
     Pool,
@@ -216,3 +217,71 @@ def test_an_applied_route_may_lead_to_applied_things() -> None:
     )
     assert [one.name for one in made.config.routes] == ["none", "r"]
     assert made.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("now", "vips", "inside", "port"),
+    [
+        (ServiceType.LOAD_BALANCER, ("10.0.0.1",), ("10.96.0.1",), 30000),
+        (ServiceType.NODE_PORT, (), ("10.96.0.1",), 30000),
+        (ServiceType.CLUSTER, (), ("10.96.0.1",), None),
+    ],
+)
+def test_a_service_of_another_type_has_what_that_type_has_before_the_leader_has_followed(
+    now: ServiceType, vips: tuple[str, ...], inside: tuple[str, ...], port: int | None
+) -> None:
+    had = Assignment(vips=("10.0.0.1",), cluster_ips=("10.96.0.1",), node_ports={"http": 30000})
+    web = named(merged(config(service("web", now)), {"service/web": had}), "web")
+    assert (web.vips, web.cluster_ips, web.ports[0].node_port) == (vips, inside, port)
+
+
+def test_who_became_external_or_headless_has_no_address() -> None:
+    had = {"service/web": Assignment(vips=("10.0.0.1",), cluster_ips=("10.96.0.1",))}
+    for web in (
+        service("web", ServiceType.EXTERNAL, ports=(), backends=()),
+        service("web", ServiceType.CLUSTER, headless=True),
+    ):
+        made = named(merged(config(web), had), "web")
+        assert (made.vips, made.cluster_ips) == ((), ())
+
+
+def test_a_node_port_that_an_applied_service_asks_for_is_not_its_own_yet() -> None:
+    ports = (ServicePort(name="http", port=80, target_port=8080, node_port=30005),)
+    web = service("web", ServiceType.NODE_PORT, ports=ports)
+    assert named(merged(config(), applied={"service/web": web}), "web").ports[0].node_port is None
+    assert named(merged(config(web)), "web").ports[0].node_port == 30005
+
+
+def test_a_gateway_that_is_refused_is_told_once() -> None:
+    refused = (Refused("vip", AllocationReason.EXHAUSTED, "all are in use"),)
+    made = merged(
+        config(gateways=(gateway("front"),)), {"gateway/front": Assignment(refused=refused)}
+    )
+    assert reasons(made) == [("gateway/front", AllocationReason.EXHAUSTED)]
+
+
+def test_a_loopback_vip_needs_no_pool_and_a_vip_no_cluster_pool() -> None:
+    given = {
+        "service/a": Assignment(vips=("127.0.0.1",)),
+        "service/b": Assignment(vips=("10.96.0.5",)),
+    }
+    quiet = {f"service/{name}": service(name, node_ports=False) for name in "ab"}
+    made = merged(config(), given, {**quiet})
+    assert [named(made, name).vips for name in "ab"] == [("127.0.0.1",), ()]
+    assert reasons(made) == [("service/b", CatalogReason.NO_SUCH_POOL_HERE)]
+
+
+def test_vips_that_bgp_leads_to_are_not_of_the_hundred() -> None:
+    wide = Pool(name="lan", addresses=(AddressRange(first="10.0.0.1", last="10.0.0.200"),))
+    names = [f"s{i:03}" for i in range(120)]
+    given = {f"service/{n}": Assignment(vips=(f"10.0.0.{i + 1}",)) for i, n in enumerate(names)}
+    web = [service(name, node_ports=False) for name in names]
+    assert len(merged(config(*web, pools=(wide,)), given).notes) == 20
+    by_bgp = replace(wide, announce=Announce.BGP)
+    assert merged(config(*web, pools=(by_bgp,)), given).notes == ()
+
+
+def test_two_never_have_one_cluster_address_and_port() -> None:
+    web = [service(name, ServiceType.CLUSTER) for name in "ab"]
+    given = {f"service/{name}": Assignment(cluster_ips=("10.96.0.1",)) for name in "ab"}
+    assert reasons(merged(config(*web), given)) == [("service/b", CatalogReason.PORT_TAKEN)]
