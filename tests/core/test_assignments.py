@@ -17,14 +17,16 @@ from piagent.core.assignments import (
 )
 from piagent.core.model import (
     AddressRange,
+    Backend,
     Families,
     Gateway,
     Pool,
     Service,
     ServicePort,
     ServiceType,
+    TrafficPolicy,
 )
-from piagent.core.wants import Want, wants_of
+from piagent.core.wants import Want, cluster_request, wants_of
 from tests.core.things import INSIDE, LAN, gateway, service
 
 NOTHING = Assignments(node="pi-1", epoch=5, number=3)
@@ -201,3 +203,44 @@ def test_what_was_applied_and_asks_for_nothing_stays_applied() -> None:
     elsewhere = service("elsewhere", ServiceType.EXTERNAL, ports=(), backends=())
     before = {"service/elsewhere": Assignment(applied=Applied(3, "d", (4, 1)))}
     assert composed(elsewhere, before=before).given == before
+
+
+# ---- wants -------------------------------------------------------------------------------------
+
+
+def want(one: Service) -> Want:
+    (found,) = wants_of([one], []).values()
+    return found
+
+
+def test_backends_in_another_order_are_the_same_want() -> None:
+    backends = tuple(Backend(address=f"192.0.2.{i}") for i in (2, 1))
+    one, other = (
+        service("web", traffic_policy=TrafficPolicy.LOCAL, backends=each)
+        for each in (backends, backends[::-1])
+    )
+    assert want(one) == want(other)
+    assert want(one).local == ("192.0.2.1", "192.0.2.2")
+
+
+def test_node_ports_may_be_spared_by_who_has_a_vip() -> None:
+    for type_, node_ports, opens in (
+        (ServiceType.LOAD_BALANCER, True, True),
+        (ServiceType.LOAD_BALANCER, False, False),
+        (ServiceType.NODE_PORT, False, True),
+        (ServiceType.CLUSTER, True, False),
+    ):
+        assert want(service("web", type_, node_ports=node_ports)).opens is opens
+
+
+def test_what_is_said_of_a_vip_is_not_asked_of_cluster_pools() -> None:
+    local = service("web", traffic_policy=TrafficPolicy.LOCAL, sharing_key="k", pool="lan")
+    asked = cluster_request("service/web", want(local), (LAN, INSIDE))
+    assert asked is not None
+    assert (asked.local, asked.sharing_key, asked.pool) == (None, None, None)
+    by_name = replace(INSIDE, auto_assign=False)
+    assert cluster_request("service/web", want(local), (LAN, by_name)) is None
+    inner = service("web", ServiceType.CLUSTER, pool="inside")
+    found = cluster_request("service/web", want(inner), (LAN, by_name))
+    assert found is not None
+    assert found.pool == "inside"

@@ -6,7 +6,7 @@ import pytest
 
 from piagent.core.assignments import Assignment, Assignments
 from piagent.core.bulletin import Endpoint, Endpoints, Wants, is_newer, is_sound
-from piagent.core.model import AddressRange, Pool
+from piagent.core.model import AddressRange, Backend, Pool
 from piagent.core.wants import Want
 
 ADDRESSES = [
@@ -80,3 +80,10 @@ def test_assignments_have_addresses_in_their_one_spelling(
 def test_endpoints_have_addresses_in_their_one_spelling(address: str, sound: bool) -> None:
     one = Endpoint(service="web", address=address, port=80, left_ms=1000)
     assert is_sound(Endpoints(incarnation=LIFE, at=1, endpoints=(one,))) is sound
+
+
+def test_an_endpoint_is_a_backend_on_the_node_that_it_registered_with() -> None:
+    one = Endpoint(service="web", address="10.0.0.1", port=80, only="a", weight=3, left_ms=1000)
+    assert one.backend("pi-1") == Backend(
+        address="10.0.0.1", port=80, only="a", weight=3, node="pi-1"
+    )
