@@ -15,6 +15,7 @@ from piagent.agent.bulletins import Bulletin, Bulletins
 from piagent.agent.endpoints import EndpointBook
 from piagent.agent.letters import Letters
 from piagent.agent.registry import Publisher, Registry, Saved
+from piagent.core.assignments import Applied, Assignment, Assignments
 from piagent.core.bulletin import Endpoint, Endpoints, Wants
 from piagent.core.records import Kind, Record, digest
 from piagent.ports import Received
@@ -29,7 +30,7 @@ class Node:
     def __init__(self, tmp_path: Path, saved: Saved | None = None) -> None:
         self.said: list[tuple[str, str]] = []
         """Broker ("": all), topic."""
-        self.changes = 0
+        self.changes = self.saves = 0
         self.lives: dict[str, str] = {}
         """Of the nodes that are there."""
         letters = Letters(
@@ -47,7 +48,7 @@ class Node:
             bulletins=bulletins,
             publisher=publisher,
             saved=saved or Saved(),
-            save=lambda _: None,
+            save=self._saved,
             incarnation=OWN,
             file=lambda: file,
             changed=self._changed,
@@ -59,6 +60,9 @@ class Node:
             life=self.lives.get,
             changed=self._changed,
         )
+
+    def _saved(self, _: Saved) -> None:
+        self.saves += 1
 
     def _changed(self) -> None:
         self.changes += 1
@@ -196,3 +200,16 @@ async def test_what_is_retained_ends_with_its_time_in_doubt_or_not(node: Node) -
     node.lives["n2"] = OTHER
     assert node.endpoints.backends() == {}
     task.cancel()
+
+
+async def test_what_is_in_force_and_known_is_no_news_when_it_is_heard_again(tmp_path: Path) -> None:
+    record = Record(kind=Kind.SERVICE, name="web", table={"name": "web"})
+    given = {record.key: Assignment(applied=Applied(1, digest(record), (1, 1)))}
+    said = Assignments(node="n2", epoch=1, number=1, given=given)
+    lacking = Node(tmp_path, Saved(assignments=said))
+    knowing = Node(tmp_path, Saved(assignments=said, records=(record,)))
+    for one in (lacking, knowing):
+        one.hear(record, key=record.key)
+        one.hear(record, key=record.key)
+    assert (lacking.changes, lacking.saves) == (1, 1)
+    assert (knowing.changes, knowing.saves) == (0, 0), "a state file is not written for nothing"
