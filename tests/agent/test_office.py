@@ -10,13 +10,16 @@ import msgspec
 from msgspec.structs import replace
 
 from piagent.agent import office as office_module
+from piagent.agent.bulletins import Bulletins
+from piagent.agent.letters import Letters
 from piagent.agent.registry import Saved
 from piagent.core import wire
 from piagent.core.applying import Order, Result
 from piagent.core.assignments import Applied, Assignment, Assignments
-from piagent.core.bulletin import Endpoint
+from piagent.core.bulletin import Endpoint, Wants
 from piagent.core.lease_types import LEADER
 from piagent.core.records import Kind, Record, digest
+from piagent.core.wants import wants_of
 from tests.agent.nodes import Bench, config, service
 from tests.agent.test_services import INSIDE, POOL, apply, everywhere, stop, vips, web
 from tests.fakes import FakeBroker
@@ -402,4 +405,28 @@ async def test_a_leader_goes_on_when_what_it_lacked_has_come(tmp_path: Path) -> 
     broker.publish(topic, payload, retain=True)
     await until(lambda: "service/mine" in assigned(one), "it decides")
     assert assigned(one)["service/web"].vips == ("10.0.0.10",)
+    await one.stop()
+
+
+async def test_a_new_leader_gives_nothing_before_it_has_heard_who_is_there(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(office_module, "SETTLE_S", 3.0)
+    broker = FakeBroker()
+    letters = Letters(cluster="home", node="n2", incarnation="2" * 16, secrets=(SECRET,), started=1)
+    broker.publish(letters.presence_topic, letters.presence(True, ""), retain=True)
+    auto = replace(service("auto", "10.0.0.9"), vips=())
+    saved = Saved(assignments=Assignments(node="n9", epoch=1, number=2))
+    one = bench(tmp_path, broker, "n1", saved, services=(auto,))
+    await until(
+        lambda: (said := retained(broker)) and said.node == "n1" and said.number, "it leads"
+    )
+    await asyncio.sleep(0.3)
+    assert assigned(one) == {}
+    fixed = wants_of([service("fixed", "10.0.0.9")], [])
+    said = Wants(incarnation="2" * 16, at=1, wants=fixed)
+    broker.publish(*Bulletins("home", letters).wants(said), retain=True)
+    await until(lambda: assigned(one), "it gives")
+    assert assigned(one)["service/fixed"].vips == ("10.0.0.9",)
+    assert assigned(one)["service/auto"].vips == ("10.0.0.10",)
     await one.stop()
