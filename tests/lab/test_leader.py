@@ -176,7 +176,8 @@ def test_leaders_that_die_during_applies_and_memories_that_are_lost(lab: Lab) ->
         inside = {ip for _, one, _ in has.values() for ip in one}
         assert inside == {f"10.96.0.{n}" for n in range(1, COUNT + 1)}
         history_of_applies = history.in_force()
-        assert len({one.epoch for one in history_of_applies}) > KILLS
+        # A leader may die before anything of its own is in force.
+        assert len({one.epoch for one in history_of_applies}) > KILLS // 2 + 1
         check(history_of_applies)
         reached(lab, vips)
 
