@@ -19,7 +19,7 @@ from piagent.agent.members import Members
 from piagent.agent.registry import Publisher, Registry
 from piagent.config.applied import read_record
 from piagent.core.applying import Decided, Order, Standing, Verdict, decide
-from piagent.core.assignments import Assignments, Composed, Stamp, compose, with_late
+from piagent.core.assignments import NEVER, Assignments, Composed, Stamp, compose, with_late
 from piagent.core.catalog import Note, Thing
 from piagent.core.model import Gateway, Pool, Service
 from piagent.core.records import digest
@@ -149,9 +149,10 @@ class Office:
 
     def _begin(self, epoch: int) -> None:
         """Have brokers that nothing older counts from now on (see `core.agreement`)."""
-        agreement = self._registry.agreement
-        known = agreement.newest or agreement.prepared or NOTHING
-        self._current = replace(known, node=self._bulletins.node, epoch=epoch, number=0)
+        known = self._registry.agreement.newest or NOTHING
+        self._current = replace(
+            known, node=self._bulletins.node, epoch=epoch, number=0, known=known.told
+        )
         self._since_s, self._settled, self._looked = monotonic(), False, None
         self._say(self._current)
 
@@ -159,12 +160,13 @@ class Office:
         """Say again, as this leader, the newest that was said, once nothing older can follow."""
         if not self._registry.agreement.is_carried(prepared):
             return
-        known = self._registry.agreement.newest
-        if known is None and monotonic() - self._since_s < SETTLE_S:
+        known = self._registry.agreement.newest or NOTHING
+        if known.number == 0 and monotonic() - self._since_s < SETTLE_S:
             return  # others may know more, and have had no time to say it
         log.info("leading, epoch %d, %d assignments so far", prepared.epoch, len(prepared.given))
-        known = replace(known or prepared, node=prepared.node, epoch=prepared.epoch, number=1)
-        self._try_to_say(known)
+        self._try_to_say(
+            replace(known, node=prepared.node, epoch=prepared.epoch, number=1, known=NEVER)
+        )
 
     def _say_to_who_lacks_it(self) -> None:
         """A broker may have been away, or carry what somebody said late."""

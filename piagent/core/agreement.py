@@ -30,9 +30,7 @@ class Agreement:
         self._carried: dict[str, Assignments] = {}
         self.in_force = known
         self.newest = known
-        """The latest that was heard of at all, in force or not; no `prepare`."""
-        self.prepared: Assignments | None = None
-        """The latest `prepare`: what its leader knew, when nobody knows more."""
+        """The latest content that was heard of at all, in force or not, maybe from a `prepare`."""
 
     def heard(self, broker: str, said: Assignments) -> bool:
         """Take what a broker carries; whether other assignments are in force now."""
@@ -40,12 +38,10 @@ class Agreement:
         if before is not None and said.stamp < before.stamp:
             return False
         self._carried[broker] = said
-        if said.number == 0:
-            if self.prepared is None or said.stamp > self.prepared.stamp:
-                self.prepared = said
-            return False
-        if self.newest is None or said.stamp > self.newest.stamp:
+        if said.told > (self.newest.told if self.newest is not None else (0, 0)):
             self.newest = said
+        if said.number == 0:
+            return False
         if self.in_force is not None and said.stamp <= self.in_force.stamp:
             return False
         if not self.is_carried(said):

@@ -67,7 +67,11 @@ class Assignment(
 
 
 class Assignments(
-    Struct, frozen=True, kw_only=True, rename={"node": "n", "epoch": "e", "number": "q"}
+    Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    rename={"node": "n", "epoch": "e", "number": "q"},
 ):
     """`assigned/services`, retained: all that is in force."""
 
@@ -81,6 +85,13 @@ class Assignments(
     """Applied routes, which need nothing but to be in force."""
     deleted: dict[str, Stamp] = {}
     """What was applied and then deleted lately: older news of it is void."""
+    known: Stamp = NEVER
+    """Of a `prepare` (number 0): the stamp of what it repeats."""
+
+    @property
+    def told(self) -> Stamp:
+        """The stamp under which its content was said first."""
+        return self.stamp if self.number else self.known
 
     @property
     def stamp(self) -> Stamp:

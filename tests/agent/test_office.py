@@ -141,7 +141,7 @@ async def test_a_leader_that_died_while_taking_over_takes_nothing_along(tmp_path
     said = retained(broker)
     await one.stop()
     assert said is not None
-    prepared = replace(said, node="n1", epoch=said.epoch + 1, number=0)
+    prepared = replace(said, node="n1", epoch=said.epoch + 1, number=0, known=said.stamp)
     broker.publish(ASSIGNED, wire.encode_signed(SECRET, ASSIGNED, prepared), retain=True)
     newcomer = bench(tmp_path, broker, "n2")
     await until(lambda: vips(newcomer, "web") == ("10.0.0.9",), "what was known before is known")

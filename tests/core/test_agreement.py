@@ -70,12 +70,16 @@ def test_a_prepare_is_never_in_force_and_never_the_newest() -> None:
     assert agreement.is_carried(said(2, 0))
 
 
-def test_the_latest_prepare_is_remembered_for_who_knows_nothing_else() -> None:
-    agreement = Agreement(BROKERS)
-    agreement.heard("b1", said(3, 0, web="10.0.0.1"))
-    agreement.heard("b2", said(2, 0))
-    assert agreement.prepared == said(3, 0, web="10.0.0.1")
-    assert agreement.newest is None
+def test_what_a_prepare_repeats_is_as_new_as_when_it_was_said() -> None:
+    repeated = replace(said(3, 0, web="10.0.0.1"), known=(1, 7))
+    agreement = Agreement(BROKERS, said(1, 6))
+    agreement.heard("b1", replace(said(4, 0), known=(1, 5)))
+    assert agreement.newest == said(1, 6)
+    agreement.heard("b2", repeated)
+    assert agreement.newest == repeated
+    agreement.heard("b3", said(1, 8))
+    assert agreement.newest == said(1, 8)
+    assert agreement.in_force == said(1, 6)
 
 
 def test_a_connection_that_ended_counts_no_more() -> None:
@@ -145,7 +149,12 @@ class Leader(Listener):
         self.hear()
         if self.current is None:
             if self.prepares:
-                self.say(replace(NOTHING, node=f"n{self.epoch}", epoch=self.epoch))
+                known = self.agreement.newest or NOTHING
+                self.say(
+                    replace(
+                        known, node=f"n{self.epoch}", epoch=self.epoch, number=0, known=known.told
+                    )
+                )
             else:
                 self.accept()
         elif self.current.number == 0:
@@ -156,7 +165,7 @@ class Leader(Listener):
 
     def accept(self) -> None:
         known = self.agreement.newest or NOTHING
-        self.say(replace(known, node=f"n{self.epoch}", epoch=self.epoch, number=1))
+        self.say(replace(known, node=f"n{self.epoch}", epoch=self.epoch, number=1, known=(0, 0)))
 
     def give(self) -> None:
         current = self.current
