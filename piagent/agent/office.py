@@ -19,7 +19,15 @@ from piagent.agent.members import Members
 from piagent.agent.registry import Publisher, Registry
 from piagent.config.applied import read_record
 from piagent.core.applying import Decided, Order, Standing, Verdict, decide
-from piagent.core.assignments import NEVER, Assignments, Composed, Stamp, compose, with_late
+from piagent.core.assignments import (
+    NEVER,
+    Assignments,
+    Composed,
+    Stamp,
+    compose,
+    reserved,
+    with_late,
+)
 from piagent.core.catalog import Note, Thing
 from piagent.core.model import Gateway, Pool, Service
 from piagent.core.records import digest
@@ -164,6 +172,10 @@ class Office:
         if known.number == 0 and monotonic() - self._since_s < SETTLE_S:
             return  # others may know more, and have had no time to say it
         log.info("leading, epoch %d, %d assignments so far", prepared.epoch, len(prepared.given))
+        now_s = monotonic()
+        for key, has in known.given.items():
+            if has.applied is None:  # its node may be away: what it asks for is heard later
+                self._wanted.setdefault(key, (reserved(has), now_s))
         self._try_to_say(
             replace(known, node=prepared.node, epoch=prepared.epoch, number=1, known=NEVER)
         )

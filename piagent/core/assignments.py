@@ -14,9 +14,9 @@ from msgspec.structs import replace
 
 from piagent.core.allocation import allocate
 from piagent.core.allocation_types import Allocation, AllocationReason, Count, Request
-from piagent.core.model import Pool, PoolType
+from piagent.core.model import Families, Pool, PoolType
 from piagent.core.node_ports import allocate_node_ports
-from piagent.core.wants import Want, cluster_request, port_requests, vip_request
+from piagent.core.wants import Want, WantedPort, cluster_request, port_requests, vip_request
 
 Stamp = tuple[int, int]
 """Epoch of a leadership, number within it: rises with each change."""
@@ -165,6 +165,20 @@ def compose(
             name: (vips if of is PoolType.LOAD_BALANCER else inside).pools[name]
             for name, of in counts.items()
         },
+    )
+
+
+def reserved(has: Assignment) -> Want:
+    """What keeps what somebody has for it: its file may be away, and with it what it asks for."""
+    dual = max(len(has.vips), len(has.cluster_ips)) > 1
+    return Want(
+        vip=bool(has.vips),
+        inside=bool(has.cluster_ips),
+        opens=bool(has.node_ports),
+        vips=has.vips,
+        cluster_ips=has.cluster_ips,
+        families=Families.PREFER_DUAL if dual else Families.SINGLE,
+        ports=tuple(WantedPort(name, 0, node_port=n) for name, n in has.node_ports.items()),
     )
 
 

@@ -237,6 +237,18 @@ async def test_what_left_a_file_keeps_its_address_for_a_while(tmp_path: Path) ->
     await one.stop()
 
 
+async def test_what_is_in_the_file_of_a_node_that_is_away_is_kept_for_it(tmp_path: Path) -> None:
+    given = {"service/away": Assignment(vips=("10.0.0.9",), node_ports={"http": 30000})}
+    saved = Saved(assignments=Assignments(node="n9", epoch=1, number=2, given=given))
+    broker = FakeBroker()  # that has forgotten what the node asked for
+    one = bench(tmp_path, broker, "n1", saved)
+    await until_settled(one)
+    outcome = (await apply(one, web())).outcomes[0]
+    assert (outcome.vips, outcome.node_ports) == (("10.0.0.10",), {"80": 30001})
+    assert assigned(one)["service/away"].vips == ("10.0.0.9",)
+    await one.stop()
+
+
 async def test_a_rotated_secret_signs_everything_anew(tmp_path: Path) -> None:
     broker = FakeBroker()
     one = bench(tmp_path, broker, "n1")

@@ -13,6 +13,7 @@ from piagent.core.assignments import (
     Composed,
     compose,
     latest,
+    reserved,
     with_late,
 )
 from piagent.core.model import (
@@ -113,6 +114,21 @@ def test_both_ip_versions_of_a_cluster_address() -> None:
     wanted = service("in", ServiceType.CLUSTER, families=Families.REQUIRE_DUAL)
     given = composed(wanted, pools=(dual,)).given
     assert given["service/in"].cluster_ips == ("10.96.0.1", "fd00::1")
+
+
+def test_what_is_reserved_is_kept_and_given_to_nobody_else() -> None:
+    v6 = AddressRange(first="fd00::1", last="fd00::9")
+    pools = (replace(LAN, addresses=(*LAN.addresses, v6)), INSIDE)
+    ports = (ServicePort(name="http", port=80, target_port=80),)
+    dual = service("away", families=Families.PREFER_DUAL, ports=ports)
+    has = composed(dual, pools=pools).given["service/away"]
+    wants = {**wants_of([service("new")], []), "service/away": reserved(has)}
+    given = compose(pools, wants, {"service/away": has}).given
+    assert given["service/away"] == has
+    assert given["service/new"].vips == ("10.0.0.2",)
+    assert given["service/new"].node_ports == {"http": 30001}
+    again = compose(pools, wants_of([service("new"), dual], []), given).given
+    assert again["service/away"] == has
 
 
 def test_pools_are_counted() -> None:
