@@ -315,7 +315,15 @@ class FakeDataPlane:
 
     def stats(self) -> dict[str, Any]:
         http = {"requests": {}, "durations": {}, "rejected": {}, "uncounted": 0}
-        return {"services": {}, "listeners": {}, "rejected": {}, "workers": [], "http": http}
+        return {
+            "services": {},
+            "listeners": {},
+            "relays": {"total": 0, "active": 0, "bytes_in": 0, "bytes_out": 0},
+            "udp": {"sessions": 0, "evicted": 0, "dropped": {}},
+            "rejected": {},
+            "workers": [],
+            "http": http,
+        }
 
     async def drain(self, timeout_ms: int) -> int:
         self.draining = True

@@ -179,7 +179,36 @@ def of_engine(stats: Mapping[str, Any]) -> Iterator[Family]:
         "Connections that were closed without reaching a backend.",
         tuple(Sample({"reason": why}, count) for why, count in stats["rejected"].items()),
     )
+    yield from _of_udp(stats["udp"])
+    yield Family(
+        "piagent_tunnels_active",
+        Kind.GAUGE,
+        "Streams of `piagent port-forward` that are open.",
+        (Sample({}, stats["relays"]["active"]),),
+    )
     yield from _of_http(stats["http"])
+
+
+def _of_udp(stats: Mapping[str, Any]) -> Iterator[Family]:
+    """What became of datagrams."""
+    yield Family(
+        "piagent_udp_sessions",
+        Kind.GAUGE,
+        "Clients whose datagrams have a backend now.",
+        (Sample({}, stats["sessions"]),),
+    )
+    yield Family(
+        "piagent_udp_evicted_total",
+        Kind.COUNTER,
+        "Sessions that made room for others.",
+        (Sample({}, stats["evicted"]),),
+    )
+    yield Family(
+        "piagent_udp_dropped_total",
+        Kind.COUNTER,
+        "Datagrams that were not passed on.",
+        tuple(Sample({"reason": why}, count) for why, count in stats["dropped"].items()),
+    )
 
 
 def _of_http(stats: Mapping[str, Any]) -> Iterator[Family]:

@@ -71,6 +71,8 @@ STATS = {
             }
         }
     },
+    "relays": {"active": 1},
+    "udp": {"sessions": 1, "evicted": 1, "dropped": {"unsent": 1}},
     "rejected": {"capacity": 1},
     "http": {
         "requests": {"g": {"r": {"GET": {200: 1}}}},
