@@ -46,7 +46,7 @@ lint: build .venv/dev.stamp .venv/probes.stamp  ## only the style checks
 TIMES ?= 10
 lab: build .venv/dev.stamp .venv/probes.stamp  ## faults of a real cluster in namespaces, again and again: TIMES=10
 	@PIAGENT_LAB_TIMES=$(TIMES) $(PY) -m pytest tests/lab/test_quorum.py tests/lab/test_planned.py \
-	  tests/lab/test_placement.py $(ARGS)
+	  tests/lab/test_placement.py tests/lab/test_leader.py $(ARGS)
 
 SEEDS ?= 100
 sim: build .venv/dev.stamp  ## the simulation in every house: make sim SEEDS=2000
