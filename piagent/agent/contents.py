@@ -21,19 +21,16 @@ class Contents:
         self._records = {digest(record): record for record in records}
         self._things: dict[str, Thing | str] = {}
 
-    def add(self, record: Record) -> str:
-        """Know one more; its digest."""
+    def add(self, record: Record) -> tuple[str, bool]:
+        """Know one more; its digest, and whether it is new here."""
         mark = digest(record)
-        self._records.pop(mark, None)
+        new = self._records.pop(mark, None) is None
         self._records[mark] = record  # the last one of all
-        return mark
+        return mark, new
 
     def is_full(self) -> bool:
         """Whether it is time to forget what is not needed."""
         return len(self._records) >= MAX_RECORDS
-
-    def __contains__(self, mark: str) -> bool:
-        return mark in self._records
 
     def record(self, mark: str) -> Record | None:
         """The content of a digest, if it is here."""

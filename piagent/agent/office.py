@@ -187,10 +187,10 @@ class Office:
             return
         overheard, self._overheard = self._overheard, False
         for broker in self._connected():
+            if current.number:  # a `prepare` repeats, and brings nothing into force
+                self._registry.give_records(broker, current)
             if overheard or self._registry.agreement.carries(broker) != current:
                 self._publisher.to_one(broker, *self._bulletins.assignments(current))
-            if current.number:
-                self._registry.give_back(broker, current)
 
     def _settle(self) -> bool:
         """Every node that is there has said what it asks for, or had the time to."""

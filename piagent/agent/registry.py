@@ -21,7 +21,7 @@ from piagent.core.assignments import Applied, Assignments, with_late
 from piagent.core.bulletin import Wants, is_newer
 from piagent.core.catalog import CatalogReason, Note, Thing
 from piagent.core.model import Config
-from piagent.core.records import Record, digest
+from piagent.core.records import Record
 from piagent.core.wants import Want, wants_of
 
 GIVE_BACK_S = (0.2, 2.0)
@@ -112,18 +112,14 @@ class Registry:
         That is so when all brokers lost their memory and the leader's own is old.
         """
         if before is not None and with_late(now, before) is not now:
-            for _, applied in before.applied():
-                record = self.contents.record(applied.digest)
-                if record is not None:
-                    self._publisher.to_all(*self._bulletins.record(record))
-            self._publisher.to_all(*self._bulletins.assignments(before))
+            self._say_all(before)
 
     def _hear_record(self, said: Bulletin) -> None:
         at = self._carried.setdefault(said.broker, {})
         if isinstance(said.message, Record):
-            known = digest(said.message) in self.contents
-            mark = at[said.key] = self.contents.add(said.message)
-            if not known and any(one.digest == mark for one in self.applied().values()):
+            mark, new = self.contents.add(said.message)
+            at[said.key] = mark
+            if new and any(one.digest == mark for one in self.applied().values()):
                 self._keep()
                 self._changed()
             elif self.contents.is_full():
@@ -215,29 +211,35 @@ class Registry:
         """Save what is in force, and forget now and then what is not."""
         records = self.records()
         if self.contents.is_full():
-            self.contents.keep({digest(record) for record in records.values()})
+            self.contents.keep({one.digest for one in self.applied().values()})
         ordered = tuple(record for _, record in sorted(records.items()))
         self._save(Saved(assignments=self.agreement.in_force, records=ordered))
 
     def say_again(self) -> None:
         """Sign everything with the secret of now, and have every broker carry it so."""
-        for record in self.records().values():
-            self._publisher.to_all(*self._bulletins.record(record))
         if self.agreement.in_force is not None:
-            self._publisher.to_all(*self._bulletins.assignments(self.agreement.in_force))
+            self._say_all(self.agreement.in_force)
+
+    def _say_all(self, said: Assignments) -> None:
+        for record in self.contents.records(said).values():
+            self._publisher.to_all(*self._bulletins.record(record))
+        self._publisher.to_all(*self._bulletins.assignments(said))
 
     # ---- giving back --------------------------------------------------------------------------
 
-    def give_back(self, broker: str, said: Assignments | None = None) -> None:
-        """Tell a broker what it does not carry of `said`; of what is in force, without it."""
-        said = said or self.agreement.in_force
+    def give_back(self, broker: str) -> None:
+        """Tell a broker what is in force and it does not carry."""
+        said, carried = self.agreement.in_force, self.agreement.carries(broker)
         if said is None:
             return
+        self.give_records(broker, said)
+        if carried is None or carried.stamp < said.stamp:
+            self._publisher.to_one(broker, *self._bulletins.assignments(said))
+
+    def give_records(self, broker: str, said: Assignments) -> None:
+        """Tell a broker the contents of these assignments that it does not carry."""
         at = self._carried.get(broker, {})
         for key, applied in said.applied():
             record = self.contents.record(applied.digest)
             if record is not None and at.get(key) != applied.digest:
                 self._publisher.to_one(broker, *self._bulletins.record(record))
-        carried = self.agreement.carries(broker)
-        if carried is None or carried.stamp < said.stamp:
-            self._publisher.to_one(broker, *self._bulletins.assignments(said))

@@ -149,9 +149,9 @@ async def test_what_came_last_is_not_forgotten_when_there_is_too_much(
     records = [Record(kind=Kind.SERVICE, name="web", table={"v": v}) for v in range(30)]
     for record in records:
         node.hear(record, key=record.key)
-        assert digest(record) in node.registry.contents, "it may be about to come into force"
-    assert digest(records[0]) not in node.registry.contents
-    assert digest(records[-5]) in node.registry.contents
+        assert node.registry.contents.record(digest(record)), "it may be about to come into force"
+    assert node.registry.contents.record(digest(records[0])) is None
+    assert node.registry.contents.record(digest(records[-5])) is not None
 
 
 async def test_what_is_heard_again_is_not_old(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,8 +159,8 @@ async def test_what_is_heard_again_is_not_old(node: Node, monkeypatch: pytest.Mo
     records = [Record(kind=Kind.SERVICE, name="web", table={"v": v}) for v in range(10)]
     for record in (*records[:9], records[0], records[9]):
         node.hear(record, key=record.key)
-    assert digest(records[0]) in node.registry.contents
-    assert digest(records[1]) not in node.registry.contents
+    assert node.registry.contents.record(digest(records[0])) is not None
+    assert node.registry.contents.record(digest(records[1])) is None
 
 
 # ---- endpoints ---------------------------------------------------------------------------------
