@@ -115,8 +115,6 @@ class Agent:
             now_ns=edge.clock.now_ns,
         )
         self._describe()
-        self._file = config
-        self._due = False
         self._election = Election(
             clock=edge.clock,
             bus=edge.bus,
@@ -230,7 +228,7 @@ class Agent:
             leader=lambda: election.placing.owners().get(LEADER),
             store=edge.store,
             file=file,
-            changed=self._refresh_soon,
+            changed=Later(self._refresh, 0).soon,  # often several things change at once
         )
 
     def _employed(self) -> Tenure:
@@ -376,7 +374,7 @@ class Agent:
 
     def _reload(self, file: Config) -> str:
         """What became of it."""
-        fixed = needs_restart(self._file, file)
+        fixed = needs_restart(self.services.file, file)
         if fixed:
             log.error("reload: restart needed to change %s", ", ".join(fixed))
             return "restart-needed"
@@ -388,20 +386,13 @@ class Agent:
         except (OSError, ValueError) as error:
             log.error("reload: %s", error)
             return "failed"
-        self._file = file
         self._letters.secrets = file.secrets
         self._admin.set_token(file.admin_token)
         self.services.reloaded(file)
         return "done"
 
-    def _refresh_soon(self) -> None:
-        """What is applied, assigned or registered has changed; often several at once."""
-        if not self._due:
-            self._due = True
-            asyncio.get_running_loop().call_soon(self._refresh)
-
     def _refresh(self) -> None:
-        self._due = False
+        """What is applied, assigned or registered has changed."""
         try:
             merged = self.services.merged()
             self.merged = merged

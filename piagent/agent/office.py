@@ -28,10 +28,10 @@ from piagent.core.assignments import (
     reserved,
     with_late,
 )
-from piagent.core.catalog import Note, Thing
-from piagent.core.model import Gateway, Pool, Service
+from piagent.core.catalog import Note, Thing, wants_of_things
+from piagent.core.model import Pool
 from piagent.core.records import digest
-from piagent.core.wants import Want, wants_of
+from piagent.core.wants import Want
 from piagent.core.wire import MAX_SIZE
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ class Office:
     def look(self) -> Composed:
         """What would be given by what is known here; changes nothing."""
         said = self._registry.assignments() or NOTHING
-        wants = {**_wants(self._things(said)), **self._in_files()}
+        wants = {**wants_of_things(self._things(said).values()), **self._in_files()}
         return compose(self._pools(), wants, said.given)
 
     def pools(self) -> tuple[Pool, ...]:
@@ -225,7 +225,7 @@ class Office:
         if current is None:
             return
         pools, in_files = self._pools(), self._in_files()
-        lingering = self._lingering()
+        lingering = self._lingering(in_files)
         blocked = self._blocked()
         looked = (pools, in_files, lingering.keys(), current.given, blocked)
         if looked == self._looked:
@@ -235,7 +235,7 @@ class Office:
             self._looked = looked
             return
         things = self._things(current)
-        wants = {**lingering, **_wants(things), **in_files}
+        wants = {**lingering, **wants_of_things(things.values()), **in_files}
         self.composed = compose(pools, wants, current.given)
         if self.composed.given != current.given:
             self._note(current.given, self.composed)
@@ -252,13 +252,13 @@ class Office:
         return None
 
     def _standing(self) -> Standing:
-        current = self._current or NOTHING
+        current, in_files = self._current or NOTHING, self._in_files()
         return Standing(
             assignments=current,
             records=self._registry.contents.records(self._current),
             things=self._things(current),
-            in_files=self._in_files(),
-            lingering=self._lingering(),
+            in_files=in_files,
+            lingering=self._lingering(in_files),
             pools=self._pools(),
         )
 
@@ -272,13 +272,12 @@ class Office:
         for said in self._registry.wants().values():
             for key, want in said.wants.items():
                 found.setdefault(key, want)
-        now_s = monotonic()
-        self._wanted |= {key: (want, now_s) for key, want in found.items()}
         return found
 
-    def _lingering(self) -> dict[str, Want]:
+    def _lingering(self, in_files: Mapping[str, Want]) -> dict[str, Want]:
         """What files asked for until lately, the present wants included."""
         now_s = monotonic()
+        self._wanted |= {key: (want, now_s) for key, want in in_files.items()}
         self._wanted = {k: kept for k, kept in self._wanted.items() if now_s - kept[1] < LINGER_S}
         return {key: want for key, (want, _) in self._wanted.items()}
 
@@ -351,9 +350,3 @@ class Office:
                 log.info("%s: has %s, reason=%s", key, what or "nothing", has.why)
                 for one in has.refused:
                     log.warning("%s: no %s: %s: %s", key, one.what, one.reason, one.detail)
-
-
-def _wants(things: Mapping[str, Thing]) -> dict[str, Want]:
-    services = [one for one in things.values() if isinstance(one, Service)]
-    gateways = [one for one in things.values() if isinstance(one, Gateway)]
-    return wants_of(services, gateways)

@@ -15,11 +15,11 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from piagent.core.assignments import Applied, Assignment, Assignments, Stamp, compose, latest
-from piagent.core.catalog import Thing
+from piagent.core.catalog import Thing, wants_of_things
 from piagent.core.lease_types import MAX_KEYS
-from piagent.core.model import Gateway, Pool, Route, Service, routed
+from piagent.core.model import Pool, Route, routed
 from piagent.core.records import Kind, Record, RecordName, digest
-from piagent.core.wants import Want, gateway_key, service_key, wants_of
+from piagent.core.wants import Want, gateway_key, service_key
 
 MAX_CHANGES = 200
 
@@ -181,10 +181,12 @@ class _Work:
 
     def check_wants(self) -> None:
         """What was changed gets what it asks for."""
-        services = [one for one in self._things.values() if isinstance(one, Service)]
-        gateways = [one for one in self._things.values() if isinstance(one, Gateway)]
         standing = self._standing
-        wants = {**standing.lingering, **wants_of(services, gateways), **standing.in_files}
+        wants = {
+            **standing.lingering,
+            **wants_of_things(self._things.values()),
+            **standing.in_files,
+        }
         self._given = compose(standing.pools, wants, self._given).given
         vips = {vip for one in self._given.values() for vip in one.vips}
         if len(vips - routed(standing.pools, vips)) >= MAX_KEYS:

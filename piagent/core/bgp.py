@@ -14,7 +14,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from piagent.core.eligibility import Standing
+from piagent.core.eligibility import Standing, fits
 from piagent.core.lease_types import Reason
 from piagent.core.model import Announce, Bgp, BgpPeer, Config, Gateway, Service, TrafficPolicy
 
@@ -109,9 +109,7 @@ def _is_eligible(config: Config, standing: Standing, vip: str) -> bool:
     pool = config.pool_of(vip)
     if pool is None or (config.node.wired_only and standing.wireless):
         return False
-    if pool.interfaces and config.node.interface not in pool.interfaces:
-        return False
-    return config.node.has_labels(pool.nodes)
+    return fits(config, pool)
 
 
 def _routed_to(config: Config, vip: str) -> Iterable[Service]:

@@ -6,7 +6,7 @@ agent knows no other. What cannot be is left out with the reason, and the rest s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 
 from msgspec import Struct
@@ -27,7 +27,7 @@ from piagent.core.model import (
 )
 from piagent.core.plan import is_loopback
 from piagent.core.records import Kind
-from piagent.core.wants import gateway_key, service_key, want_of_service
+from piagent.core.wants import Want, gateway_key, service_key, want_of_service, wants_of
 
 Thing = Service | Gateway | Route
 
@@ -71,6 +71,17 @@ class Merged(Struct, frozen=True):
 
     config: Config
     notes: tuple[Note, ...]
+
+
+def wants_of_things(things: Iterable[Thing]) -> dict[str, Want]:
+    """What each service and gateway asks for, which may be nothing; routes ask for nothing."""
+    services, gateways = [], []
+    for thing in things:
+        if isinstance(thing, Service):
+            services.append(thing)
+        elif isinstance(thing, Gateway):
+            gateways.append(thing)
+    return wants_of(services, gateways)
 
 
 def merge(

@@ -60,7 +60,7 @@ def _refusal_on_the_lan(config: Config, standing: Standing, vip: str) -> Reason 
     if config.node.wired_only and standing.wireless:
         return Reason.NOT_ELIGIBLE
     pool = config.pool_of(vip)
-    if pool is not None and not _fits(config, pool):
+    if pool is not None and not fits(config, pool):
         return Reason.NOT_ELIGIBLE
     announced = pool is None or pool.announce is not Announce.NONE
     if announced and not _on_link(vip, standing.networks):
@@ -68,8 +68,8 @@ def _refusal_on_the_lan(config: Config, standing: Standing, vip: str) -> Reason 
     return None
 
 
-def _fits(config: Config, pool: Pool) -> bool:
-    """The pool wants these labels, and one of these interfaces."""
+def fits(config: Config, pool: Pool) -> bool:
+    """Whether this node is one for the pool: it wants these labels, and one of these interfaces."""
     if not config.node.has_labels(pool.nodes):
         return False
     return not pool.interfaces or config.node.interface in pool.interfaces
