@@ -27,12 +27,12 @@ from piagent.agent.health import HealthLoop
 from piagent.agent.services import Services
 from piagent.agent.serving import Serving
 from piagent.core.applying import Order, Verdict
-from piagent.core.assignments import Assignment
+from piagent.core.assignments import Applied, Assignment
 from piagent.core.bgp import Announcement
 from piagent.core.bulletin import TTL_MAX_MS, Endpoint
 from piagent.core.catalog import CatalogReason, Merged
 from piagent.core.model import Backend, Gateway, Service, ServiceType, host_port
-from piagent.core.wants import gateway_key, service_key
+from piagent.core.records import Kind, key_of
 
 COUNT_MAX = 2**53
 """Beyond it JSON numbers are not exact everywhere (RFC 8259 section 6)."""
@@ -191,7 +191,7 @@ class ServicesView:
                 cluster_ips=service.cluster_ips,
                 ports=_ports(service),
                 backends=self._backends(service),
-                applied=self._version(service_key(service.name), applied),
+                applied=self._version(key_of(Kind.SERVICE, service.name), applied),
             )
             for service in self._serving.config.services
         )
@@ -204,7 +204,7 @@ class ServicesView:
                 name=gateway.name,
                 vips=gateway.vips,
                 ports=gateway.ports,
-                applied=self._version(gateway_key(gateway.name), applied),
+                applied=self._version(key_of(Kind.GATEWAY, gateway.name), applied),
             )
             for gateway in self._serving.config.gateways
         )
@@ -232,7 +232,9 @@ class ServicesView:
         config = self._serving.config
         holders: list[Service | Gateway] = [*config.services, *config.gateways]
         named = [one for one in holders if one.name == name]
-        keys = [_key(named[0])] if named else [service_key(name), gateway_key(name)]
+        keys = (
+            [_key(named[0])] if named else [key_of(Kind.SERVICE, name), key_of(Kind.GATEWAY, name)]
+        )
         notes = tuple(one for one in self._notes() if one.about in keys)
         if not named and not notes:
             return None
@@ -258,10 +260,10 @@ class ServicesView:
             backends=self._backends(service) if service else (),
         )
 
-    def _version(self, key: str, applied: Mapping[str, object]) -> int:
+    def _version(self, key: str, applied: Mapping[str, Applied]) -> int:
         found = applied.get(key)
         in_file = key in self._services.registry.own_wants()
-        return 0 if found is None or in_file else getattr(found, "version", 0)
+        return 0 if found is None or in_file else found.version
 
     def _notes(self) -> Iterator[NoteStatus]:
         for note in self._merged().notes:
@@ -300,8 +302,7 @@ class ServicesView:
 
 
 def _key(holder: Service | Gateway) -> str:
-    of = service_key if isinstance(holder, Service) else gateway_key
-    return of(holder.name)
+    return key_of(Kind.SERVICE if isinstance(holder, Service) else Kind.GATEWAY, holder.name)
 
 
 def _ports(service: Service) -> tuple[PortStatus, ...]:

@@ -18,8 +18,8 @@ from piagent.core.assignments import Applied, Assignment, Assignments, Stamp, co
 from piagent.core.catalog import Thing, wants_of_things
 from piagent.core.lease_types import MAX_KEYS
 from piagent.core.model import Pool, Route, routed
-from piagent.core.records import Kind, Record, RecordName, digest
-from piagent.core.wants import Want, gateway_key, service_key
+from piagent.core.records import Kind, Record, RecordName, digest, key_of
+from piagent.core.wants import Want
 
 MAX_CHANGES = 200
 
@@ -55,7 +55,7 @@ class Change(Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def key(self) -> str:
         """`service/web`."""
-        return f"{self.kind}/{self.name}"
+        return key_of(self.kind, self.name)
 
 
 class Order(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -171,8 +171,8 @@ class _Work:
         for key, thing in self._things.items():
             if not isinstance(thing, Route):
                 continue
-            wanted = [gateway_key(thing.gateway)]
-            wanted += [] if thing.service is None else [service_key(thing.service)]
+            wanted = [key_of(Kind.GATEWAY, thing.gateway)]
+            wanted += [] if thing.service is None else [key_of(Kind.SERVICE, thing.service)]
             for missing in (one for one in wanted if one not in self._things and one not in files):
                 blamed = missing if missing in self._outcomes else key
                 if blamed in self._outcomes:

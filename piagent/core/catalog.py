@@ -26,8 +26,8 @@ from piagent.core.model import (
     routed,
 )
 from piagent.core.plan import is_loopback
-from piagent.core.records import Kind
-from piagent.core.wants import Want, gateway_key, service_key, want_of_service, wants_of
+from piagent.core.records import Kind, key_of
+from piagent.core.wants import Want, want_of_service, wants_of
 
 Thing = Service | Gateway | Route
 
@@ -102,11 +102,15 @@ def merge(
     services += [one for one in things if isinstance(one, Service)]
     gateways += [one for one in things if isinstance(one, Gateway)]
     services = [
-        _placed(one, given.get(service_key(one.name)), one in file.services, file.pools, notes)
+        _placed(
+            one, given.get(key_of(Kind.SERVICE, one.name)), one in file.services, file.pools, notes
+        )
         for one in services
     ]
     gateways = [
-        _placed_gateway(one, given.get(gateway_key(one.name)), one in file.gateways, file, notes)
+        _placed_gateway(
+            one, given.get(key_of(Kind.GATEWAY, one.name)), one in file.gateways, file, notes
+        )
         for one in gateways
     ]
     services, gateways = _without_clashes(services, gateways, file.pools, notes)
@@ -124,9 +128,9 @@ def merge(
 def _admitted(
     file: Config, applied: Mapping[str, Thing | Note], notes: list[Note]
 ) -> Iterator[Thing]:
-    taken = {service_key(one.name) for one in file.services}
-    taken |= {gateway_key(one.name) for one in file.gateways}
-    taken |= {f"{Kind.ROUTE}/{one.name}" for one in file.routes}
+    taken = {key_of(Kind.SERVICE, one.name) for one in file.services}
+    taken |= {key_of(Kind.GATEWAY, one.name) for one in file.gateways}
+    taken |= {key_of(Kind.ROUTE, one.name) for one in file.routes}
     for key, thing in sorted(applied.items()):
         if isinstance(thing, Note):
             notes.append(thing)
@@ -145,7 +149,7 @@ def _placed(
     notes: list[Note],
 ) -> Service:
     """Give a service what it has; what this node's file says goes without a leader."""
-    key, want = service_key(service.name), want_of_service(service)
+    key, want = key_of(Kind.SERVICE, service.name), want_of_service(service)
     has = has or Assignment()
     notes.extend(Note(key, one.reason, f"{one.what}: {one.detail}") for one in has.refused)
     vips = _has(has.vips, service.vips if in_file else ()) if want.vip else ()
@@ -173,7 +177,7 @@ def _placed(
 def _placed_gateway(
     gateway: Gateway, has: Assignment | None, in_file: bool, file: Config, notes: list[Note]
 ) -> Gateway:
-    key, has = gateway_key(gateway.name), has or Assignment()
+    key, has = key_of(Kind.GATEWAY, gateway.name), has or Assignment()
     notes.extend(Note(key, one.reason, f"{one.what}: {one.detail}") for one in has.refused)
     vips = _has(has.vips, gateway.vips if in_file else ())
     if not vips and not has.refused:
@@ -232,12 +236,14 @@ def _without_clashes(
         seen.update(dict.fromkeys(places, key))
         return True
 
-    fitting = [one for one in services if fits(service_key(one.name), one.vips, _places(one))]
+    fitting = [
+        one for one in services if fits(key_of(Kind.SERVICE, one.name), one.vips, _places(one))
+    ]
     fitting_gateways = [
         one
         for one in gateways
         if fits(
-            gateway_key(one.name),
+            key_of(Kind.GATEWAY, one.name),
             one.vips,
             [(vip, port, "tcp") for vip in one.vips for port in one.ports],
         )
@@ -283,5 +289,5 @@ def _leading(
         if missing is None:
             yield route
         else:
-            key = f"{Kind.ROUTE}/{route.name}"
+            key = key_of(Kind.ROUTE, route.name)
             notes.append(Note(key, CatalogReason.LEADS_NOWHERE, missing))

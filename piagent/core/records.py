@@ -26,6 +26,11 @@ class Kind(StrEnum):
     ROUTE = "route"
 
 
+def key_of(kind: Kind, name: str) -> str:
+    """What a thing is called among all of them, applied or in a file: `service/web`."""
+    return f"{kind}/{name}"
+
+
 class Record(Struct, frozen=True, kw_only=True):
     """`desired/<kind>/<name>`, retained: one thing that was applied.
 
@@ -40,7 +45,7 @@ class Record(Struct, frozen=True, kw_only=True):
     @property
     def key(self) -> str:
         """`service/web`: unique among all that was applied."""
-        return f"{self.kind}/{self.name}"
+        return key_of(self.kind, self.name)
 
 
 def digest(record: Record) -> str:

@@ -22,6 +22,7 @@ from piagent.core.model import (
     TrafficPolicy,
 )
 from piagent.core.node_ports import PortRequest
+from piagent.core.records import Kind, key_of
 
 _WITH_NODE_PORTS = {ServiceType.NODE_PORT, ServiceType.LOAD_BALANCER}
 
@@ -60,16 +61,6 @@ class Want(
     ports: tuple[WantedPort, ...] = ()
     local: tuple[str, ...] | None = None
     """With `traffic_policy = "local"`: its backends."""
-
-
-def service_key(name: str) -> str:
-    """What a service is called among services and gateways."""
-    return f"service/{name}"
-
-
-def gateway_key(name: str) -> str:
-    """What a gateway is called among them."""
-    return f"gateway/{name}"
 
 
 def want_of_service(service: Service) -> Want:
@@ -111,8 +102,8 @@ def want_of_gateway(gateway: Gateway) -> Want:
 
 def wants_of(services: Iterable[Service], gateways: Iterable[Gateway]) -> dict[str, Want]:
     """What each of them asks for, which may be nothing."""
-    found = {service_key(one.name): want_of_service(one) for one in services}
-    return found | {gateway_key(one.name): want_of_gateway(one) for one in gateways}
+    found = {key_of(Kind.SERVICE, one.name): want_of_service(one) for one in services}
+    return found | {key_of(Kind.GATEWAY, one.name): want_of_gateway(one) for one in gateways}
 
 
 def vip_request(key: str, want: Want) -> Request | None:
