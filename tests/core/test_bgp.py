@@ -27,9 +27,9 @@ from piagent.core.model import (
     Service,
     ServicePort,
     ServiceType,
-    Timing,
     TrafficPolicy,
 )
+from tests.core.things import TIMING
 
 VIP, VIP6 = "198.51.100.1", "fd09::1"
 ROUTER = BgpPeer(name="router", address="192.0.2.1", asn=64500, hold_s=9)
@@ -68,15 +68,7 @@ def config(*services: Service, **changes: Any) -> Config:
         mqtt=Mqtt(brokers=(Broker(label="b1", host="127.0.0.1", port=1883),)),
         election=Election(
             profile="normal",
-            timing=Timing(
-                lease_ms=1500,
-                renew_ms=300,
-                wait_ms=1550,
-                guard_ms=100,
-                attempt_ms=250,
-                stagger_ms=40,
-                lag_ms=500,
-            ),
+            timing=TIMING,
         ),
         admin_socket="/run/piagent/admin.sock",
         pools=(POOL,),
