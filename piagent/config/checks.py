@@ -22,7 +22,7 @@ from piagent.core.model import (
     TrafficPolicy,
     host_port,
 )
-from piagent.core.plan import is_loopback
+from piagent.core.plan import EVERYWHERE, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from piagent.config.schema import Admin, File, Mqtt, Route, Service, ServicePort
 
 BROKER_COUNTS: Final = (1, 3, 5)
-EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 -- compared with, not bound to
 
 
 def check(file: File, report: Report) -> None:

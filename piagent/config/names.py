@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from piagent.config.problems import key_path
+from piagent.core.plan import EVERYWHERE
 
 if TYPE_CHECKING:
     from piagent.config.problems import Report
     from piagent.config.schema import File
-
-EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 -- compared with, not bound to
 
 
 def check_dns(file: File, report: Report) -> None:

@@ -22,7 +22,8 @@ from piagent.core.model import (
 )
 from piagent.core.routing import PlannedGateway, PlannedRoute, ordered, prefix_of
 
-EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 -- node ports are on every address of the node
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 -- where node ports are, and others may be
+"""What stands for every address of the node."""
 
 
 class PlannedBackend(Struct, frozen=True):
