@@ -37,7 +37,9 @@ cdef enum:
     # Beyond the slots of tables, counters only: of the sockets that Engine.relay handed over.
     RELAYS_LISTENER = MAX_LISTENERS
     RELAYS_BACKEND = MAX_BACKENDS
+    RELAYS_SERVICE = MAX_SERVICES
     MAX_TRIES = 8               # distinct backends tried for one connection or request
+    MAX_SOURCES = 16            # addresses of ours that one service connects from
     BUFFER_SIZE = 16384         # one pooled buffer
     CACHE_LINE = 64
 
@@ -58,7 +60,27 @@ cdef enum:
     REJECT_DESCRIPTORS = 1      # the kernel had none left (EMFILE, ENFILE)
     REJECT_NO_BACKEND = 2       # no usable backend
     REJECT_CONNECT = 3          # every backend tried refused or timed out
-    REJECT_COUNT = 4
+    REJECT_SOURCE = 4           # `allowed_sources` does not have the client
+    REJECT_SERVICE = 5          # the service's own limit of connections
+    REJECT_CLIENT = 6           # the limit of connections from one client
+    REJECT_PREFACE = 7          # no PROXY header where one is due, a malformed one, or too slow
+    REJECT_PORTS = 8            # no local port left for a connection to the backends
+    REJECT_COUNT = 9
+
+
+# How a stream of a TCP service ended; names in tables.py.
+cdef enum:
+    END_CLIENT = 0              # the client ended first, in order
+    END_BACKEND = 1             # the backend did
+    END_CLIENT_RESET = 2
+    END_BACKEND_RESET = 3
+    END_IDLE = 4                # silent for too long
+    END_CUT = 5                 # its VIP has moved
+    END_DRAINED = 6             # its backend had weight 0 or was gone for too long
+    END_EVICTED = 7             # the longest idle one made room
+    END_STOPPED = 8             # the engine stops
+    END_TROUBLE = 9             # the kernel refused us something
+    END_COUNT = 10
 
 
 # Why a datagram was dropped; names in tables.py.
@@ -79,6 +101,20 @@ cdef enum:
     PROTOCOL_COUNT = 3
 
 
+# service_t.balance: which of the usable backends a connection or session gets.
+cdef enum:
+    BALANCE_MAGLEV = 0          # the flow's hash: the same on every node
+    BALANCE_ROUND_ROBIN = 1     # smooth and weighted, by worker
+    BALANCE_LEAST = 2           # the fewest open connections for its weight
+    BALANCE_RANDOM_TWO = 3      # of two drawn by weight the one with fewer
+
+
+# cut_t.kind
+cdef enum:
+    CUT_LISTENER = 0            # every connection that the listener has accepted
+    CUT_BACKEND = 1             # every connection to the backend
+
+
 # Kinds of route_t.host_kind.
 cdef enum:
     HOST_ANY = 0
@@ -91,8 +127,22 @@ cdef struct text_t:             # bytes without a final NUL
     uint32_t size
 
 
+cdef struct range_t:            # addresses from first to last; IPv4 as ::ffff:a.b.c.d
+    uint64_t first_high
+    uint64_t first_low
+    uint64_t last_high
+    uint64_t last_low
+
+
+cdef struct prefixes_t:         # a set of addresses
+    const range_t *ranges       # n, disjoint, ascending; owned by the snapshot
+    uint32_t n
+
+
 cdef struct backend_t:
     sockaddr_any_t address
+    uint64_t returned_ms        # when it became usable again (slow start); 0: it always was
+    uint32_t weight
     uint32_t address_size       # of the sockaddr_in or sockaddr_in6 in `address`
     uint16_t slot               # index of counters_t.backends and snapshot_t.backend_of_slot
     uint8_t up
@@ -102,12 +152,26 @@ cdef struct backend_t:
 cdef struct service_t:
     backend_t *backends         # n_backends, sorted by name; owned by the snapshot
     const uint16_t *maglev      # MAGLEV_SIZE indexes of `backends`; NULL when none is usable
+    prefixes_t allowed          # sources that may connect; n == 0: every one
+    prefixes_t trusted          # sources whose connections begin with a PROXY header
+    const sockaddr_any_t *sources   # n_sources own addresses to connect from; owned likewise
     uint32_t connect_timeout_ms
-    uint32_t idle_timeout_ms
+    uint32_t idle_timeout_ms    # 0: none
+    uint32_t affinity_timeout_ms    # 0: affinity is by hash alone, nothing is remembered
+    uint32_t slow_start_ms      # a returned backend gets its whole share after so long; 0: at once
+    uint32_t eject_ms           # the first ejection's length
+    uint32_t connections_max    # open ones, of all workers; 0: no limit of its own
+    uint32_t connections_per_source     # the same of one client address; 0: no limit
+    uint32_t accept_rate        # connections a second; 0: no limit
+    uint16_t eject_failures     # in a row, for a backend to be passed over; 0: never
     uint16_t n_backends
     uint16_t n_usable
     uint16_t slot
+    uint8_t n_sources
+    uint8_t balance             # BALANCE_*
     uint8_t affinity            # what one client address sends goes to one backend
+    uint8_t proxy_header        # version of the PROXY protocol that backends get; 0: none
+    uint8_t logs                # a record of each connection at its end
 
 
 cdef struct route_t:
@@ -144,9 +208,10 @@ cdef struct listener_t:
     uint8_t wildcard            # on every address of its family
 
 
-cdef struct cut_t:              # close every connection that a listener has accepted
+cdef struct cut_t:              # connections to be closed
     uint64_t generation         # that asked for it first; later ones repeat it for slow workers
-    uint16_t slot               # the listener's, which may be gone
+    uint16_t slot               # the listener's or backend's, which may be gone
+    uint8_t kind                # CUT_*
 
 
 cdef struct snapshot_t:
@@ -155,6 +220,8 @@ cdef struct snapshot_t:
     service_t *services
     gateway_t *gateways
     backend_t *backends         # all services' in one array
+    range_t *ranges             # the same
+    sockaddr_any_t *sources     # the same
     route_t *routes             # all gateways' in one array
     int *fds
     cut_t *cuts
@@ -192,6 +259,24 @@ cdef struct listener_counters_t:
     int64_t open                # client connections that it accepted, open now; no UDP sessions
 
 
+# Upper bounds of the histograms' buckets; the last bucket has what is above. In tables.py too.
+cdef enum:
+    TIMES_COUNT = 12
+
+
+cdef struct times_t:            # of one backend's TCP connections: four cache lines
+    uint64_t connect[TIMES_COUNT]   # how many took up to 0.25 ms * 4^i to be established
+    uint64_t session[TIMES_COUNT]   # how many lasted up to 10 ms * 4^i
+    uint64_t connect_us         # in all
+    uint64_t session_ms
+    uint64_t spare[6]
+
+
+cdef struct service_counters_t:
+    uint64_t rejected[REJECT_COUNT]
+    uint64_t ended[END_COUNT]
+
+
 cdef struct counters_t:
     uint64_t turns
     int64_t clients             # client connections open now
@@ -201,3 +286,20 @@ cdef struct counters_t:
     uint64_t dropped[DROP_COUNT]
     listener_counters_t listeners[MAX_LISTENERS + 1]    # and RELAYS_LISTENER
     backend_counters_t backends[MAX_BACKENDS + 1]       # and RELAYS_BACKEND
+    times_t times[MAX_BACKENDS + 1]
+    service_counters_t services[MAX_SERVICES + 1]       # and RELAYS_SERVICE
+
+
+# What all workers share and write: atomics only.
+
+cdef struct outlier_t:          # a backend seen by those who connect to it
+    uint64_t failures           # in a row
+    uint64_t ejections          # without an answer in between
+    uint64_t until_ms           # passed over until then
+
+
+cdef struct common_t:
+    int64_t clients             # client connections open now
+    int64_t service_open[MAX_SERVICES]      # the same by service
+    uint64_t accept_due_us[MAX_SERVICES]    # accept_rate: when the next one is due by its rate
+    outlier_t outliers[MAX_BACKENDS]

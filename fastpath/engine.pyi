@@ -1,5 +1,6 @@
 """The engine's face to Python. Everything below it runs without the interpreter."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from fastpath.tables import Backend as Backend
@@ -83,6 +84,12 @@ class Engine:
         Those of listeners that are gone are meant too. Listeners stay: what connects later is
         served. Clients and backends get a RST, and no packet of these connections follows it. UDP
         sessions end. Waits for the workers as `publish` does; one that is late does it when it can.
+        """
+
+    def cut_backends(self, backends: Iterable[tuple[str, str]]) -> None:
+        """Reset the client connections that these backends, (service, backend), serve now.
+
+        Those that are not in the tables of now are passed over. Otherwise as `cut`.
         """
 
     def turns(self) -> list[int]:

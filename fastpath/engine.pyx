@@ -6,10 +6,11 @@ The only module with threads and with exceptions about what runs. See engine.pyi
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from fastpath.abi cimport FP_OK, MAX_WORKERS
+from fastpath.abi cimport CUT_BACKEND, CUT_LISTENER, FP_OK, MAX_WORKERS, common_t
 from fastpath.atomics cimport (
     add_shared, load_acquire, load_relaxed, load_signed, store_pointer, store_release,
 )
+from fastpath.memory.slab cimport slab_free, slab_get, slab_init, slab_t
 from fastpath.snapshot cimport Snapshot
 from fastpath.sys_linux cimport usleep
 from fastpath.totals cimport (
@@ -58,7 +59,8 @@ cdef class Engine:
     cdef list threads
     cdef dict listening         # Listener.key -> descriptors
     cdef dict addresses         # slot -> address, of listeners that are gone too
-    cdef list cuts              # (generation, slot) that a worker may not have seen yet
+    cdef list cuts              # (generation, kind, slot) that a worker may not have seen yet
+    cdef slab_t common_memory
     cdef dict baselines         # (kind, slot) -> counters when the slot changed hands
     cdef Snapshot current
     cdef list retired           # snapshots that a worker may still have: (generation after, it)
@@ -85,6 +87,9 @@ cdef class Engine:
         self.baselines = {}
         self.retired = []
         memcpy(self.shared.hash_key, <const char *>key, 16)
+        if slab_init(&self.common_memory, 1, sizeof(common_t)) != FP_OK:
+            raise MemoryError
+        self.shared.common = <common_t *>slab_get(&self.common_memory)     # fresh pages are zero
         worker_protocols(self.shared.protocols)
         raise_descriptor_limit(connections, workers)
         # The kernel spreads connections by hash, not evenly: a worker may get more than its part.
@@ -102,6 +107,7 @@ cdef class Engine:
         cdef int i
         for i in range(self.n_workers):
             worker_free(self.workers[i])
+        slab_free(&self.common_memory)
 
     def start(self):
         """Start the workers."""
@@ -256,7 +262,7 @@ cdef class Engine:
     cdef bint _hand_over(self, int client_fd, int backend_fd, uint32_t idle_timeout_ms):
         """Give two sockets to the next worker that has room; whether there is one."""
         cdef worker_t *worker
-        if add_shared(&self.shared.clients, 1) <= self.current.c.clients_max:
+        if add_shared(&self.shared.common.clients, 1) <= self.current.c.clients_max:
             for _ in range(self.n_workers):
                 worker = self.workers[self.next_worker]
                 self.next_worker = (self.next_worker + 1) % self.n_workers
@@ -265,12 +271,12 @@ cdef class Engine:
                     and worker_hand(worker, client_fd, backend_fd, idle_timeout_ms) == FP_OK
                 ):
                     return True
-        add_shared(&self.shared.clients, -1)
+        add_shared(&self.shared.common.clients, -1)
         return False
 
     def active(self):
         """Client connections open now."""
-        return load_signed(&self.shared.clients)
+        return load_signed(&self.shared.common.clients)
 
     def active_on(self, address):
         """Client connections open now that were accepted on this address."""
@@ -284,9 +290,19 @@ cdef class Engine:
             self._must_live()
             slots = self._slots_on(address)
             n_open = self._open_on(slots)
-            self.cuts += [(self.generation + 1, slot) for slot in slots]
-            self._publish(self.tables)
+            self._cut(CUT_LISTENER, slots)
             return n_open
+
+    def cut_backends(self, backends):
+        """Reset the client connections that these backends serve."""
+        with self.lock:
+            self._must_live()
+            known = self.numbering.backends
+            self._cut(CUT_BACKEND, [known[each] for each in backends if each in known])
+
+    cdef object _cut(self, int kind, list slots):
+        self.cuts += [(self.generation + 1, kind, slot) for slot in slots]
+        self._publish(self.tables)
 
     def turns(self):
         """How often each worker has turned."""

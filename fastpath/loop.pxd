@@ -19,6 +19,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from fastpath.abi cimport (
     PROTOCOL_COUNT,
     backend_t,
+    common_t,
     counters_t,
     listener_t,
     snapshot_t,
@@ -75,8 +76,8 @@ cdef struct protocol_t:
     # loop_t.snapshot is a new one: let go of idle upstream sockets whose backend is gone, and of
     # idle clients when it says `draining`.
     void (*pick_up)(loop_t *loop) noexcept nogil
-    # Close, with a reset, every connection that the listener of that slot has accepted.
-    void (*cut)(loop_t *loop, uint16_t listener_slot) noexcept nogil
+    # Close, with a reset, every connection of that listener or to that backend (CUT_*).
+    void (*cut)(loop_t *loop, uint8_t kind, uint16_t slot) noexcept nogil
     # Close every socket and free the memory; the worker has ended.
     void (*free)(loop_t *loop) noexcept nogil
 
@@ -84,7 +85,7 @@ cdef struct protocol_t:
 cdef struct loop_t:
     snapshot_t *snapshot        # borrowed, for this turn only; never NULL while protocols run
     counters_t *counters        # owned by the worker; this thread alone writes
-    int64_t *clients_shared     # client connections of all workers; borrowed from the engine
+    common_t *common            # what all workers share; borrowed from the engine
     uint64_t now_us             # CLOCK_MONOTONIC, read once a turn
     uint64_t now_ms
     uint64_t hash_key[2]        # of the flow hash

@@ -149,7 +149,7 @@ cdef void loop_arm(
 cdef void loop_client_closed(loop_t *self, uint16_t listener_slot) noexcept nogil:
     gauge(&self.counters.listeners[listener_slot].open, -1)
     gauge(&self.counters.clients, -1)
-    add_shared(self.clients_shared, -1)
+    add_shared(&self.common.clients, -1)
 
 
 # ---- sockets ----

@@ -4,21 +4,26 @@ Off-line work, under the interpreter: it may take its time and raise. Maglev tab
 part (1 to 2 ms each): one whose backends did not change is taken over from the snapshot before.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from fastpath.abi cimport (
     HOST_ANY, HOST_EXACT, HOST_WILDCARD, PROTOCOL_HTTP, PROTOCOL_TCP, PROTOCOL_UDP, backend_t,
-    cut_t, gateway_t, listener_t, route_t, service_t, text_t,
+    cut_t, gateway_t, listener_t, prefixes_t, range_t, route_t, service_t, text_t,
 )
 from fastpath.hashing.maglev cimport MAGLEV_SIZE, maglev_build, maglev_node_t
 from fastpath.hashing.xxhash cimport xxh64
 from fastpath.sys_linux cimport AF_INET, AF_INET6, htons, sockaddr_any_t, sockaddr_in, sockaddr_in6
 
 import socket
+import time
 
+from fastpath.prefixes import merged
 from fastpath.sockets import resolve
+from fastpath.tables import BALANCES
+
+_LOW = (1 << 64) - 1
 
 
 cdef class Maglev:
@@ -68,6 +73,8 @@ cdef class Snapshot:
         free(self.c.services)
         free(self.c.gateways)
         free(self.c.backends)
+        free(self.c.ranges)
+        free(self.c.sources)
         free(self.c.routes)
         free(self.c.fds)
         free(self.c.cuts)
@@ -78,8 +85,8 @@ def compile(tables, numbering, listening, limits, generation, draining, cuts, Sn
     """Checked tables -> Snapshot.
 
     numbering: fastpath.numbering.Numbering of these tables; listening: Listener.key -> descriptors;
-    limits: fastpath.limits.Limits; cuts: [(generation, listener's slot), …], as cut_t; previous:
-    the snapshot before, or None.
+    limits: fastpath.limits.Limits; cuts: [(generation, kind, slot), …], as cut_t; previous: the
+    snapshot before, or None.
     """
     cdef Snapshot self = Snapshot.__new__(Snapshot)
     self.c.generation = generation
@@ -151,15 +158,14 @@ cdef dict _put_services(Snapshot self, tuple services, numbering, Snapshot previ
     cdef backend_t *backend
     cdef Py_ssize_t n_backends = _total([each.backends for each in services])
     cdef Py_ssize_t i, j, n_before = 0
+    cdef Rules rules = Rules(self, services)
     self.c.n_services = <uint32_t>len(services)
     self.c.services = <service_t *>_array(len(services), sizeof(service_t))
     self.c.backends = <backend_t *>_array(n_backends, sizeof(backend_t))
     for i, wanted in enumerate(services):
         service = &self.c.services[i]
         service.slot = numbering.services[wanted.name]
-        service.connect_timeout_ms = wanted.connect_timeout_ms
-        service.idle_timeout_ms = wanted.idle_timeout_ms
-        service.affinity = bool(wanted.affinity)
+        rules.put(service, wanted)
         service.backends = &self.c.backends[n_before]
         service.n_backends = <uint16_t>len(wanted.backends)
         n_before += service.n_backends
@@ -170,14 +176,77 @@ cdef dict _put_services(Snapshot self, tuple services, numbering, Snapshot previ
             backend = &service.backends[j]
             backend.address_size = _put_address(&backend.address, place.address, place.port)
             backend.slot = numbering.backends[wanted.name, place.name]
+            backend.weight = place.weight
             backend.up = bool(place.up)
             backend.usable = bool(place.up and place.weight > 0)
+            backend.returned_ms = _returned_ms(backend, previous)
             self.c.backend_of_slot[backend.slot] = backend
             if backend.usable:
                 usable.append((place.name, place.weight, j))
         service.n_usable = <uint16_t>len(usable)
         service.maglev = _maglev(self, tuple(usable), previous)
     return {each.name: i for i, each in enumerate(services)}
+
+
+cdef uint64_t _returned_ms(const backend_t *backend, Snapshot previous):
+    """When it became usable again: now, if it was there before and was not."""
+    cdef const backend_t *before
+    if previous is None or previous.c.backend_of_slot[backend.slot] == NULL:
+        return 0
+    before = previous.c.backend_of_slot[backend.slot]
+    if not backend.usable or before.usable:
+        return before.returned_ms
+    return time.monotonic_ns() // 1_000_000
+
+
+cdef class Rules:
+    """Fills in what a service says of its connections, and its share of the arrays for it."""
+
+    cdef Snapshot snapshot
+    cdef range_t *next_range
+    cdef sockaddr_any_t *next_source
+
+    def __cinit__(self, Snapshot snapshot, tuple services):
+        self.snapshot = snapshot
+        n_ranges = _total([(*each.allowed, *each.trusted) for each in services])
+        n_sources = _total([each.sources for each in services])
+        snapshot.c.ranges = self.next_range = <range_t *>_array(n_ranges, sizeof(range_t))
+        snapshot.c.sources = <sockaddr_any_t *>_array(n_sources, sizeof(sockaddr_any_t))
+        self.next_source = snapshot.c.sources
+
+    cdef object put(self, service_t *service, wanted):
+        service.connect_timeout_ms = wanted.connect_timeout_ms
+        service.idle_timeout_ms = wanted.idle_timeout_ms
+        service.affinity = bool(wanted.affinity)
+        service.affinity_timeout_ms = wanted.affinity_timeout_ms
+        service.balance = BALANCES.index(wanted.balance)
+        service.slow_start_ms = wanted.slow_start_ms
+        service.eject_failures = wanted.eject_failures
+        service.eject_ms = wanted.eject_ms
+        service.connections_max = wanted.connections_max
+        service.connections_per_source = wanted.connections_per_source
+        service.accept_rate = wanted.accept_rate
+        service.proxy_header = wanted.proxy_header
+        service.logs = bool(wanted.logs)
+        service.sources = self.next_source
+        service.n_sources = <uint8_t>len(wanted.sources)
+        for address in wanted.sources:
+            # A port is what the kernel finds.
+            _put_address(self.next_source, address, 1)
+            self.next_source.v4.sin_port = 0            # as in a sockaddr_in6
+            self.next_source += 1
+        self.put_prefixes(&service.allowed, wanted.allowed)
+        self.put_prefixes(&service.trusted, wanted.trusted)
+
+    cdef object put_prefixes(self, prefixes_t *prefixes, tuple wanted):
+        prefixes.ranges = self.next_range
+        for first, last in merged(wanted):
+            self.next_range.first_high = first >> 64
+            self.next_range.first_low = first & _LOW
+            self.next_range.last_high = last >> 64
+            self.next_range.last_low = last & _LOW
+            self.next_range += 1
+            prefixes.n += 1
 
 
 def _name(backend):
@@ -265,6 +334,7 @@ cdef object _put_cuts(Snapshot self, list cuts):
     cdef Py_ssize_t i
     self.c.n_cuts = <uint32_t>len(cuts)
     self.c.cuts = <cut_t *>_array(len(cuts), sizeof(cut_t))
-    for i, (generation, slot) in enumerate(cuts):
+    for i, (generation, kind, slot) in enumerate(cuts):
         self.c.cuts[i].generation = generation
+        self.c.cuts[i].kind = kind
         self.c.cuts[i].slot = slot

@@ -2,14 +2,48 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from fastpath.sockets import resolve
 
-REASONS = ("capacity", "descriptors", "no_backend", "connect_failed")
+REASONS = (
+    "capacity",
+    "descriptors",
+    "no_backend",
+    "connect_failed",
+    "source_not_allowed",
+    "service_limit",
+    "client_limit",
+    "bad_preface",
+    "no_local_port",
+)
 """Why connections were turned away, in the order of abi.pxd's REJECT_*."""
 
+ENDS = (
+    "client",
+    "backend",
+    "client_reset",
+    "backend_reset",
+    "idle",
+    "cut",
+    "drained",
+    "evicted",
+    "stopped",
+    "trouble",
+)
+"""How streams of TCP services ended, in the order of abi.pxd's END_*."""
+
+BALANCES = ("maglev", "round-robin", "least-connections", "random-two")
+"""How a backend is chosen, in the order of abi.pxd's BALANCE_*."""
+
+CONNECT_BOUNDS_S = tuple(0.000_25 * 4**i for i in range(11))
+SESSION_BOUNDS_S = tuple(0.01 * 4**i for i in range(11))
+"""Upper bounds of the histograms' buckets, as in abi.pxd's times_t; one more is above them."""
+
+_SOURCES_MAX = 16
+_RATE_MAX = 1_000_000
 _WEIGHT_MAX = 65535
 TIMEOUT_MAX_MS = 0x7FFFFFFF
 
@@ -41,6 +75,32 @@ class Service(NamedTuple):
 
     It is the client's address that is hashed, so every node chooses alike and none remembers.
     """
+    balance: str = "maglev"
+    """One of BALANCES."""
+    affinity_timeout_ms: int = 0
+    """With affinity: a client's backend is remembered for so long after its last connection began,
+    whatever becomes of the others; 0: nothing is remembered."""
+    allowed: tuple[str, ...] = ()
+    """CIDR prefixes of the clients that may connect; none: every one."""
+    trusted: tuple[str, ...] = ()
+    """CIDR prefixes of proxies, whose connections begin with a PROXY header."""
+    proxy_header: int = 0
+    """The version of the PROXY protocol that backends are told by who the client is; 0: none."""
+    sources: tuple[str, ...] = ()
+    """This host's addresses that connections to backends come from; none: the kernel's choice."""
+    connections_max: int = 0
+    connections_per_source: int = 0
+    """Open ones at a time, in all and from one client address; 0: no limit of its own."""
+    accept_rate: int = 0
+    """Connections a second; what is above waits in the kernel's backlog. 0: no limit."""
+    slow_start_ms: int = 0
+    """A backend that was down gets its whole share only so long after it has come back."""
+    eject_failures: int = 0
+    """A backend is passed over when so many connections in a row came to nothing; 0: never."""
+    eject_ms: int = 10_000
+    """For how long at first; longer each time that it has not answered in between."""
+    logs: bool = False
+    """Whether a record of each connection is kept for `Engine.read_log`."""
 
 
 class Route(NamedTuple):
@@ -152,6 +212,9 @@ def _check_service(service: Service) -> None:
     place = f"service {service.name!r}"
     _check_unique(f"{place}: backend", [backend.name for backend in service.backends])
     _check_times(place, connect=service.connect_timeout_ms, idle=service.idle_timeout_ms)
+    _check_times(place, affinity=service.affinity_timeout_ms, slow_start=service.slow_start_ms)
+    _check_times(place, eject=service.eject_ms)
+    _check_choices(place, service)
     for backend in service.backends:
         resolve(backend.address, backend.port)
         if not 0 <= backend.weight <= _WEIGHT_MAX:
@@ -159,6 +222,29 @@ def _check_service(service: Service) -> None:
                 f"{place}: backend {backend.name!r}: weight {backend.weight} is not between 0 and"
                 f" {_WEIGHT_MAX}"
             )
+
+
+def _check_choices(place: str, service: Service) -> None:
+    if service.balance not in BALANCES:
+        raise ValueError(f"{place}: balance {service.balance!r} is none of {', '.join(BALANCES)}")
+    if service.proxy_header not in {0, 1, 2}:
+        raise ValueError(f"{place}: there is no version {service.proxy_header} of PROXY headers")
+    if len(service.sources) > _SOURCES_MAX:
+        raise ValueError(
+            f"{place}: {len(service.sources)} source addresses, {_SOURCES_MAX} at most"
+        )
+    for address in service.sources:
+        resolve(address, 1)
+    for prefix in (*service.allowed, *service.trusted):
+        ipaddress.ip_network(prefix)
+    for name, value, most in (
+        ("connections_max", service.connections_max, TIMEOUT_MAX_MS),
+        ("connections_per_source", service.connections_per_source, TIMEOUT_MAX_MS),
+        ("accept_rate", service.accept_rate, _RATE_MAX),
+        ("eject_failures", service.eject_failures, _WEIGHT_MAX),
+    ):
+        if not 0 <= value <= most:
+            raise ValueError(f"{place}: {name} {value} is not between 0 and {most}")
 
 
 def _check_gateway(gateway: Gateway, services: set[str]) -> None:

@@ -7,7 +7,7 @@ worker_pick_up in its stead.
 
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
-from fastpath.abi cimport MAX_LISTENERS, PROTOCOL_COUNT, counters_t, snapshot_t
+from fastpath.abi cimport MAX_LISTENERS, PROTOCOL_COUNT, common_t, counters_t, snapshot_t
 from fastpath.loop cimport endpoint_t, loop_t, protocol_t
 from fastpath.memory.slab cimport slab_t
 from fastpath.memory.wheel cimport timeout_t
@@ -17,7 +17,7 @@ cdef struct shared_t:           # what all workers see; owned by the engine
     snapshot_t *snapshot        # store_pointer by the engine, load_pointer by the workers
     uint64_t stop               # store_release, load_acquire
     uint64_t hash_key[2]
-    int64_t clients             # add_shared
+    common_t *common            # owned
     protocol_t protocols[PROTOCOL_COUNT]
 
 

@@ -51,7 +51,7 @@ cdef void _admit(
     """Hand an accepted socket to its protocol, or close it and count why."""
     cdef loop_t *loop = &self.loop
     cdef int result = -1 - REJECT_CAPACITY
-    cdef int64_t clients = add_shared(&self.shared.clients, 1)
+    cdef int64_t clients = add_shared(&self.shared.common.clients, 1)
     count(&loop.counters.listeners[listener.slot].accepted, 1)
     gauge(&loop.counters.listeners[listener.slot].open, 1)
     gauge(&loop.counters.clients, 1)
@@ -157,7 +157,9 @@ cdef void _cut(worker_t *self, const snapshot_t *snapshot, uint64_t seen) noexce
         if snapshot.cuts[i].generation <= seen:
             continue
         for j in range(<uint32_t>PROTOCOL_COUNT):
-            self.shared.protocols[j].cut(&self.loop, snapshot.cuts[i].slot)
+            self.shared.protocols[j].cut(
+                &self.loop, snapshot.cuts[i].kind, snapshot.cuts[i].slot
+            )
 
 
 cdef void worker_pick_up(worker_t *self) noexcept nogil:
@@ -270,7 +272,7 @@ cdef worker_t *worker_new(shared_t *shared, uint16_t index, uint32_t capacity) n
         self.listeners[i].endpoint.fd = -1
     good = good and slab_init(&self.counters_memory, 1, sizeof(counters_t)) == FP_OK
     self.loop.counters = <counters_t *>slab_get(&self.counters_memory)
-    self.loop.clients_shared = &shared.clients
+    self.loop.common = shared.common
     self.loop.hash_key[0] = shared.hash_key[0]
     self.loop.hash_key[1] = shared.hash_key[1]
     for i in range(PROTOCOL_COUNT):

@@ -121,7 +121,7 @@ cdef int connect_next(loop_t *loop, client_t *client) noexcept nogil:
     cdef const backend_t *backend
     cdef int result
     while service != NULL:
-        backend = balance_choose(service, client.hash, &client.tries)
+        backend = balance_choose(loop, service, client.hash, &client.tries)
         if backend == NULL:
             break
         if pool_take(loop, backend, client, not is_repeatable(client)) != NULL:

@@ -8,7 +8,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from fastpath.abi cimport (
-    BUFFER_SIZE, FP_AGAIN, FP_FULL, FP_OK, PROTOCOL_HTTP, REJECT_CAPACITY, gateway_t,
+    BUFFER_SIZE, CUT_BACKEND, FP_AGAIN, FP_FULL, FP_OK, PROTOCOL_HTTP, REJECT_CAPACITY, gateway_t,
     listener_t,
 )
 from fastpath.http.dispatch cimport dispatch_connected, dispatch_refused, dispatch_request
@@ -378,12 +378,19 @@ cdef void http_pick_up(loop_t *loop) noexcept nogil:
         client = following
 
 
-cdef void http_cut(loop_t *loop, uint16_t listener_slot) noexcept nogil:
+cdef bint is_cut(const client_t *client, uint8_t kind, uint16_t slot) noexcept nogil:
+    """Whether it came by that listener, or is served by that backend now."""
+    if kind == CUT_BACKEND:
+        return client.upstream != NULL and client.upstream.slot == slot
+    return client.listener_slot == slot
+
+
+cdef void http_cut(loop_t *loop, uint8_t kind, uint16_t slot) noexcept nogil:
     cdef client_t *client = http_of(loop).clients
     cdef client_t *following
     while client != NULL:
         following = client.next
-        if client.listener_slot == listener_slot:
+        if is_cut(client, kind, slot):
             if client.state == CLIENT_TUNNEL:
                 pair_stop(loop, client.pair, True)
             else:

@@ -3,6 +3,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 
 from fastpath.abi cimport MAX_TRIES, backend_t, service_t
+from fastpath.loop cimport loop_t
 from fastpath.sys_linux cimport sockaddr_any_t
 
 
@@ -34,5 +35,5 @@ cdef uint64_t service_hash(
 # The hash's choice, or the next one that is not in `tries`, and notes it there. NULL: no usable
 # backend is left, or MAX_TRIES were tried. The backend belongs to the service's snapshot.
 cdef backend_t *balance_choose(
-    const service_t *service, uint64_t hash, tries_t *tries
+    loop_t *loop, const service_t *service, uint64_t hash, tries_t *tries
 ) noexcept nogil

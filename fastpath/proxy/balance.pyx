@@ -80,7 +80,7 @@ cdef backend_t *_other(
 
 
 cdef backend_t *balance_choose(
-    const service_t *service, uint64_t hash, tries_t *tries
+    loop_t *loop, const service_t *service, uint64_t hash, tries_t *tries
 ) noexcept nogil:
     cdef backend_t *backend
     if service.maglev == NULL or tries.n >= MAX_TRIES:

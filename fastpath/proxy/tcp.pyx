@@ -6,13 +6,14 @@ fastpath.proxy.relay until its end. Two sockets that Engine.relay handed over ar
 the beginning.
 """
 
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from fastpath.abi cimport (
-    FP_BAD, FP_FULL, FP_OK, PROTOCOL_TCP, REJECT_CAPACITY, REJECT_CONNECT, REJECT_DESCRIPTORS,
-    REJECT_NO_BACKEND, RELAYS_BACKEND, RELAYS_LISTENER, backend_t, listener_t, service_t,
+    CUT_BACKEND, FP_BAD, FP_FULL, FP_OK, PROTOCOL_TCP, REJECT_CAPACITY, REJECT_CONNECT,
+    REJECT_DESCRIPTORS, REJECT_NO_BACKEND, RELAYS_BACKEND, RELAYS_LISTENER, backend_t, listener_t,
+    service_t,
 )
 from fastpath.atomics cimport count, gauge
 from fastpath.loop cimport (
@@ -73,7 +74,7 @@ cdef int _connect(loop_t *loop, stream_t *stream) noexcept nogil:
     cdef backend_t *backend
     cdef int result
     while service != NULL:
-        backend = balance_choose(service, stream.hash, &stream.tries)
+        backend = balance_choose(loop, service, stream.hash, &stream.tries)
         if backend == NULL:
             break
         result = loop_connect(loop, &stream.backend, backend, _connecting, stream)
@@ -193,12 +194,14 @@ cdef void _pick_up(loop_t *loop) noexcept nogil:
     """Streams live on whatever the tables say: only new choices follow them."""
 
 
-cdef void _cut(loop_t *loop, uint16_t listener_slot) noexcept nogil:
+cdef void _cut(loop_t *loop, uint8_t kind, uint16_t slot) noexcept nogil:
     cdef stream_t *stream = _streams(loop).first
     cdef stream_t *following
     while stream != NULL:
         following = stream.next
-        if stream.listener_slot == listener_slot:
+        if slot == (
+            stream.pair.backend_slot if kind == CUT_BACKEND else stream.listener_slot
+        ):
             pair_stop(loop, &stream.pair, True)
         stream = following
 

@@ -11,13 +11,13 @@ another one with the next datagram.
 """
 
 from libc.errno cimport errno
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp
 
 from fastpath.abi cimport (
-    DROP_DESCRIPTORS, DROP_GROUP, DROP_NO_BACKEND, DROP_TRUNCATED, DROP_UNSENT, FP_AGAIN, FP_BAD,
-    FP_FULL, FP_OK, PROTOCOL_UDP, backend_t, listener_t, service_t, snapshot_t,
+    CUT_BACKEND, DROP_DESCRIPTORS, DROP_GROUP, DROP_NO_BACKEND, DROP_TRUNCATED, DROP_UNSENT,
+    FP_AGAIN, FP_BAD, FP_FULL, FP_OK, PROTOCOL_UDP, backend_t, listener_t, service_t, snapshot_t,
 )
 from fastpath.atomics cimport count, gauge
 from fastpath.loop cimport (
@@ -100,7 +100,7 @@ cdef int _connect(loop_t *loop, session_t *session) noexcept nogil:
     cdef backend_t *backend
     cdef int result
     while True:
-        backend = balance_choose(service, session.choice, &session.tries)
+        backend = balance_choose(loop, service, session.choice, &session.tries)
         if backend == NULL:
             return FP_BAD
         result = _connect_to(loop, session, backend)
@@ -276,7 +276,7 @@ cdef void _pick_up(loop_t *loop) noexcept nogil:
             session = older
 
 
-cdef void _cut(loop_t *loop, uint16_t listener_slot) noexcept nogil:
+cdef void _cut(loop_t *loop, uint8_t kind, uint16_t slot) noexcept nogil:
     cdef sessions_t *sessions = _sessions(loop)
     cdef session_t *session
     cdef session_t *older
@@ -285,7 +285,9 @@ cdef void _cut(loop_t *loop, uint16_t listener_slot) noexcept nogil:
         session = sessions.ages[age].newest
         while session != NULL:
             older = session.older
-            if session.listener_slot == listener_slot:
+            if slot == (
+                session.backend_slot if kind == CUT_BACKEND else session.listener_slot
+            ):
                 _end(loop, session)
             session = older
 
