@@ -21,9 +21,12 @@ cdef extern from *:
     #else
     #define fp_assert(condition) ((void)0)
     #endif
+    #define fp_static_assert(condition) _Static_assert((condition), #condition)
     """
     # An invariant; checked in debug builds (PIAGENT_DEBUG=1) only.
     void fp_assert(bint condition) noexcept nogil
+    # One that the compiler checks, of sizes and places of fields; without `and` and `or`.
+    void fp_static_assert(bint condition) noexcept nogil
 
 
 cdef enum:

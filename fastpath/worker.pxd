@@ -9,6 +9,7 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from fastpath.abi cimport MAX_LISTENERS, PROTOCOL_COUNT, common_t, counters_t, snapshot_t
 from fastpath.loop cimport endpoint_t, loop_t, protocol_t
+from fastpath.memory.ring cimport ring_t
 from fastpath.memory.slab cimport slab_t
 from fastpath.memory.wheel cimport timeout_t
 
@@ -37,12 +38,6 @@ cdef struct handed_t:           # two connected sockets to relay between; owned
     uint32_t idle_timeout_ms
 
 
-cdef struct inbox_t:            # from the engine (one thread at a time, by its lock) to the worker
-    handed_t handed[INBOX_SIZE]     # ring: those from n_taken up to n_put
-    uint64_t n_put              # store_release by the engine, load_acquire by the worker
-    uint64_t n_taken            # the other way round
-
-
 cdef struct worker_t:
     loop_t loop
     shared_t *shared            # borrowed
@@ -51,7 +46,7 @@ cdef struct worker_t:
     uint64_t seen               # generation picked up last; store_release
     slab_t self_memory          # what holds this struct
     slab_t counters_memory
-    inbox_t inbox
+    ring_t inbox                # of handed_t, from the engine (one thread at a time, by its lock)
     worker_listener_t listeners[MAX_LISTENERS]      # by slot
 
 

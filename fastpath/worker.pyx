@@ -14,6 +14,7 @@ from fastpath.loop cimport (
     LOOP_BATCH, READABLE, endpoint_init, loop_afterwards, loop_again, loop_arm, loop_client_closed,
     loop_clock, loop_close, loop_dispatch, loop_free, loop_init, loop_patience, loop_watch,
 )
+from fastpath.memory.ring cimport ring_free, ring_init, ring_put, ring_take
 from fastpath.memory.slab cimport slab_free, slab_get, slab_init
 from fastpath.memory.wheel cimport timeout_disarm
 from fastpath.proxy.tcp cimport tcp_protocol, tcp_relay
@@ -194,31 +195,20 @@ cdef void worker_pick_up(worker_t *self) noexcept nogil:
 cdef int worker_hand(
     worker_t *self, int client, int backend, uint32_t idle_timeout_ms
 ) noexcept nogil:
-    cdef inbox_t *inbox = &self.inbox
-    cdef handed_t *handed = &inbox.handed[inbox.n_put % INBOX_SIZE]
-    if inbox.n_put - load_acquire(&inbox.n_taken) == INBOX_SIZE:
-        return FP_FULL
+    cdef handed_t handed
     handed.client = client
     handed.backend = backend
     handed.idle_timeout_ms = idle_timeout_ms
-    store_release(&inbox.n_put, inbox.n_put + 1)
+    if ring_put(&self.inbox, &handed) != FP_OK:
+        return FP_FULL
     worker_wake(self)
     return FP_OK
-
-
-cdef bint _next_handed(inbox_t *inbox, handed_t *handed) noexcept nogil:
-    """Take one out of the inbox, if there is one."""
-    if inbox.n_taken == load_acquire(&inbox.n_put):
-        return False
-    handed[0] = inbox.handed[inbox.n_taken % INBOX_SIZE]
-    store_release(&inbox.n_taken, inbox.n_taken + 1)
-    return True
 
 
 cdef void _empty_inbox(worker_t *self) noexcept nogil:
     cdef loop_t *loop = &self.loop
     cdef handed_t handed
-    while _next_handed(&self.inbox, &handed):
+    while ring_take(&self.inbox, &handed) == FP_OK:
         gauge(&loop.counters.listeners[RELAYS_LISTENER].open, 1)
         gauge(&loop.counters.clients, 1)
         if tcp_relay(loop, handed.client, handed.backend, handed.idle_timeout_ms) != FP_OK:
@@ -264,6 +254,9 @@ cdef worker_t *worker_new(shared_t *shared, uint16_t index, uint32_t capacity) n
         return NULL
     self = <worker_t *>slab_get(&memory)            # fresh pages are zero
     self.self_memory = memory
+    if ring_init(&self.inbox, INBOX_SIZE, sizeof(handed_t)) != FP_OK:
+        slab_free(&memory)
+        return NULL
     self.shared = shared
     good = loop_init(&self.loop, index, capacity) == FP_OK
     self.reserve = open_file(b"/dev/null", O_RDONLY | O_CLOEXEC)
@@ -293,9 +286,10 @@ cdef void worker_free(worker_t *self) noexcept nogil:
     cdef slab_t memory = self.self_memory
     cdef handed_t handed
     cdef int i
-    while _next_handed(&self.inbox, &handed):
+    while ring_take(&self.inbox, &handed) == FP_OK:
         close(handed.client)
         close(handed.backend)
+    ring_free(&self.inbox)
     for i in range(PROTOCOL_COUNT):
         if self.shared.protocols[i].free != NULL:
             self.shared.protocols[i].free(&self.loop)

@@ -1,11 +1,16 @@
-"""Python's way into the slab and the wheel, for the tests; built with PIAGENT_PROBE=1 only."""
+"""Python's way into slab, ring and wheel, for the tests; built with PIAGENT_PROBE=1 only."""
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
+from fastpath.abi cimport FP_AGAIN, FP_BAD, FP_OK
+from fastpath.memory cimport ring as c_ring
 from fastpath.memory cimport slab as c_slab
 from fastpath.memory cimport wheel as c_wheel
+
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()
 
 
 cdef class Slab:
@@ -33,6 +38,71 @@ cdef class Slab:
     @property
     def n_used(self):
         return self.slab.n_used
+
+
+cdef class Ring:
+    """A ring of records that are bytes."""
+
+    cdef c_ring.ring_t ring
+
+    def __cinit__(self, n_records, record_size):
+        cdef int result = c_ring.ring_init(&self.ring, n_records, record_size)
+        if result == FP_BAD:
+            raise ValueError(f"{n_records} records: not a power of two")
+        if result != FP_OK:
+            raise MemoryError
+
+    def __dealloc__(self):
+        c_ring.ring_free(&self.ring)
+
+    def put(self, bytes record):
+        """Whether there was room."""
+        assert len(record) == self.ring.record_size
+        return c_ring.ring_put(&self.ring, <const uint8_t *>record) == FP_OK
+
+    def take(self):
+        cdef bytearray record = bytearray(self.ring.record_size)
+        if c_ring.ring_take(&self.ring, <uint8_t *>record) == FP_AGAIN:
+            return None
+        return bytes(record)
+
+    def drop(self):
+        c_ring.ring_drop(&self.ring)
+
+    @property
+    def dropped(self):
+        return c_ring.ring_dropped(&self.ring)
+
+    def put_numbers(self, uint64_t n):
+        """Put 0, 1, 2, … n - 1 without the GIL, each in every 8 bytes of its record."""
+        cdef uint64_t record[8]
+        cdef uint64_t number = 0
+        cdef int i
+        assert self.ring.record_size == sizeof(record)
+        with nogil:
+            while number < n:
+                for i in range(8):
+                    record[i] = number
+                if c_ring.ring_put(&self.ring, record) == FP_OK:
+                    number += 1
+                else:
+                    sched_yield()
+
+    def take_numbers(self, uint64_t n):
+        """Take n records; the first number that is not what it should be, or None."""
+        cdef uint64_t record[8]
+        cdef uint64_t number = 0
+        cdef int i, wrong = 0
+        assert self.ring.record_size == sizeof(record)
+        with nogil:
+            while number < n and not wrong:
+                if c_ring.ring_take(&self.ring, record) != FP_OK:
+                    sched_yield()
+                    continue
+                for i in range(8):
+                    wrong |= record[i] != number
+                number += 1
+        return number - 1 if wrong else None
 
 
 cdef class Wheel:
