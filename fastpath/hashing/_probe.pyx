@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
+from fastpath.hashing cimport crc32c as c_crc32c
 from fastpath.hashing cimport maglev as c_maglev
 from fastpath.hashing cimport siphash as c_siphash
 from fastpath.hashing cimport xxhash as c_xxhash
@@ -23,6 +24,10 @@ def siphash24(key: bytes, data: bytes) -> int:
 
 def xxh64(data: bytes, seed: int) -> int:
     return c_xxhash.xxh64(<const uint8_t *>data, len(data), seed)
+
+
+def crc32c(crc: int, data: bytes) -> int:
+    return c_crc32c.crc32c(crc, <const uint8_t *>data, len(data))
 
 
 def unaligned(data: bytes, key: bytes, seed: int) -> set:
