@@ -214,5 +214,3 @@ cdef size_t put_v6(uint8_t *out, const uint8_t *ip) noexcept nogil:
         n += _put_hex(out + n, _group(ip, i))
         i += 1
     return n
-
-
