@@ -1,5 +1,5 @@
 # make demo, make test: each sets itself up first (see .ci/setup.sh) and says what it does.
-.PHONY: build demo test lint lab sim sim-mutants sim-scale model bench bench-failover bench-lease wheelhouse clean help
+.PHONY: build demo test lint lab sim sim-mutants sim-scale model bench bench-l4 bench-failover bench-lease wheelhouse clean help
 .DEFAULT_GOAL := build
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -63,6 +63,9 @@ model: build .venv/dev.stamp  ## every order of events, by Spin; ARGS=--partial 
 
 bench: build .venv/dev.stamp  ## beside nginx and HAProxy, alternating runs
 	@$(PY) -m benchmarks $(ARGS)
+
+bench-l4: build  ## TCP and UDP beside HAProxy, nginx and a minimal relay: ARGS="--only request"
+	@$(PY) -m benchmarks.l4 $(ARGS)
 
 bench-failover: build .venv/dev.stamp  ## an owner's end beside keepalived's (apt install keepalived): ARGS=20
 	@$(PY) -m benchmarks.failover $(ARGS)

@@ -26,7 +26,7 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
     """What the figures depend on; the load says whether the machine was ours alone."""
     facts = Path("/proc/cpuinfo").read_text().splitlines()
     models = {line.partition(": ")[2] for line in facts if line.startswith(("model name", "Model"))}
@@ -107,7 +107,7 @@ def main(given: list[str] | None = None) -> int:
     """Run what was asked for."""
     args = _arguments(given)
     os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"  # where servers are
-    results: dict[str, Any] = {"machine": _machine()}
+    results: dict[str, Any] = {"machine": machine()}
     _say(", ".join(f"{name} {value}" for name, value in results["machine"].items()))
     if args.what in ("all", "cluster"):
         results["cluster"] = _cluster(args.runs)

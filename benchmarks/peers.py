@@ -13,6 +13,7 @@ from typing import NamedTuple
 from benchmarks.processes import free_port, running, wait_for_port
 
 PROXY_CPU, LOAD_CPU = 0, 1
+VIP = "127.99.0.1"
 CURE = "apt install nginx libnginx-mod-stream haproxy mosquitto gcc"
 
 
@@ -88,7 +89,7 @@ backend echo
   server s 127.0.0.1:{ports.tcp_backend}
 """
 
-PIAGENT = """
+AGENT = """
 [node]
 name = "bench"
 workers = 1
@@ -100,6 +101,9 @@ brokers = ["mqtt://127.0.0.1:{broker}"]
 drain = "1s"
 [admin]
 socket = "{folder}/admin.sock"
+"""
+
+SERVICES = """
 [[service]]
 name = "echo"
 type = "load-balancer"
@@ -126,7 +130,7 @@ backends = [{{ service = "www" }}]
 """
 
 
-def _nginx_modules() -> str:
+def nginx_modules() -> str:
     """The line that loads nginx's stream module, which Debian packages apart."""
     module = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
     return f"load_module {module};" if module.exists() else ""
@@ -136,7 +140,7 @@ def _nginx_modules() -> str:
 def nginx(folder: Path, ports: Ports) -> Iterator[Target]:
     """nginx, http and stream."""
     file = folder / "nginx.conf"
-    file.write_text(NGINX.format(folder=folder, ports=ports, modules=_nginx_modules()))
+    file.write_text(NGINX.format(folder=folder, ports=ports, modules=nginx_modules()))
     with running("nginx", "-c", str(file), cpu=PROXY_CPU, log=folder / "nginx.log") as process:
         wait_for_port("127.0.0.1", ports.http, process)
         yield Target("127.0.0.1", ports.http, ports.tcp, process)
@@ -154,12 +158,14 @@ def haproxy(folder: Path, ports: Ports) -> Iterator[Target]:
 
 
 @contextlib.contextmanager
-def piagent(folder: Path, ports: Ports) -> Iterator[Target]:
-    """A whole agent and its guardian, with a broker (which is not measured)."""
+def agent(folder: Path, services: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A whole agent and its guardian, with a broker (which is not measured), once they listen on
+    `port` of VIP.
+    """
     broker = free_port()
     conf, file = folder / "mosquitto.conf", folder / "piagent.toml"
     conf.write_text(f"listener {broker} 127.0.0.1\nallow_anonymous true\npersistence false\n")
-    file.write_text(PIAGENT.format(folder=folder, ports=ports, broker=broker))
+    file.write_text(AGENT.format(folder=folder, broker=broker) + services)
     with (
         running("mosquitto", "-c", str(conf), cpu=LOAD_CPU, log=folder / "mosquitto.log") as mqtt,
         running(
@@ -168,8 +174,15 @@ def piagent(folder: Path, ports: Ports) -> Iterator[Target]:
         ) as process,
     ):  # fmt: skip
         wait_for_port("127.0.0.1", broker, mqtt)
-        wait_for_port("127.99.0.1", ports.http, process)
-        yield Target("127.99.0.1", ports.http, ports.tcp, process)
+        wait_for_port(VIP, port, process)
+        yield process
+
+
+@contextlib.contextmanager
+def piagent(folder: Path, ports: Ports) -> Iterator[Target]:
+    """The agent, with a service and a gateway."""
+    with agent(folder, SERVICES.format(ports=ports), ports.http) as process:
+        yield Target(VIP, ports.http, ports.tcp, process)
 
 
 Peer = Callable[[Path, Ports], "contextlib.AbstractContextManager[Target]"]

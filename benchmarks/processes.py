@@ -65,13 +65,18 @@ def family(pid: int) -> list[int]:
     return [pid, *(int(child) for child in children)]
 
 
-def cpu_ns(pid: int) -> int:
-    """Nanoseconds on a CPU so far, all threads of the process and of its children (schedstat)."""
-    return sum(
-        int(stat.read_text().split()[0])
+def threads_ns(pid: int) -> dict[str, int]:
+    """Thread -> nanoseconds on a CPU so far, of the process and of its children (schedstat)."""
+    return {
+        stat.parent.name: int(stat.read_text().split()[0])
         for member in family(pid)
         for stat in Path(f"/proc/{member}/task").glob("*/schedstat")
-    )
+    }
+
+
+def cpu_ns(pid: int) -> int:
+    """Nanoseconds on a CPU so far, all threads of the process and of its children."""
+    return sum(threads_ns(pid).values())
 
 
 def rss_kib(pid: int) -> int:

@@ -1,0 +1,105 @@
+"""Clients and backends (load.c) under command, and what a run of them cost the proxy between."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.l4.proxies import Ports, Proxy, compiled
+from benchmarks.peers import LOAD_CPU
+from benchmarks.processes import free_port, pinned, threads_ns
+
+SOURCES = ("load.c", "backends.c", "clients.c")
+
+
+class Workload(NamedTuple):
+    """What clients do; load.c says what its numbers mean."""
+
+    kind: str
+    port: str
+    """The field of Ports."""
+    clients: int
+    pace: float
+    """Requests a second, or datagrams in flight a client."""
+    per: float
+    """What the figures are for: how many requests, bytes or answers of datagrams."""
+
+
+class Sample(NamedTuple):
+    """One run of one workload through one proxy; "unit" is the workload's."""
+
+    cpu_us: float
+    """CPU microseconds of the proxy per unit."""
+    engine_us: float
+    """Of them: its busiest thread's."""
+    busy: float
+    """Share of the time that the proxy was on its CPU."""
+    rate: float
+    """Units per second."""
+    p50_us: float
+    p99_us: float
+    errors: int
+
+
+class LoadError(RuntimeError):
+    """A run that shows nothing."""
+
+
+class Load:
+    """The process that is both ends."""
+
+    def __init__(self, process: subprocess.Popen[str], ports: Ports) -> None:
+        self._process = process
+        self.ports = ports
+
+    def _say(self, line: str, answer: str) -> list[str]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        first, *words = self._process.stdout.readline().split() or [""]
+        if first != answer:
+            raise LoadError(f"the load generator ended at {line!r}")
+        return words
+
+    def measure(self, workload: Workload, proxy: Proxy, seconds: float) -> Sample:
+        """One run; the proxy is idle whenever its CPU time is read."""
+        pid, port = proxy.process.pid, getattr(proxy.ports, workload.port)
+        what = f"{workload.kind} {proxy.address} {port} {workload.clients} {workload.pace}"
+        self._say(f"open {what}", "ready")
+        before = threads_ns(pid)
+        done = self._say(f"run {seconds}", "done")
+        spent = {thread: ns - before.get(thread, 0) for thread, ns in threads_ns(pid).items()}
+        self._say("close", "closed")
+        count, errors, passed_s = int(done[0]), int(done[1]), float(done[2])
+        if count == 0 or (errors > count / 1000 and workload.port != "udp"):
+            raise LoadError(f"{what}: {count} answers, {errors} errors")
+        units = count / workload.per
+        total_us = sum(spent.values()) / 1000
+        return Sample(
+            cpu_us=total_us / units,
+            engine_us=max(spent.values()) / 1000 / units,
+            busy=total_us / 1e6 / passed_s,
+            rate=units / passed_s,
+            p50_us=float(done[3]),
+            p99_us=float(done[4]),
+            errors=errors,
+        )
+
+
+@contextlib.contextmanager
+def load(folder: Path) -> Iterator[Load]:
+    """The backends, listening, and the clients, waiting for work."""
+    program, ports = folder / "load", Ports(free_port(), free_port(), free_port())
+    compiled(program, SOURCES)
+    command = pinned(LOAD_CPU, str(program), *map(str, ports))
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield Load(process, ports)
+        finally:
+            process.terminate()

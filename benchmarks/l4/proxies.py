@@ -1,0 +1,166 @@
+"""The proxies under test: one worker each on the same CPU, four backends each."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.peers import PROXY_CPU, VIP, agent, nginx_modules
+from benchmarks.processes import free_port, running, wait_for_port
+
+LOCAL = "127.0.0.1"
+
+
+class Ports(NamedTuple):
+    """Of a proxy, or of the backends."""
+
+    echo: int
+    stream: int
+    udp: int
+
+
+class Proxy(NamedTuple):
+    """One that is running. Two of them may be one process, differently configured."""
+
+    address: str
+    ports: Ports
+    process: subprocess.Popen[bytes]
+
+
+NGINX = """
+worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.err;
+{modules}
+events {{ worker_connections 8192; }}
+stream {{
+  upstream echo {{ {echo} }}
+  upstream stream {{ {stream} }}
+  upstream udp {{ {udp} }}
+  server {{ listen {address}:{ports.echo} reuseport backlog=4096; proxy_pass echo; }}
+  server {{ listen {address}:{ports.stream} reuseport backlog=4096; proxy_pass stream; }}
+  server {{ listen {address}:{ports.udp} udp reuseport rcvbuf=4m sndbuf=4m; proxy_pass udp; }}
+}}
+"""
+
+HAPROXY = """
+global
+  nbthread 1
+  maxconn 4096
+defaults
+  mode tcp
+  timeout connect 3s
+  timeout client 1h
+  timeout server 1h
+listen echo
+  bind {address}:{ports.echo}
+{echo}
+listen stream
+  bind {address}:{ports.stream}
+{stream}
+listen spliced
+  bind {address}:{spliced}
+  option splice-auto
+{stream}
+"""
+
+SERVICE = """
+[[service]]
+name = "bench"
+type = "load-balancer"
+address = "{address}"
+node_ports = false
+backends = {backends}
+ports = [
+  {{ name = "echo", port = {ports.echo}, target_port = {to.echo} }},
+  {{ name = "stream", port = {ports.stream}, target_port = {to.stream} }},
+  {{ name = "udp", port = {ports.udp}, target_port = {to.udp}, protocol = "udp" }},
+]
+"""
+
+
+def _backends(number: int) -> list[str]:
+    """Four addresses of one proxy's own: its connections that are over take no ports of others."""
+    return [f"127.2.{number}.{i}" for i in range(1, 5)]
+
+
+def _free_ports() -> Ports:
+    return Ports(free_port(), free_port(), free_port())
+
+
+@contextlib.contextmanager
+def _piagent(folder: Path, to: Ports) -> Iterator[dict[str, Proxy]]:
+    ports = _free_ports()
+    backends = str(_backends(1)).replace("'", '"')
+    services = SERVICE.format(address=VIP, ports=ports, to=to, backends=backends)
+    with agent(folder, services, ports.echo) as process:
+        yield {"piagent": Proxy(VIP, ports, process)}
+
+
+@contextlib.contextmanager
+def _haproxy(folder: Path, to: Ports) -> Iterator[dict[str, Proxy]]:
+    ports, spliced = _free_ports(), free_port()
+    file = folder / "haproxy.cfg"
+    servers = [
+        "\n".join(f"  server s{i} {at}:{port}" for i, at in enumerate(_backends(2)))
+        for port in (to.echo, to.stream)
+    ]
+    file.write_text(
+        HAPROXY.format(
+            address=LOCAL, ports=ports, spliced=spliced, echo=servers[0], stream=servers[1]
+        )
+    )
+    log = folder / "haproxy.log"
+    with running("haproxy", "-db", "-f", str(file), cpu=PROXY_CPU, log=log) as process:
+        wait_for_port(LOCAL, ports.echo, process)
+        yield {
+            "haproxy": Proxy(LOCAL, ports, process),
+            "haproxy-splice": Proxy(LOCAL, ports._replace(stream=spliced), process),
+        }
+
+
+@contextlib.contextmanager
+def _nginx(folder: Path, to: Ports) -> Iterator[dict[str, Proxy]]:
+    ports = _free_ports()
+    file = folder / "nginx.conf"
+    echo, stream, udp = (" ".join(f"server {at}:{port};" for at in _backends(3)) for port in to)
+    file.write_text(
+        NGINX.format(
+            folder=folder, modules=nginx_modules(), address=LOCAL, ports=ports,
+            echo=echo, stream=stream, udp=udp,
+        )
+    )  # fmt: skip
+    with running("nginx", "-c", str(file), cpu=PROXY_CPU, log=folder / "nginx.log") as process:
+        wait_for_port(LOCAL, ports.echo, process)
+        yield {"nginx": Proxy(LOCAL, ports, process)}
+
+
+@contextlib.contextmanager
+def _relay(folder: Path, to: Ports) -> Iterator[dict[str, Proxy]]:
+    relay, ports = folder / "relay", _free_ports()
+    compiled(relay, ["relay.c"])
+    pairs = f"{ports.echo}={to.echo}", f"{ports.stream}={to.stream}"
+    with running(
+        str(relay), LOCAL, ",".join(_backends(4)), *pairs,
+        cpu=PROXY_CPU, log=folder / "relay.log",
+    ) as process:  # fmt: skip
+        wait_for_port(LOCAL, ports.echo, process)
+        yield {"relay": Proxy(LOCAL, ports, process)}
+
+
+@contextlib.contextmanager
+def proxies(folder: Path, to: Ports) -> Iterator[dict[str, Proxy]]:
+    """All of them, by name, at the same time; `to`: what the backends listen on."""
+    with contextlib.ExitStack() as stack:
+        found: dict[str, Proxy] = {}
+        for start in (_piagent, _haproxy, _nginx, _relay):
+            found |= stack.enter_context(start(folder, to))
+        yield found
+
+
+def compiled(program: Path, sources: Sequence[str]) -> None:
+    """Compile C files of this folder."""
+    here = Path(__file__).parent
+    paths = [str(here / name) for name in sources]
+    subprocess.run(["cc", "-O2", "-o", str(program), *paths, "-lm"], check=True)
