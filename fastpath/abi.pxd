@@ -234,6 +234,7 @@ cdef struct snapshot_t:
     uint32_t n_cuts
     uint32_t clients_max        # client connections of all workers together
     uint32_t sockets_max        # of one worker: two for each client, and idle ones to backends
+    uint32_t pipes_max          # of one worker, to splice streams through
     uint32_t sessions_max       # UDP sessions of one worker, which have a socket each
     uint8_t draining            # finish what is under way, keep nothing idle
     # By listener: 1: a connection of it ends with its next response, for it drains or is gone.

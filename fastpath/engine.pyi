@@ -108,7 +108,12 @@ class Engine:
               "active": sockets to it that serve a client now, connecting ones included,
               "open": "active" and idle ones kept for HTTP requests to come,
               "bytes_in": from clients to it, "bytes_out": from it to clients,
-              "connect_failures": refused or timed out}}},
+              "connect_failures": refused or timed out,
+              "connect_seconds", "session_seconds": histograms of TCP connections, in seconds:
+                  how long connecting took, and from accept to end}}},
+          "ends": {service: {
+              "ended": {how: TCP connections},          # fastpath.tables.ENDS
+              "rejected": {reason: TCP connections}}},  # fastpath.tables.REASONS
           "listeners": {"address:port" or "address:port/udp": {
               "accepted": connections or sessions, those turned away included}},
           "relays": {"total": handed to `relay`, "active": open now,
@@ -119,12 +124,12 @@ class Engine:
           "workers": [{"turns": n, "active": client connections}],
           "http": {
               "requests": {gateway: {route: {method: {status: responses sent}}}},
-              "durations": {gateway: {route: {
-                  "buckets": [(at most so many seconds or None, requests, cumulative), …],
-                  "sum": in seconds, "count": n}}},
+              "durations": {gateway: {route: a histogram}},
               "rejected": {reason: requests answered by the gateway itself},
               "uncounted": responses that "requests" had no room for},
         }
+        A histogram: {"buckets": [(at most so many seconds or None, how many, cumulative), …],
+        "sum": in seconds, "count": n}.
         Services, backends and listeners are those of the tables of now. Counters live through
         reloads, and begin at 0 for what comes back after it was gone.
         """

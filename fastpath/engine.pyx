@@ -14,8 +14,8 @@ from fastpath.memory.slab cimport slab_free, slab_get, slab_init, slab_t
 from fastpath.snapshot cimport Snapshot
 from fastpath.sys_linux cimport usleep
 from fastpath.totals cimport (
-    accepted_total, backend_total, each_worker, http_total, open_total, rejected_total,
-    relays_total, udp_total,
+    accepted_total, backend_total, each_worker, ends_total, http_total, open_total,
+    rejected_total, relays_total, times_total, udp_total,
 )
 from fastpath.worker cimport (
     shared_t, worker_free, worker_hand, worker_new, worker_pick_up, worker_protocols, worker_run,
@@ -27,13 +27,14 @@ import os
 import signal
 import threading
 
+from fastpath.counting import histogram, since
 from fastpath.limits import limits_now, raise_descriptor_limit
 from fastpath.numbering import Numbering
 from fastpath.snapshot import compile as compile_tables
 from fastpath.sockets import listen, prepare_stream, resolve
 from fastpath.tables import (
-    TIMEOUT_MAX_MS, Backend, Gateway, ListenError, Listener, Route, Service, Tables, check,
-    place_of,
+    CONNECT_BOUNDS_S, SESSION_BOUNDS_S, TIMEOUT_MAX_MS, Backend, Gateway, ListenError, Listener,
+    Route, Service, Tables, check, place_of,
 )
 
 __all__ = [
@@ -221,9 +222,10 @@ cdef class Engine:
         """Remember where the counters of slots stand that now count for somebody else."""
         for slot in numbering.backends.values():
             if slot in self.numbering.backend_slots.retired:
-                self.baselines["backend", slot] = backend_total(
-                    self.workers, self.n_workers, slot
-                )
+                self.baselines["backend", slot] = self._backend_counters(slot)
+        for slot in numbering.services.values():
+            if slot in self.numbering.service_slots.retired:
+                self.baselines["service", slot] = ends_total(self.workers, self.n_workers, slot)
         for slot in numbering.listeners.values():
             if slot in self.numbering.listener_slots.retired:
                 self.baselines["listener", slot] = accepted_total(
@@ -321,6 +323,7 @@ cdef class Engine:
             self._must_live()
             return {
                 "services": self._service_stats(),
+                "ends": self._end_stats(),
                 "listeners": self._listener_stats(),
                 "relays": relays_total(self.workers, self.n_workers),
                 "udp": udp_total(self.workers, self.n_workers),
@@ -332,12 +335,30 @@ cdef class Engine:
     def _service_stats(self):
         services = {name: {} for name in self.numbering.services}
         for (service, backend), slot in self.numbering.backends.items():
-            counters = backend_total(self.workers, self.n_workers, slot)
-            before = self.baselines.get(("backend", slot), {})
-            services[service][backend] = {
-                name: value - before.get(name, 0) for name, value in counters.items()
+            counters = since(self._backend_counters(slot), self.baselines.get(("backend", slot)))
+            times = counters.pop("times")
+            services[service][backend] = counters | {
+                "connect_seconds": histogram(
+                    times["connect"], CONNECT_BOUNDS_S, times["connect_us"] / 1e6
+                ),
+                "session_seconds": histogram(
+                    times["session"], SESSION_BOUNDS_S, times["session_ms"] / 1e3
+                ),
             }
         return services
+
+    def _backend_counters(self, slot):
+        times = times_total(self.workers, self.n_workers, slot)
+        return backend_total(self.workers, self.n_workers, slot) | {"times": times}
+
+    def _end_stats(self):
+        return {
+            name: since(
+                ends_total(self.workers, self.n_workers, slot),
+                self.baselines.get(("service", slot)),
+            )
+            for name, slot in self.numbering.services.items()
+        }
 
     def _listener_stats(self):
         listeners = {}

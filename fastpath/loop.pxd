@@ -25,6 +25,7 @@ from fastpath.abi cimport (
     snapshot_t,
 )
 from fastpath.atomics cimport count, gauge
+from fastpath.memory.pipes cimport pipe_t, pipes_t
 from fastpath.memory.slab cimport slab_t, slab_get, slab_put
 from fastpath.memory.wheel cimport timeout_t, wheel_t
 from fastpath.sys_linux cimport epoll_event, iovec, sockaddr_any_t
@@ -56,6 +57,7 @@ cdef struct endpoint_t:         # one socket; embedded in what owns it
     uint32_t interest           # what epoll was told; 0: not registered
     uint8_t ready
     uint8_t queued              # is in loop_t.again
+    uint8_t broken              # a write has heard of a reset; the kernel tells it only once
     uint8_t shared              # another descriptor, not ours, may keep the socket alive
 
 
@@ -82,6 +84,11 @@ cdef struct protocol_t:
     void (*free)(loop_t *loop) noexcept nogil
 
 
+cdef struct ages_of_pairs_t:    # fastpath.proxy.relay's pair_t
+    void *newest
+    void *oldest
+
+
 cdef struct loop_t:
     snapshot_t *snapshot        # borrowed, for this turn only; never NULL while protocols run
     counters_t *counters        # owned by the worker; this thread alone writes
@@ -94,6 +101,8 @@ cdef struct loop_t:
     int epoll
     void *states[PROTOCOL_COUNT]
     slab_t buffers              # of BUFFER_SIZE: two for each client connection
+    pipes_t pipes
+    ages_of_pairs_t pairs[2]    # those under way, by relay.pxd's PAIRS_*
     wheel_t wheel
     uint8_t *scratch            # BUFFER_SIZE; content is lost when a handler returns
     endpoint_t *again           # ring of endpoints to call next turn
@@ -156,6 +165,10 @@ cdef ssize_t endpoint_write(
     endpoint_t *self, const void *data, size_t size, bint more
 ) noexcept nogil
 cdef ssize_t endpoint_writev(endpoint_t *self, iovec *parts, int n_parts) noexcept nogil
+# Move up to `size` bytes from the socket into an empty pipe, as endpoint_read.
+cdef ssize_t endpoint_splice_in(endpoint_t *self, pipe_t *pipe, size_t size) noexcept nogil
+# Move what the pipe holds to the socket, as endpoint_write. `more`: further bytes follow soon.
+cdef ssize_t endpoint_splice_out(endpoint_t *self, pipe_t *pipe, bint more) noexcept nogil
 # No more bytes to the peer (FIN).
 cdef void endpoint_end(endpoint_t *self) noexcept nogil
 # 0, or why connecting failed.

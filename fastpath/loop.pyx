@@ -4,18 +4,18 @@ from libc.errno cimport errno
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from fastpath.abi cimport (
-    BUFFER_SIZE, FP_AGAIN, FP_BAD, FP_FULL, FP_OK, FP_RESET, fp_assert,
-)
+from fastpath.abi cimport BUFFER_SIZE, FP_AGAIN, FP_BAD, FP_FULL, FP_OK, FP_RESET, fp_assert
 from fastpath.atomics cimport add_shared, gauge
+from fastpath.memory.pipes cimport pipes_free
 from fastpath.memory.slab cimport slab_free, slab_init
 from fastpath.memory.wheel cimport wheel_advance, wheel_arm, wheel_idle, wheel_init, wheel_pop
 from fastpath.sys_linux cimport (
-    CLOCK_MONOTONIC, EAGAIN, EINPROGRESS, EINTR, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT,
-    EPOLLRDHUP, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, IPPROTO_TCP, MSG_MORE,
-    MSG_NOSIGNAL, SHUT_WR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, SO_ERROR,
-    SO_LINGER, TCP_NODELAY, clock_gettime, close, connect, epoll_create1, epoll_ctl, getsockopt,
-    linger, msghdr, recv, send, sendmsg, setsockopt, shutdown, socket, socklen_t, timespec,
+    CLOCK_MONOTONIC, EAGAIN, ECONNRESET, EINPROGRESS, EINTR, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN,
+    EPOLLOUT, EPOLLRDHUP, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, IPPROTO_TCP,
+    MSG_MORE, MSG_NOSIGNAL, SHUT_WR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, SO_ERROR,
+    SO_LINGER, SPLICE_F_MORE, SPLICE_F_MOVE, SPLICE_F_NONBLOCK, TCP_NODELAY, clock_gettime, close,
+    connect, epoll_create1, epoll_ctl, getsockopt, linger, msghdr, recv, send, sendmsg, setsockopt,
+    shutdown, socket, socklen_t, splice, timespec,
 )
 
 
@@ -40,6 +40,7 @@ cdef int loop_init(loop_t *self, uint16_t index, uint32_t capacity) noexcept nog
 
 
 cdef void loop_free(loop_t *self) noexcept nogil:
+    pipes_free(&self.pipes)
     slab_free(&self.buffers)
     free(self.scratch)
     self.scratch = NULL
@@ -165,6 +166,7 @@ cdef void endpoint_init(
     self.interest = 0
     self.ready = ready
     self.queued = False
+    self.broken = False
     self.shared = False
 
 
@@ -241,6 +243,8 @@ cdef ssize_t endpoint_read(endpoint_t *self, void *data, size_t size) noexcept n
     fp_assert(self.fd >= 0)
     while True:
         n = recv(self.fd, data, size, 0)
+        if n == 0 and self.broken:
+            return FP_RESET
         if n >= 0:
             # Fewer than asked for: the queue is empty, and epoll will report what comes next. Not
             # so the end of the stream if it was reported with these bytes already.
@@ -263,6 +267,7 @@ cdef inline ssize_t _written(endpoint_t *self, ssize_t n, size_t size) noexcept 
     if errno == EAGAIN:
         self.ready &= ~WRITABLE
         return FP_AGAIN
+    self.broken |= errno == ECONNRESET
     return FP_RESET
 
 
@@ -292,6 +297,45 @@ cdef ssize_t endpoint_writev(endpoint_t *self, iovec *parts, int n_parts) noexce
         n = sendmsg(self.fd, &message, MSG_NOSIGNAL)
         if n >= 0 or errno != EINTR:
             return _written(self, n, size)
+
+
+cdef ssize_t endpoint_splice_in(endpoint_t *self, pipe_t *pipe, size_t size) noexcept nogil:
+    cdef ssize_t n
+    fp_assert(self.fd >= 0 and pipe.held == 0)
+    while True:
+        n = splice(
+            self.fd, NULL, pipe.write_end, NULL, size, SPLICE_F_MOVE | SPLICE_F_NONBLOCK
+        )
+        if n == 0 and self.broken:
+            return FP_RESET
+        if n >= 0:
+            # That it is less than asked for says nothing: a pipe is full when its slots are taken.
+            pipe.held = <uint32_t>n
+            return n
+        if errno == EAGAIN:         # of the socket, for the pipe was empty
+            self.ready &= ~READABLE
+            return FP_AGAIN
+        if errno != EINTR:
+            return FP_RESET
+
+
+cdef ssize_t endpoint_splice_out(endpoint_t *self, pipe_t *pipe, bint more) noexcept nogil:
+    cdef ssize_t n
+    cdef unsigned int flags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK
+    fp_assert(self.fd >= 0 and pipe.held > 0)
+    if more:
+        flags |= SPLICE_F_MORE
+    while True:
+        # There is no flag against SIGPIPE: the workers block it.
+        n = splice(pipe.read_end, NULL, self.fd, NULL, pipe.held, flags)
+        if n > 0:
+            # Fewer than asked for need not mean that the socket is full; ask until it says so.
+            pipe.held -= <uint32_t>n
+            return n
+        if n < 0 and errno != EINTR:
+            return _written(self, n, 0)
+        if n == 0:
+            return FP_RESET
 
 
 cdef void endpoint_end(endpoint_t *self) noexcept nogil:

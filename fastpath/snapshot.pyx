@@ -93,6 +93,7 @@ def compile(tables, numbering, listening, limits, generation, draining, cuts, Sn
     self.c.draining = draining
     self.c.clients_max = limits.clients
     self.c.sockets_max = limits.sockets_per_worker
+    self.c.pipes_max = limits.pipes_per_worker
     self.c.sessions_max = limits.sessions_per_worker
     services = _put_services(self, tables.services, numbering, previous)
     gateways = _put_gateways(self, tables.gateways, numbering, services)

@@ -166,10 +166,20 @@ cdef extern from "<sys/mman.h>" nogil:
 cdef extern from "<unistd.h>" nogil:
     int close(int fd)
     int usleep(unsigned int us)
+    int pipe2(int *ends, int flags)
 
 cdef extern from "<fcntl.h>" nogil:
     enum: O_RDONLY
     enum: O_CLOEXEC
+    enum: O_NONBLOCK
+    enum: F_GETPIPE_SZ
+    enum: F_SETPIPE_SZ
+    enum: SPLICE_F_MOVE
+    enum: SPLICE_F_MORE
+    enum: SPLICE_F_NONBLOCK
+    int fcntl(int fd, int command, ...)
+    ssize_t splice(int source, void *from_offset, int target, void *to_offset, size_t size,
+                   unsigned int flags)
     int open(const char *path, int flags, ...)
 
 cdef extern from "<time.h>" nogil:
@@ -182,6 +192,7 @@ cdef extern from "<time.h>" nogil:
 cdef extern from "<errno.h>" nogil:
     enum: EAGAIN
     enum: ECONNABORTED
+    enum: ECONNRESET
     enum: EINPROGRESS
     enum: EINTR
     enum: EMSGSIZE

@@ -5,6 +5,10 @@ from fastpath.worker cimport worker_t
 
 # Of the backend with that slot: counters as in Engine.stats()["services"].
 cdef dict backend_total(worker_t **workers, int n_workers, int slot)
+# Of its TCP connections: counts of buckets ("connect", "session") and sums of times.
+cdef dict times_total(worker_t **workers, int n_workers, int slot)
+# Of the service with that slot: how its connections "ended", and why others were "rejected".
+cdef dict ends_total(worker_t **workers, int n_workers, int slot)
 # Of the listener with that slot: connections in all, and those open now.
 cdef object accepted_total(worker_t **workers, int n_workers, int slot)
 cdef object open_total(worker_t **workers, int n_workers, int slot)

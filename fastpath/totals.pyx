@@ -5,13 +5,15 @@ Relaxed loads of counters that run on: every number is one that was true, not al
 
 from libc.stdint cimport int64_t, uint64_t
 
-from fastpath.abi cimport PROTOCOL_HTTP, RELAYS_BACKEND, backend_counters_t
+from fastpath.abi cimport (
+    PROTOCOL_HTTP, RELAYS_BACKEND, TIMES_COUNT, backend_counters_t, service_counters_t, times_t,
+)
 from fastpath.atomics cimport load_relaxed, load_signed
 from fastpath.http.state cimport http_t
 from fastpath.http.totals cimport HttpTotals
 from fastpath.worker cimport worker_t
 
-from fastpath.tables import DROPS, REASONS
+from fastpath.tables import DROPS, ENDS, REASONS
 
 
 cdef dict backend_total(worker_t **workers, int n_workers, int slot):
@@ -35,6 +37,38 @@ cdef dict backend_total(worker_t **workers, int n_workers, int slot):
         "bytes_out": bytes_out,
         "connect_failures": failures,
     }
+
+
+cdef dict times_total(worker_t **workers, int n_workers, int slot):
+    cdef times_t *times
+    cdef int i, bucket
+    connect = [0] * TIMES_COUNT
+    session = [0] * TIMES_COUNT
+    connect_us = session_ms = 0
+    for i in range(n_workers):
+        times = &workers[i].loop.counters.times[slot]
+        for bucket in range(TIMES_COUNT):
+            connect[bucket] += load_relaxed(&times.connect[bucket])
+            session[bucket] += load_relaxed(&times.session[bucket])
+        connect_us += load_relaxed(&times.connect_us)
+        session_ms += load_relaxed(&times.session_ms)
+    return {
+        "connect": connect, "session": session, "connect_us": connect_us, "session_ms": session_ms,
+    }
+
+
+cdef dict ends_total(worker_t **workers, int n_workers, int slot):
+    cdef service_counters_t *counters
+    cdef int i, reason
+    ended = dict.fromkeys(ENDS, 0)
+    rejected = dict.fromkeys(REASONS, 0)
+    for i in range(n_workers):
+        counters = &workers[i].loop.counters.services[slot]
+        for reason, name in enumerate(ENDS):
+            ended[name] += load_relaxed(&counters.ended[reason])
+        for reason, name in enumerate(REASONS):
+            rejected[name] += load_relaxed(&counters.rejected[reason])
+    return {"ended": ended, "rejected": rejected}
 
 
 cdef object accepted_total(worker_t **workers, int n_workers, int slot):

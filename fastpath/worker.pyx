@@ -15,8 +15,10 @@ from fastpath.loop cimport (
     loop_clock, loop_close, loop_dispatch, loop_free, loop_init, loop_patience, loop_watch,
 )
 from fastpath.memory.ring cimport ring_free, ring_init, ring_put, ring_take
+from fastpath.memory.pipes cimport pipes_allow
 from fastpath.memory.slab cimport slab_free, slab_get, slab_init
 from fastpath.memory.wheel cimport timeout_disarm
+from fastpath.proxy.relay cimport EVICT_IDLE_MS, pair_evict
 from fastpath.proxy.tcp cimport tcp_protocol, tcp_relay
 from fastpath.proxy.udp cimport udp_protocol
 from fastpath.sys_linux cimport (
@@ -56,7 +58,8 @@ cdef void _admit(
     count(&loop.counters.listeners[listener.slot].accepted, 1)
     gauge(&loop.counters.listeners[listener.slot].open, 1)
     gauge(&loop.counters.clients, 1)
-    if clients <= loop.snapshot.clients_max:
+    # When all are taken, the longest idle one gives way, and so those that are busy live on.
+    if clients <= loop.snapshot.clients_max or pair_evict(loop, EVICT_IDLE_MS):
         result = self.shared.protocols[listener.protocol].accept(loop, listener, fd, peer)
         if result == FP_OK:
             return
@@ -67,11 +70,14 @@ cdef void _admit(
 
 
 cdef bint _refuse_one(worker_t *self, int listening) noexcept nogil:
-    """Out of descriptors: use the reserved one to close a connection rather than let it wait.
+    """Out of descriptors: end an idle connection, or use the reserved one to close this one rather
+    than let it wait.
 
     Whether that worked: another thread may have been quicker to take the descriptor.
     """
     cdef int fd = -1
+    if pair_evict(&self.loop, EVICT_IDLE_MS):
+        return True
     if self.reserve >= 0:
         close(self.reserve)
         fd = accept4(listening, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
@@ -178,6 +184,7 @@ cdef void worker_pick_up(worker_t *self) noexcept nogil:
             if listener == NULL or listener.fds[self.loop.index] != place.endpoint.fd:
                 _close_listener(self, place, &old.listeners[i])
     self.loop.snapshot = snapshot
+    pipes_allow(&self.loop.pipes, snapshot.pipes_max)
     for i in range(snapshot.n_listeners):
         place = &self.listeners[snapshot.listeners[i].slot]
         if place.endpoint.fd < 0:

@@ -8,8 +8,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from fastpath.abi cimport (
-    BUFFER_SIZE, CUT_BACKEND, FP_AGAIN, FP_FULL, FP_OK, PROTOCOL_HTTP, REJECT_CAPACITY, gateway_t,
-    listener_t,
+    BUFFER_SIZE, CUT_BACKEND, END_CUT, END_STOPPED, FP_AGAIN, FP_FULL, FP_OK, PROTOCOL_HTTP,
+    REJECT_CAPACITY, gateway_t, listener_t,
 )
 from fastpath.http.dispatch cimport dispatch_connected, dispatch_refused, dispatch_request
 from fastpath.http.exchange cimport (
@@ -392,7 +392,7 @@ cdef void http_cut(loop_t *loop, uint8_t kind, uint16_t slot) noexcept nogil:
         following = client.next
         if is_cut(client, kind, slot):
             if client.state == CLIENT_TUNNEL:
-                pair_stop(loop, client.pair, True)
+                pair_stop(loop, client.pair, True, END_CUT)
             else:
                 loop_reset(loop, &client.io)
                 client_free(loop, client)
@@ -406,7 +406,7 @@ cdef void http_free(loop_t *loop) noexcept nogil:
         return
     while http.clients != NULL:
         if http.clients.state == CLIENT_TUNNEL:
-            pair_stop(loop, http.clients.pair, False)
+            pair_stop(loop, http.clients.pair, False, END_STOPPED)
         else:
             client_free(loop, http.clients)
     pool_review(loop, True)

@@ -6,6 +6,7 @@ from libc.string cimport memset
 
 from fastpath.abi cimport FP_AGAIN, FP_BAD, FP_OK
 from fastpath.memory cimport ring as c_ring
+from fastpath.memory cimport pipes as c_pipes
 from fastpath.memory cimport slab as c_slab
 from fastpath.memory cimport wheel as c_wheel
 
@@ -142,3 +143,32 @@ cdef class Wheel:
 
     def idle(self):
         return c_wheel.wheel_idle(&self.wheel)
+
+
+cdef class Pipes:
+    """The pool of pipes; pipes are told by their index."""
+
+    cdef c_pipes.pipes_t pipes
+
+    def __cinit__(self, n_max):
+        c_pipes.pipes_allow(&self.pipes, n_max)
+
+    def __dealloc__(self):
+        c_pipes.pipes_free(&self.pipes)
+
+    def get(self):
+        """The pipe's index and its size, or None."""
+        cdef c_pipes.pipe_t *pipe = c_pipes.pipe_get(&self.pipes)
+        return None if pipe == NULL else (pipe - &self.pipes.pipes[0], pipe.size)
+
+    def put(self, int index, held):
+        """Give one back that holds so many bytes."""
+        self.pipes.pipes[index].held = held
+        c_pipes.pipe_put(&self.pipes, &self.pipes.pipes[index])
+
+    def allow(self, n_max):
+        c_pipes.pipes_allow(&self.pipes, n_max)
+
+    @property
+    def n_made(self):
+        return self.pipes.n_made

@@ -1,43 +1,33 @@
 """TCP services: each accepted connection gets one to a backend, and bytes go both ways.
 
-A connection is first `connecting`: nothing is read from the client, so a backend that refuses or
-does not answer in time can be replaced by the next choice. Then it is a pair of
-fastpath.proxy.relay until its end. Two sockets that Engine.relay handed over are such a pair from
-the beginning.
+A stream is first `connecting`: nothing is read from the client, so a backend that refuses or does
+not answer in time can be replaced by the next choice. Then it is a pair of fastpath.proxy.relay
+until its end. Two sockets that Engine.relay handed over are such a pair from the beginning.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from fastpath.abi cimport (
-    CUT_BACKEND, FP_BAD, FP_FULL, FP_OK, PROTOCOL_TCP, REJECT_CAPACITY, REJECT_CONNECT,
-    REJECT_DESCRIPTORS, REJECT_NO_BACKEND, RELAYS_BACKEND, RELAYS_LISTENER, backend_t, listener_t,
-    service_t,
+    CUT_BACKEND, END_CUT, END_DRAINED, END_STOPPED, FP_FULL, FP_OK, PROTOCOL_TCP, REJECT_CAPACITY,
+    REJECT_CONNECT, REJECT_DESCRIPTORS, REJECT_NO_BACKEND, RELAYS_BACKEND, RELAYS_LISTENER,
+    RELAYS_SERVICE, backend_t, listener_t, service_t,
 )
-from fastpath.atomics cimport count, gauge
+from fastpath.atomics cimport gauge
 from fastpath.loop cimport (
     FAILED, READABLE, WRITABLE, backend_closed, backend_connected, backend_refused, endpoint_init,
-    endpoint_t, loop_arm, loop_client_closed, loop_close, loop_connect, loop_t,
+    endpoint_t, loop_arm, loop_client_closed, loop_close, loop_connect, loop_reset, loop_t,
 )
 from fastpath.memory.slab cimport slab_free, slab_get, slab_init, slab_put, slab_t
 from fastpath.memory.wheel cimport timeout_disarm, timeout_t
-from fastpath.proxy.balance cimport balance_choose, service_hash, tries_t
-from fastpath.proxy.relay cimport pair_start, pair_stop, pair_t
+from fastpath.proxy.balance cimport balance_choose, service_hash
+from fastpath.proxy.relay cimport EVICT_IDLE_MS, pair_evict, pair_start, pair_stop, pair_t
+from fastpath.proxy.stream cimport (
+    STREAM_CONNECTING, STREAM_PREFACE, STREAM_RELAYING, stream_connected, stream_ended,
+    stream_rejected, stream_t,
+)
 from fastpath.sys_linux cimport IPPROTO_TCP, sockaddr_any_t
-
-
-cdef struct stream_t:           # one proxied connection
-    endpoint_t client           # not in epoll while connecting
-    endpoint_t backend
-    pair_t pair                 # its timeout also limits connecting
-    stream_t *next              # in streams_t.first
-    stream_t *previous
-    uint64_t hash               # of the flow, or of its client
-    uint32_t connect_timeout_ms
-    uint16_t listener_slot
-    uint16_t service_slot
-    tries_t tries
 
 
 cdef struct streams_t:          # the protocol's state in a loop
@@ -49,9 +39,12 @@ cdef inline streams_t *_streams(loop_t *loop) noexcept nogil:
     return <streams_t *>loop.states[PROTOCOL_TCP]
 
 
+# ---- its end ----
+
 cdef void _forget(loop_t *loop, stream_t *stream) noexcept nogil:
-    """Give a stream back whose backend socket is closed and whose client is no longer ours."""
+    """Give a stream back whose sockets are closed."""
     cdef streams_t *streams = _streams(loop)
+    loop_client_closed(loop, stream.listener_slot)
     if stream.next != NULL:
         stream.next.previous = stream.previous
     if stream.previous != NULL:
@@ -63,13 +56,47 @@ cdef void _forget(loop_t *loop, stream_t *stream) noexcept nogil:
 
 cdef void _ended(loop_t *loop, pair_t *pair) noexcept nogil:
     cdef stream_t *stream = <stream_t *>pair.owner
+    stream_ended(loop, stream)
     backend_closed(loop, pair.backend_slot, True)
-    loop_client_closed(loop, stream.listener_slot)
     _forget(loop, stream)
 
 
+cdef void _turn_away(loop_t *loop, stream_t *stream, int reason) noexcept nogil:
+    """Close the client of a stream that has no socket to a backend."""
+    stream_rejected(loop, stream, reason)
+    timeout_disarm(&stream.pair.timeout)
+    loop_close(loop, &stream.client)
+    _forget(loop, stream)
+
+
+cdef void _break_off(loop_t *loop, stream_t *stream, bint reset, uint8_t end) noexcept nogil:
+    """End a stream whatever it is doing."""
+    if stream.state == STREAM_RELAYING:
+        pair_stop(loop, &stream.pair, reset, end)
+        return
+    timeout_disarm(&stream.pair.timeout)
+    if stream.state == STREAM_CONNECTING:
+        backend_closed(loop, stream.pair.backend_slot, True)
+        loop_close(loop, &stream.backend)
+    if reset:
+        loop_reset(loop, &stream.client)
+    else:
+        loop_close(loop, &stream.client)
+    _forget(loop, stream)
+
+
+# ---- on the way to a backend ----
+
+cdef int _connect_once(loop_t *loop, stream_t *stream, const backend_t *backend) noexcept nogil:
+    """As loop_connect; when there is no descriptor left, a connection that is idle gives way."""
+    cdef int result = loop_connect(loop, &stream.backend, backend, _connecting, stream)
+    if result == FP_FULL and pair_evict(loop, EVICT_IDLE_MS):
+        result = loop_connect(loop, &stream.backend, backend, _connecting, stream)
+    return result
+
+
 cdef int _connect(loop_t *loop, stream_t *stream) noexcept nogil:
-    """Connect to the next choice. FP_OK, FP_BAD: nobody is left, FP_FULL: no descriptor."""
+    """Connect to the next choice: FP_OK; else a reason why not, as -1 - REJECT_*."""
     cdef service_t *service = loop.snapshot.service_of_slot[stream.service_slot]
     cdef backend_t *backend
     cdef int result
@@ -77,15 +104,23 @@ cdef int _connect(loop_t *loop, stream_t *stream) noexcept nogil:
         backend = balance_choose(loop, service, stream.hash, &stream.tries)
         if backend == NULL:
             break
-        result = loop_connect(loop, &stream.backend, backend, _connecting, stream)
+        result = _connect_once(loop, stream, backend)
         if result == FP_OK:
+            stream.state = STREAM_CONNECTING
+            stream.connecting_us = loop.now_us
             stream.pair.backend_slot = backend.slot
             loop_arm(loop, &stream.pair.timeout, _connect_timed_out, stream.connect_timeout_ms)
             return FP_OK
         if result == FP_FULL:
-            return FP_FULL
+            return -1 - REJECT_DESCRIPTORS
         backend_refused(loop, backend.slot)
-    return FP_BAD
+    return -1 - (REJECT_CONNECT if stream.tries.n > 0 else REJECT_NO_BACKEND)
+
+
+cdef void _connect_or_turn_away(loop_t *loop, stream_t *stream) noexcept nogil:
+    cdef int result = _connect(loop, stream)
+    if result != FP_OK:
+        _turn_away(loop, stream, -1 - result)
 
 
 cdef void _connect_failed(loop_t *loop, stream_t *stream) noexcept nogil:
@@ -94,15 +129,7 @@ cdef void _connect_failed(loop_t *loop, stream_t *stream) noexcept nogil:
     backend_refused(loop, stream.pair.backend_slot)
     backend_closed(loop, stream.pair.backend_slot, True)
     loop_close(loop, &stream.backend)
-    cdef int result = _connect(loop, stream)
-    if result == FP_OK:
-        return
-    count(&loop.counters.rejected[
-        REJECT_DESCRIPTORS if result == FP_FULL else REJECT_CONNECT
-    ], 1)
-    loop_close(loop, &stream.client)
-    loop_client_closed(loop, stream.listener_slot)
-    _forget(loop, stream)
+    _connect_or_turn_away(loop, stream)
 
 
 cdef void _connecting(loop_t *loop, endpoint_t *endpoint) noexcept nogil:
@@ -113,6 +140,8 @@ cdef void _connecting(loop_t *loop, endpoint_t *endpoint) noexcept nogil:
     elif endpoint.ready & WRITABLE:
         timeout_disarm(&stream.pair.timeout)
         backend_connected(loop, stream.pair.backend_slot)
+        stream_connected(loop, stream)
+        stream.state = STREAM_RELAYING
         pair_start(loop, &stream.pair)
 
 
@@ -120,12 +149,16 @@ cdef void _connect_timed_out(loop_t *loop, timeout_t *timeout) noexcept nogil:
     _connect_failed(loop, <stream_t *>(<pair_t *>timeout.owner).owner)
 
 
+# ---- its beginning ----
+
 cdef stream_t *_new(
     loop_t *loop, uint16_t listener_slot, uint32_t idle_timeout_ms
 ) noexcept nogil:
     """A stream whose sockets are still to be filled in; NULL: no more are allowed."""
     cdef streams_t *streams = _streams(loop)
     cdef stream_t *stream = <stream_t *>slab_get(&streams.slab)
+    if stream == NULL and pair_evict(loop, EVICT_IDLE_MS):
+        stream = <stream_t *>slab_get(&streams.slab)
     if stream == NULL:
         return NULL
     memset(stream, 0, sizeof(stream_t))
@@ -135,6 +168,7 @@ cdef stream_t *_new(
     stream.pair.timeout.owner = &stream.pair
     stream.pair.on_end = _ended
     stream.pair.idle_timeout_ms = idle_timeout_ms
+    stream.accepted_us = loop.now_us
     stream.listener_slot = listener_slot
     stream.next = streams.first
     if stream.next != NULL:
@@ -148,21 +182,17 @@ cdef int _accept(
 ) noexcept nogil:
     cdef service_t *service = listener.service
     cdef stream_t *stream = _new(loop, listener.slot, service.idle_timeout_ms)
-    cdef int result, tried
     if stream == NULL:
         return -1 - REJECT_CAPACITY
-    stream.connect_timeout_ms = service.connect_timeout_ms
+    stream.state = STREAM_PREFACE
     stream.service_slot = service.slot
-    stream.hash = service_hash(loop.hash_key, service, peer, &listener.address, IPPROTO_TCP)
+    stream.connect_timeout_ms = service.connect_timeout_ms
+    stream.client_address = peer[0]
+    stream.local_address = listener.address
     endpoint_init(&stream.client, NULL, stream, fd, READABLE | WRITABLE)
-    result = _connect(loop, stream)
-    if result == FP_OK:
-        return FP_OK
-    tried = stream.tries.n
-    _forget(loop, stream)
-    if result == FP_FULL:
-        return -1 - REJECT_DESCRIPTORS
-    return -1 - (REJECT_CONNECT if tried > 0 else REJECT_NO_BACKEND)
+    stream.hash = service_hash(loop.hash_key, service, peer, &listener.address, IPPROTO_TCP)
+    _connect_or_turn_away(loop, stream)
+    return FP_OK
 
 
 cdef int tcp_relay(
@@ -171,6 +201,7 @@ cdef int tcp_relay(
     cdef stream_t *stream = _new(loop, RELAYS_LISTENER, idle_timeout_ms)
     if stream == NULL:
         return FP_FULL
+    stream.service_slot = RELAYS_SERVICE
     stream.pair.backend_slot = RELAYS_BACKEND
     endpoint_init(&stream.client, NULL, stream, client, READABLE | WRITABLE)
     endpoint_init(&stream.backend, NULL, stream, backend, READABLE | WRITABLE)
@@ -178,9 +209,12 @@ cdef int tcp_relay(
     gauge(&loop.counters.backends[RELAYS_BACKEND].open, 1)
     gauge(&loop.counters.backends[RELAYS_BACKEND].active, 1)
     backend_connected(loop, RELAYS_BACKEND)
+    stream.state = STREAM_RELAYING
     pair_start(loop, &stream.pair)
     return FP_OK
 
+
+# ---- the protocol ----
 
 cdef int _init(loop_t *loop) noexcept nogil:
     cdef streams_t *streams = <streams_t *>calloc(1, sizeof(streams_t))
@@ -194,15 +228,20 @@ cdef void _pick_up(loop_t *loop) noexcept nogil:
     """Streams live on whatever the tables say: only new choices follow them."""
 
 
+cdef bint _is_cut(const stream_t *stream, uint8_t kind, uint16_t slot) noexcept nogil:
+    """Whether it came by that listener, or is or will be served by that backend."""
+    if kind == CUT_BACKEND:
+        return stream.state != STREAM_PREFACE and stream.pair.backend_slot == slot
+    return stream.listener_slot == slot
+
+
 cdef void _cut(loop_t *loop, uint8_t kind, uint16_t slot) noexcept nogil:
     cdef stream_t *stream = _streams(loop).first
     cdef stream_t *following
     while stream != NULL:
         following = stream.next
-        if slot == (
-            stream.pair.backend_slot if kind == CUT_BACKEND else stream.listener_slot
-        ):
-            pair_stop(loop, &stream.pair, True)
+        if _is_cut(stream, kind, slot):
+            _break_off(loop, stream, True, END_DRAINED if kind == CUT_BACKEND else END_CUT)
         stream = following
 
 
@@ -211,7 +250,7 @@ cdef void _free(loop_t *loop) noexcept nogil:
     if streams == NULL:
         return
     while streams.first != NULL:
-        pair_stop(loop, &streams.first.pair, False)
+        _break_off(loop, streams.first, False, END_STOPPED)
     slab_free(&streams.slab)
     free(streams)
     loop.states[PROTOCOL_TCP] = NULL
