@@ -144,6 +144,7 @@ cdef struct prefixes_t:         # a set of addresses
 
 cdef struct backend_t:
     sockaddr_any_t address
+    uint64_t born               # generation that gave it its slot: tells it from those before it
     uint64_t returned_ms        # when it became usable again (slow start); 0: it always was
     uint32_t weight
     uint32_t address_size       # of the sockaddr_in or sockaddr_in6 in `address`
@@ -153,6 +154,7 @@ cdef struct backend_t:
 
 
 cdef struct service_t:
+    uint64_t born               # as in backend_t
     backend_t *backends         # n_backends, sorted by name; owned by the snapshot
     const uint16_t *maglev      # MAGLEV_SIZE indexes of `backends`; NULL when none is usable
     prefixes_t allowed          # sources that may connect; n == 0: every one
@@ -305,5 +307,6 @@ cdef struct outlier_t:          # a backend seen by those who connect to it
 cdef struct common_t:
     int64_t clients             # client connections open now
     int64_t service_open[MAX_SERVICES]      # the same by service
-    uint64_t accept_due_us[MAX_SERVICES]    # accept_rate: when the next one is due by its rate
+    uint64_t accept_due_ns[MAX_SERVICES]    # accept_rate: when the next one is due by its rate
     outlier_t outliers[MAX_BACKENDS]
+    void *known_clients         # clients_t of fastpath.proxy.clients; borrowed from the engine

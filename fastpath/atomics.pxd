@@ -11,6 +11,17 @@ cdef extern from * nogil:
     #define fp_load_relaxed(where) __atomic_load_n((where), __ATOMIC_RELAXED)
     #define fp_store_relaxed(where, value) __atomic_store_n((where), (value), __ATOMIC_RELAXED)
     #define fp_add_relaxed(where, value) __atomic_add_fetch((where), (value), __ATOMIC_RELAXED)
+    #define fp_exchange_acquire(where, value) \\
+        __atomic_exchange_n((where), (value), __ATOMIC_ACQUIRE)
+    #define fp_replace_relaxed(where, expected, value) __atomic_compare_exchange_n( \\
+        (where), (expected), (value), 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED)
+    #if defined(__x86_64__) || defined(__i386__)
+    #define fp_relax() __builtin_ia32_pause()
+    #elif defined(__aarch64__)
+    #define fp_relax() __asm__ volatile("isb" ::: "memory")    /* longer than `yield`, a no-op */
+    #else
+    #define fp_relax() __asm__ volatile("" ::: "memory")
+    #endif
     """
     void *load_pointer "fp_load_pointer" (void **where)
     void store_pointer "fp_store_pointer" (void **where, void *value)
@@ -22,6 +33,12 @@ cdef extern from * nogil:
     void store_signed "fp_store_relaxed" (int64_t *where, int64_t value)
     # Adds for several writers; returns the new value.
     int64_t add_shared "fp_add_relaxed" (int64_t *where, int64_t value)
+    # Puts a value in and returns the one before.
+    uint64_t exchange_acquire "fp_exchange_acquire" (uint64_t *where, uint64_t value)
+    # Puts a value in if the expected one is still there; else it comes back in `expected`.
+    bint replace_relaxed "fp_replace_relaxed" (uint64_t *where, uint64_t *expected, uint64_t value)
+    # A moment's rest while waiting for another core.
+    void relax "fp_relax" ()
 
 
 cdef inline void count(uint64_t *counter, uint64_t n) noexcept nogil:

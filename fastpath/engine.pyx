@@ -11,6 +11,8 @@ from fastpath.atomics cimport (
     add_shared, load_acquire, load_relaxed, load_signed, store_pointer, store_release,
 )
 from fastpath.memory.slab cimport slab_free, slab_get, slab_init, slab_t
+from fastpath.proxy.clients cimport clients_free, clients_init, clients_t
+from fastpath.proxy.sessions cimport SESSIONS_MAX
 from fastpath.snapshot cimport Snapshot
 from fastpath.sys_linux cimport usleep
 from fastpath.totals cimport (
@@ -62,6 +64,7 @@ cdef class Engine:
     cdef dict addresses         # slot -> address, of listeners that are gone too
     cdef list cuts              # (generation, kind, slot) that a worker may not have seen yet
     cdef slab_t common_memory
+    cdef clients_t known_clients
     cdef dict baselines         # (kind, slot) -> counters when the slot changed hands
     cdef Snapshot current
     cdef list retired           # snapshots that a worker may still have: (generation after, it)
@@ -91,6 +94,11 @@ cdef class Engine:
         if slab_init(&self.common_memory, 1, sizeof(common_t)) != FP_OK:
             raise MemoryError
         self.shared.common = <common_t *>slab_get(&self.common_memory)     # fresh pages are zero
+        # All that can be open have a client of their own, and as many may be remembered.
+        n_open = connections + workers * min(connections, SESSIONS_MAX)
+        if clients_init(&self.known_clients, 2 * n_open, self.shared.hash_key) != FP_OK:
+            raise MemoryError
+        self.shared.common.known_clients = &self.known_clients
         worker_protocols(self.shared.protocols)
         raise_descriptor_limit(connections, workers)
         # The kernel spreads connections by hash, not evenly: a worker may get more than its part.
@@ -108,6 +116,7 @@ cdef class Engine:
         cdef int i
         for i in range(self.n_workers):
             worker_free(self.workers[i])
+        clients_free(&self.known_clients)
         slab_free(&self.common_memory)
 
     def start(self):

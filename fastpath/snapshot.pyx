@@ -166,6 +166,7 @@ cdef dict _put_services(Snapshot self, tuple services, numbering, Snapshot previ
     for i, wanted in enumerate(services):
         service = &self.c.services[i]
         service.slot = numbering.services[wanted.name]
+        service.born = _service_born(self, service.slot, previous)
         rules.put(service, wanted)
         service.backends = &self.c.backends[n_before]
         service.n_backends = <uint16_t>len(wanted.backends)
@@ -180,6 +181,7 @@ cdef dict _put_services(Snapshot self, tuple services, numbering, Snapshot previ
             backend.weight = place.weight
             backend.up = bool(place.up)
             backend.usable = bool(place.up and place.weight > 0)
+            backend.born = _backend_born(self, backend.slot, previous)
             backend.returned_ms = _returned_ms(backend, previous)
             self.c.backend_of_slot[backend.slot] = backend
             if backend.usable:
@@ -187,6 +189,20 @@ cdef dict _put_services(Snapshot self, tuple services, numbering, Snapshot previ
         service.n_usable = <uint16_t>len(usable)
         service.maglev = _maglev(self, tuple(usable), previous)
     return {each.name: i for i, each in enumerate(services)}
+
+
+# A slot of the snapshot before is still its owner's: it rests before another one gets it.
+
+cdef uint64_t _service_born(Snapshot self, uint16_t slot, Snapshot previous):
+    if previous is None or previous.c.service_of_slot[slot] == NULL:
+        return self.c.generation
+    return previous.c.service_of_slot[slot].born
+
+
+cdef uint64_t _backend_born(Snapshot self, uint16_t slot, Snapshot previous):
+    if previous is None or previous.c.backend_of_slot[slot] == NULL:
+        return self.c.generation
+    return previous.c.backend_of_slot[slot].born
 
 
 cdef uint64_t _returned_ms(const backend_t *backend, Snapshot previous):

@@ -168,6 +168,9 @@ cdef extern from "<unistd.h>" nogil:
     int usleep(unsigned int us)
     int pipe2(int *ends, int flags)
 
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()
+
 cdef extern from "<fcntl.h>" nogil:
     enum: O_RDONLY
     enum: O_CLOEXEC

@@ -1,11 +1,22 @@
-"""Python's way into sessions and headers, for the tests; built with PIAGENT_PROBE=1 only."""
+"""Python's way into what the proxy keeps, for the tests; built with PIAGENT_PROBE=1 only."""
 
-from libc.stdint cimport uint8_t, uint16_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from posix.mman cimport (
     MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE, mmap, mprotect,
 )
 
+from fastpath.abi cimport (
+    FP_OK, REJECT_CLIENT, REJECT_SERVICE, REJECT_SOURCE, common_t, range_t, service_t,
+)
+from fastpath.atomics cimport load_signed
+from fastpath.loop cimport loop_t
+from fastpath.proxy.admission cimport admission_enter, admission_leave, admitted_t
+from fastpath.proxy.clients cimport (
+    clients_enter, clients_free, clients_init, clients_leave, clients_recall, clients_remember,
+    clients_t, known_client_t,
+)
 from fastpath.proxy.datagram cimport parties_t
 from fastpath.proxy.proxy_header cimport (
     PROXY_V1_SIZE_MAX, PROXY_V2_SIZE_MAX as _PROXY_V2_SIZE_MAX, proxy_header_read, proxy_header_t,
@@ -164,3 +175,181 @@ def write_proxy_header(version, source, destination):
     if data[PROXY_V1_SIZE_MAX] != 0xa5:
         raise AssertionError("more than there is room for was written")
     return bytes(data[:size])
+
+
+cdef class Clients:
+    """A table of clients; what counts one is told by its number."""
+
+    cdef clients_t clients
+    cdef dict counted           # number -> pointer
+    cdef int n_numbers
+
+    def __cinit__(self, capacity):
+        cdef uint64_t key[2]
+        key[0], key[1] = 1, 2
+        self.counted = {}
+        if clients_init(&self.clients, capacity, key) != FP_OK:
+            raise MemoryError
+
+    def __dealloc__(self):
+        clients_free(&self.clients)
+
+    def enter(self, service, client, limit):
+        """A number for `leave`, or None: too many."""
+        cdef sockaddr_any_t address
+        _put_address(&address, (client, 0))
+        cdef known_client_t *counted = NULL
+        if clients_enter(&self.clients, service, &address, limit, &counted) != FP_OK:
+            assert counted == NULL
+            return None
+        self.n_numbers += 1
+        self.counted[self.n_numbers] = <uint64_t>counted
+        return self.n_numbers
+
+    def leave(self, number):
+        clients_leave(&self.clients, <known_client_t *><uint64_t>self.counted.pop(number))
+
+    def remember(self, service, client, backend, now_ms):
+        cdef sockaddr_any_t address
+        _put_address(&address, (client, 0))
+        clients_remember(&self.clients, service, &address, backend, now_ms)
+
+    def recall(self, service, client, timeout_ms, now_ms):
+        """The backend, or None."""
+        cdef sockaddr_any_t address
+        _put_address(&address, (client, 0))
+        cdef uint64_t backend = 0
+        if clients_recall(
+            &self.clients, service, &address, timeout_ms, now_ms, &backend
+        ) != FP_OK:
+            return None
+        return backend
+
+    @property
+    def n(self):
+        return self.clients.slab.n_used
+
+    def churn(self, steps, n_clients, limit, seed):
+        """Enter, leave and remember at random, without the interpreter; leave all in the end.
+
+        Returns how often it entered and how often there were too many. Several threads may do it.
+        """
+        cdef churn_t churn
+        memset(&churn, 0, sizeof(churn))
+        churn.clients = &self.clients
+        churn.random = seed * 2 + 1
+        churn.n_clients = n_clients
+        churn.limit = limit
+        churn.steps = steps
+        with nogil:
+            _churn(&churn)
+        return churn.n_entered, churn.n_refused
+
+
+cdef struct churn_t:
+    clients_t *clients
+    known_client_t *held[64]
+    uint64_t random
+    uint64_t steps
+    uint64_t n_entered
+    uint64_t n_refused
+    uint32_t n_clients
+    uint32_t limit
+
+
+cdef uint64_t _next(churn_t *self) noexcept nogil:
+    """Marsaglia's xorshift."""
+    self.random ^= self.random << 13
+    self.random ^= self.random >> 7
+    self.random ^= self.random << 17
+    return self.random >> 8
+
+
+cdef void _churn(churn_t *self) noexcept nogil:
+    cdef sockaddr_any_t client
+    cdef known_client_t **place
+    cdef uint64_t step
+    memset(&client, 0, sizeof(client))
+    client.v4.sin_family = AF_INET
+    for step in range(self.steps + 64):
+        place = &self.held[step % 64 if step >= self.steps else _next(self) % 64]
+        if place[0] != NULL:
+            clients_leave(self.clients, place[0])
+            place[0] = NULL
+        elif step < self.steps:
+            client.v4.sin_addr.s_addr = <uint32_t>(_next(self) % self.n_clients)
+            if clients_enter(self.clients, 1, &client, self.limit, place) == FP_OK:
+                self.n_entered += 1
+            else:
+                self.n_refused += 1
+            clients_remember(self.clients, 1, &client, step, step)
+
+
+cdef class Admission:
+    """What one worker does at the begin and the end of connections, with tables by hand."""
+
+    cdef loop_t *loop
+    cdef service_t service
+    cdef range_t allowed
+    cdef clients_t clients
+    cdef dict admitted          # number -> what it must give back, as bytes
+    cdef int n_numbers
+
+    def __cinit__(self, slot):
+        cdef uint64_t key[2]
+        key[0], key[1] = 1, 2
+        self.admitted = {}
+        self.loop = <loop_t *>calloc(1, sizeof(loop_t))
+        self.loop.common = <common_t *>calloc(1, sizeof(common_t))
+        clients_init(&self.clients, 1024, key)
+        self.loop.common.known_clients = &self.clients
+        self.service.slot = slot
+
+    def __dealloc__(self):
+        clients_free(&self.clients)
+        free(self.loop.common)
+        free(self.loop)
+
+    def limit(self, *, in_all=0, per_client=0, allowed=None):
+        """What a reload says; `allowed`: first and last address."""
+        self.service.connections_max = in_all
+        self.service.connections_per_source = per_client
+        self.service.allowed.n = 0
+        if allowed is not None:
+            self.allowed.first_high, self.allowed.first_low = divmod(allowed[0], 1 << 64)
+            self.allowed.last_high, self.allowed.last_low = divmod(allowed[1], 1 << 64)
+            self.service.allowed.ranges = &self.allowed
+            self.service.allowed.n = 1
+
+    def enter(self, client):
+        """A number for `leave`, or why not."""
+        cdef sockaddr_any_t address
+        _put_address(&address, (client, 0))
+        cdef admitted_t admitted
+        cdef int result = admission_enter(self.loop, &self.service, &address, &admitted)
+        if result != FP_OK:
+            assert admitted.client == NULL and not admitted.counted
+            return _WHY[result]
+        self.n_numbers += 1
+        self.admitted[self.n_numbers] = (<const char *>&admitted)[:sizeof(admitted)]
+        return self.n_numbers
+
+    def leave(self, number):
+        cdef bytes kept = self.admitted.pop(number)
+        cdef admitted_t admitted
+        memcpy(&admitted, <const char *>kept, sizeof(admitted))
+        admission_leave(self.loop, &admitted)
+        admission_leave(self.loop, &admitted)       # holds nothing now
+
+    @property
+    def n_open(self):
+        return load_signed(&self.loop.common.service_open[self.service.slot])
+
+    @property
+    def n_clients(self):
+        return self.clients.slab.n_used
+
+
+_WHY = {
+    -1 - REJECT_SOURCE: "source", -1 - REJECT_SERVICE: "service", -1 - REJECT_CLIENT: "client",
+}
