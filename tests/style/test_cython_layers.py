@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -67,6 +68,35 @@ def check(sources: dict[Path, str]) -> list[Finding]:
     except CycleError as error:
         findings.append(Finding("fastpath", 1, f"a circle: {' -> '.join(error.args[1])}"))
     return findings
+
+
+# `from package cimport module as name`: Cython, when it looks what to build again, does not know
+# that this needs the module.
+RENAMED = re.compile(r"^from (fastpath[\w.]*) cimport (\w+) as ", re.MULTILINE)
+
+
+def renamed_modules(sources: dict[Path, str]) -> list[Finding]:
+    """Modules under another name."""
+    modules = {".".join(path.with_suffix("").parts) for path in sources}
+    return [
+        Finding(str(path), text.count("\n", 0, found.start()) + 1, f"{found[2]} by another name")
+        for path, text in sources.items()
+        for found in RENAMED.finditer(text)
+        if f"{found[1]}.{found[2]}" in modules
+    ]
+
+
+def test_no_module_goes_by_another_name() -> None:
+    report(renamed_modules({path: read(path) for path in files(*CYTHON)}))
+
+
+def test_a_module_by_another_name_is_found() -> None:
+    bad = {
+        Path("fastpath/memory/slab.pxd"): "",
+        Path("fastpath/a.pyx"): "from x cimport y\nfrom fastpath.memory cimport slab as c_slab\n",
+        Path("fastpath/b.pyx"): "from fastpath.memory.slab cimport slab_put as put\n",
+    }
+    assert [(each.path, each.line) for each in renamed_modules(bad)] == [("fastpath/a.pyx", 2)]
 
 
 def test_cimports_run_downward() -> None:
