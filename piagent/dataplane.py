@@ -12,10 +12,12 @@ from typing import Any
 from fastpath import engine
 from piagent.core.model import Wildcard
 from piagent.core.plan import Plan, PlannedService
+from piagent.core.proxying import ProxyHeader
 from piagent.core.routing import PlannedGateway
 from piagent.ports import ListenError
 
 DRAIN_POLL_S = 0.05
+_HEADER_VERSIONS = {None: 0, ProxyHeader.V1: 1, ProxyHeader.V2: 2}
 
 
 class EngineDataPlane:
@@ -98,7 +100,27 @@ def _service(service: PlannedService) -> engine.Service:
     backends = tuple(
         engine.Backend(b.name, b.address, b.port, b.weight, b.up) for b in service.backends
     )
-    return engine.Service(service.name, backends, affinity=service.affinity)
+    how = service.proxying
+    return engine.Service(
+        service.name,
+        backends,
+        connect_timeout_ms=how.timeouts.connect_ms,
+        idle_timeout_ms=how.timeouts.idle_ms,
+        affinity=how.affinity_ms is not None,
+        balance=how.balance.value,
+        affinity_timeout_ms=how.affinity_ms or 0,
+        allowed=how.allowed,
+        trusted=how.trusted,
+        proxy_header=_HEADER_VERSIONS[how.header],
+        sources=how.sources,
+        connections_max=how.limits.connections,
+        connections_per_source=how.limits.connections_per_source,
+        accept_rate=how.limits.accept_rate,
+        slow_start_ms=how.slow_start_ms,
+        eject_failures=how.ejection.failures if how.ejection else 0,
+        eject_ms=how.ejection.time_ms if how.ejection else 0,
+        logs=how.access_log is not None,
+    )
 
 
 def _gateway(gateway: PlannedGateway) -> engine.Gateway:

@@ -20,6 +20,7 @@ from piagent.core.plan import (
     PlannedRoute,
     PlannedService,
 )
+from piagent.core.proxying import Balance, Ejection, Limits, ProxyHeader, Proxying, Timeouts
 from piagent.ports import ListenError
 from tests.net import free_port
 
@@ -67,7 +68,7 @@ def test_every_field_of_a_plan_reaches_the_tables() -> None:
             PlannedService(
                 "api:80", (PlannedBackend("10.0.0.1:8080", "10.0.0.1", 8080, 3, False),)
             ),
-            PlannedService("dns:53/udp", (), affinity=True),
+            PlannedService("dns:53/udp", (), Proxying(affinity_ms=0, ejection=None)),
         ),
         (
             PlannedGateway(
@@ -85,6 +86,7 @@ def test_every_field_of_a_plan_reaches_the_tables() -> None:
     assert [listener.udp for listener in made.listeners] == [False, True]
     assert made.services[0].name == "api:80"
     assert [service.affinity for service in made.services] == [False, True]
+    assert [service.eject_failures for service in made.services] == [5, 0]
     assert made.services[0].backends[0]._asdict() == {
         "name": "10.0.0.1:8080", "address": "10.0.0.1", "port": 8080, "weight": 3, "up": False
     }  # fmt: skip
@@ -93,6 +95,40 @@ def test_every_field_of_a_plan_reaches_the_tables() -> None:
         "name": "r", "host": "*.lan", "path": "/v1", "exact": False, "service": "api:80",
         "request_timeout_ms": 60_000, "backend_timeout_ms": 30_000,
     }  # fmt: skip
+
+
+def test_what_becomes_of_connections_reaches_the_tables() -> None:
+    how = Proxying(
+        balance=Balance.RANDOM_TWO,
+        affinity_ms=1000,
+        allowed=("192.0.2.0/24",),
+        trusted=("198.51.100.1/32",),
+        header=ProxyHeader.V2,
+        sources=("192.0.2.1", "2001:db8::1"),
+        limits=Limits(connections=100, connections_per_source=10, accept_rate=20),
+        timeouts=Timeouts(connect_ms=500, idle_ms=0),
+        slow_start_ms=30_000,
+        ejection=Ejection(failures=3, time_ms=5_000),
+        access_log="-",
+    )
+    (made,) = dataplane.tables(Plan((), (PlannedService("s:1", (), how),), ())).services
+    assert made._asdict() == {
+        "name": "s:1", "backends": (), "connect_timeout_ms": 500, "idle_timeout_ms": 0,
+        "affinity": True, "balance": "random-two", "affinity_timeout_ms": 1000,
+        "allowed": ("192.0.2.0/24",), "trusted": ("198.51.100.1/32",), "proxy_header": 2,
+        "sources": ("192.0.2.1", "2001:db8::1"), "connections_max": 100,
+        "connections_per_source": 10, "accept_rate": 20, "slow_start_ms": 30_000,
+        "eject_failures": 3, "eject_ms": 5_000, "logs": True,
+    }  # fmt: skip
+
+
+def test_the_engine_takes_every_way_to_balance() -> None:
+    services = tuple(PlannedService(f"{one}:1", (), Proxying(balance=one)) for one in Balance)
+    plane = dataplane.EngineDataPlane(1, b"secret")
+    try:
+        plane.apply(Plan((), services, ()))
+    finally:
+        plane.stop()
 
 
 def test_flow_hash_key_depends_on_the_secret_alone() -> None:

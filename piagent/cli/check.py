@@ -12,6 +12,7 @@ from piagent.cli.route import route_table
 if TYPE_CHECKING:
     from piagent.core.model import Broker, Config, Election, Node, Pool, Service, ServicePort
     from piagent.core.plan import Plan, PlannedListener
+    from piagent.core.proxying import Ejection, Proxying
     from piagent.core.wants import Want
 
 
@@ -173,7 +174,47 @@ def _service(service: Service) -> str:
     from piagent.core.wants import want_of_service
 
     title += _waits(want_of_service(service))
+    words = "; ".join(_proxying(service.proxying))
+    title += f"\n  {words}" if words else ""
     return title + "\n" + (columns(rows, "  ") if rows else "  none")
+
+
+def _proxying(how: Proxying) -> list[str]:
+    """What differs from the default in what becomes of its connections."""
+    limits, times, plain = how.limits, how.timeouts, type(how)()
+    return [
+        text
+        for differs, text in (
+            (how.balance is not plain.balance, f"balanced by {how.balance}"),
+            (how.affinity_ms == 0, "each client's address decides where it goes"),
+            (bool(how.affinity_ms), f"a client stays for {how.affinity_ms} ms"),
+            (bool(how.allowed), f"only from {', '.join(how.allowed)}"),
+            (bool(how.trusted), f"PROXY headers from {', '.join(how.trusted)}"),
+            (how.header is not None, f"PROXY header {how.header} to backends"),
+            (bool(how.sources), f"to backends from {', '.join(how.sources)}"),
+            (bool(limits.connections), f"at most {limits.connections} connections"),
+            (
+                bool(limits.connections_per_source),
+                f"at most {limits.connections_per_source} of one client",
+            ),
+            (bool(limits.accept_rate), f"at most {limits.accept_rate} new ones a second"),
+            (times.connect_ms != plain.timeouts.connect_ms, f"connects in {times.connect_ms} ms"),
+            (times.idle_ms == 0, "idle for ever"),
+            (times.idle_ms not in {0, plain.timeouts.idle_ms}, f"idle for {times.idle_ms} ms"),
+            (bool(how.slow_start_ms), f"slow start in {how.slow_start_ms} ms"),
+            (how.drain_ms != plain.drain_ms, f"drains for {how.drain_ms} ms"),
+            (how.ejection is None, "ejects no backend"),
+            (how.ejection not in {None, plain.ejection}, _ejects(how.ejection)),
+            (how.access_log is not None, f"logged to {how.access_log}"),
+        )
+        if differs
+    ]
+
+
+def _ejects(ejection: Ejection | None) -> str:
+    return "" if ejection is None else (
+        f"ejects a backend after {ejection.failures} failures for {ejection.time_ms} ms"
+    )  # fmt: skip
 
 
 def _port(port: ServicePort) -> str:

@@ -16,6 +16,7 @@ from piagent.config.build import build_gateway, build_route, build_service
 from piagent.config.checks import check_policy, check_route, check_service
 from piagent.config.file import decoded, toml
 from piagent.config.problems import ConfigError, Problem, Report, elements, unique
+from piagent.config.proxying import check_applied
 from piagent.config.reader import read_table
 from piagent.config.schema import File, Gateway, List, Route, Service, Table
 from piagent.core.applying import Change
@@ -121,6 +122,7 @@ def _check(tables: Applied, report: Report) -> None:
     for i, service in enumerate(tables.service):
         check_service(service, ("service", i), report)
         check_policy(service, ("service", i), (), report)
+        check_applied(service, ("service", i), report)
     for i, gateway in enumerate(tables.gateway):
         unique(report, elements(("gateway", i, "listen"), (one.port for one in gateway.listen)))
     for i, route in enumerate(tables.route):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from piagent.config.election import timing
 from piagent.config.key_files import resolve
+from piagent.config.proxying import build_proxying
 from piagent.config.values import Eligible
 from piagent.core import model
 
@@ -82,7 +83,7 @@ def build(
             )
             for pool in file.pool
         ),
-        services=tuple(map(build_service, file.service)),
+        services=tuple(build_service(service, folder) for service in file.service),
         gateways=tuple(map(build_gateway, file.gateway)),
         routes=tuple(map(build_route, file.route)),
     )
@@ -109,8 +110,8 @@ def build_gateway(gateway: schema.Gateway) -> model.Gateway:
     )
 
 
-def build_service(service: schema.Service) -> model.Service:
-    """One service."""
+def build_service(service: schema.Service, folder: Path | None = None) -> model.Service:
+    """One service; `folder`: what paths are relative to, None: there are none."""
     on_vip = service.type is model.ServiceType.LOAD_BALANCER
     return model.Service(
         name=service.name,
@@ -125,7 +126,6 @@ def build_service(service: schema.Service) -> model.Service:
         headless=service.headless,
         node_ports=service.node_ports,
         external_name=service.external_name,
-        affinity=service.affinity,
         ports=tuple(
             model.ServicePort(
                 name=port.name or port_name(port),
@@ -142,6 +142,7 @@ def build_service(service: schema.Service) -> model.Service:
         ),
         health=_health(service.health) if service.health else None,
         traffic_policy=service.traffic_policy,
+        proxying=build_proxying(service, folder),
     )
 
 

@@ -13,6 +13,14 @@ from piagent.config.bgp import check_bgp
 from piagent.config.build import port_name
 from piagent.config.names import check_dns
 from piagent.config.problems import did_you_mean, elements, key_path, unique
+from piagent.config.proxying import (
+    OF_CONNECTIONS,
+    OF_LISTENERS,
+    check_own_sources,
+    check_proxying,
+    check_route_to,
+    refuse,
+)
 from piagent.core.model import (
     NODE_PORTS,
     HealthKind,
@@ -49,6 +57,7 @@ def check(file: File, report: Report) -> None:
     unique(report, _listeners(file), "another port or address")
     _check_everywhere(file, report)
     _check_admin(file.admin, report)
+    check_own_sources(file, report)
     check_dns(file, report)
     check_bgp(file, report)
     for i, route in enumerate(file.route):
@@ -135,15 +144,17 @@ def check_service(service: Service, path: KeyPath, report: Report) -> None:
             what = f"port {loops[0]} would send its connections to itself"
             report.error((*path, "backends", i), what, "name the host behind the VIP")
     _check_health(service, path, report)
+    check_proxying(service, path, report)
 
 
 def _check_external(service: Service, path: KeyPath, report: Report) -> None:
     if service.external_name is None:
         what = "an external service stands for a name"
         report.error((*path, "external_name"), what, 'write external_name = "db.example.com"')
-    for key in ("address", "pool", "ports", "backends", "health", "headless"):
-        if getattr(service, key):
-            report.error((*path, key), "an external service has none", "leave it out")
+    keys = ("address", "pool", "ports", "backends", "health", "headless")
+    refuse(service, keys, path, "an external service has none", report)
+    what = "nothing of an external service goes through a node"
+    refuse(service, (*OF_LISTENERS, *OF_CONNECTIONS), path, what, report)
 
 
 def _check_ports(service: Service, path: KeyPath, report: Report) -> None:
@@ -306,7 +317,10 @@ def _check_leads(route: Route, file: File, path: KeyPath, report: Report) -> Non
         if backend.service in [s.name for s in file.service if s.type is ServiceType.EXTERNAL]:
             what = f'"{backend.service}" is external: it has no backends to send requests to'
             report.error((*place, "service"), what, "a service with its addresses as backends")
-        every = [p for s in file.service if s.name == backend.service for p in s.ports]
+        named = [s for s in file.service if s.name == backend.service and s.name]
+        for service in named:
+            check_route_to(service, (*place, "service"), report)
+        every = [p for s in named for p in s.ports]
         ports = [p.port for p in every if p.protocol is not Protocol.UDP]
         if every and not ports:
             what = f'service "{backend.service}" has no TCP port, and requests come by TCP'

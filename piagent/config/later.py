@@ -5,13 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 LATER_KEYS: Final[dict[str, dict[str, str]]] = {
-    "service": {
-        "mode": "until then every service is proxied",
-        "balance": "until then it is maglev",
-        "affinity_timeout": "until then a client stays while its backend is up",
-        "allowed_sources": "",
-        "proxy_protocol": "",
-    },
     "gateway": {
         "certificates": "until then gateways speak plain HTTP",
         "default_backend": "until then a route without hosts and path takes the rest",
@@ -38,6 +31,7 @@ LATER_KEYS: Final[dict[str, dict[str, str]]] = {
 """Table -> key -> what holds until then."""
 
 LATER_VALUES: Final[dict[str, frozenset[str]]] = {
+    "service.mode": frozenset({"nat", "dsr"}),
     "service.health.kind": frozenset({"exec"}),
 }
 """Key -> values."""

@@ -13,7 +13,7 @@ from piagent.config.later import LATER, LATER_KEYS, LATER_VALUES
 from piagent.config.lines import KeyPath
 from piagent.config.problems import Report, did_you_mean, key_path
 from piagent.config.schema import Kind, List, Map, Table
-from piagent.config.values import Leaf, UnfitError
+from piagent.config.values import OFF, Leaf, UnfitError
 from piagent.config.values import name as read_name
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -64,6 +64,11 @@ def _read(kind: Kind, value: object, path: KeyPath, report: Report) -> Any:
         return _read_list(kind, value, path, report)
     if isinstance(kind, Map):
         return _read_map(kind, value, path, report)
+    if kind.off and isinstance(value, str):
+        if value != OFF:
+            what = f'expected a table or "{OFF}", got {_shown(value)}'
+            report.error(path, what, f"write {_example(kind, path)}")
+        return None
     if kind.short is not None and not isinstance(value, dict):
         short = kinds(kind.struct)[kind.short]
         return kind.struct(**{kind.short: _read(short, value, path, report)})

@@ -22,14 +22,17 @@ from piagent.config.values import (
     Addresses,
     Affinity,
     AnnounceBy,
+    Balance,
     BrokerUrl,
     CheckKind,
     Conflict,
+    Connections,
     Count,
     Drain,
     Duration,
     DurationOrOff,
     Eligible,
+    Failures,
     FamilyPolicy,
     FileName,
     Flag,
@@ -40,7 +43,10 @@ from piagent.config.values import (
     LabelValue,
     Leaf,
     ListenAt,
+    LogFile,
+    Mode,
     Name,
+    Network,
     PoolType,
     Port,
     PositiveDuration,
@@ -48,7 +54,9 @@ from piagent.config.values import (
     Profile,
     ProfileName,
     Protocol,
+    ProxyHeader,
     QuorumLoss,
+    Rate,
     RouteHost,
     RoutePath,
     ServiceType,
@@ -59,7 +67,7 @@ from piagent.config.values import (
     Wildcard,
     Workers,
 )
-from piagent.core import model
+from piagent.core import model, proxying
 
 
 class Table(Struct, frozen=True):
@@ -68,6 +76,8 @@ class Table(Struct, frozen=True):
     struct: type[Struct]
     short: str | None = None
     """The key that a bare value stands for: `"10.0.0.1"` for `{ address = "10.0.0.1" }`."""
+    off: bool = False
+    """Whether it may be "off" in place of a table; that is None, and so is no default."""
 
 
 class List(Struct, frozen=True):
@@ -217,6 +227,8 @@ class Backend(Struct, frozen=True, kw_only=True):
 OwnAddresses = Annotated[tuple[Address, ...], List(Address, bare=True)]
 """One, or one of each IP version."""
 IpFamilies = Annotated[tuple[IpFamily, ...], List(IpFamily)]
+Networks = Annotated[tuple[Network, ...], List(Network, at_least=1)]
+"""An empty list could mean all of them or none."""
 
 
 class Health(Struct, frozen=True, kw_only=True):
@@ -230,6 +242,28 @@ class Health(Struct, frozen=True, kw_only=True):
     port: Port | None = None
     path: HealthPath | None = None
     expect: Annotated[tuple[StatusCode, ...], List(StatusCode)] = ()
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """How much a service takes."""
+
+    connections: Connections | None = None
+    connections_per_source: Connections | None = None
+    accept_rate: Rate | None = None
+
+
+class ServiceTimeouts(Struct, frozen=True, kw_only=True):
+    """How long a service waits; "0s": for ever."""
+
+    connect: PositiveDuration = 3_000
+    idle: Duration = 3_600_000
+
+
+class Ejection(Struct, frozen=True, kw_only=True):
+    """When a backend that connections fail at is passed over."""
+
+    failures: Failures = 5
+    time: PositiveDuration = 10_000
 
 
 class Service(Struct, frozen=True, kw_only=True):
@@ -246,13 +280,26 @@ class Service(Struct, frozen=True, kw_only=True):
     headless: Flag = False
     node_ports: Flag = True
     external_name: HostName | None = None
-    affinity: Affinity = model.Affinity.NONE
     ports: Annotated[tuple[ServicePort, ...], List(Annotated[ServicePort, Table(ServicePort)])] = ()
     backends: Annotated[
         tuple[Backend, ...], List(Annotated[Backend, Table(Backend, short="address")])
     ] = ()
     health: Annotated[Health, Table(Health)] | None = None
     traffic_policy: TrafficPolicy = model.TrafficPolicy.CLUSTER
+    mode: Mode = proxying.Mode.PROXY
+    balance: Balance = proxying.Balance.MAGLEV
+    affinity: Affinity = proxying.Affinity.NONE
+    affinity_timeout: Duration | None = None
+    allowed_sources: Networks = ()
+    trusted_proxies: Networks = ()
+    proxy_protocol: ProxyHeader | None = None
+    source_addresses: Annotated[tuple[Address, ...], List(Address, at_least=1)] = ()
+    limits: Annotated[Limits, Table(Limits)] | None = None
+    timeouts: Annotated[ServiceTimeouts, Table(ServiceTimeouts)] = ServiceTimeouts()
+    slow_start: Duration = 0
+    drain_timeout: Duration = 600_000
+    ejection: Annotated[Ejection, Table(Ejection, off=True)] | None = Ejection()
+    access_log: LogFile | None = None
 
 
 class Listen(Struct, frozen=True, kw_only=True):

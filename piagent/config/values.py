@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from msgspec import Meta, Struct
 
-from piagent.core import model
+from piagent.core import model, proxying
 from piagent.core.model import AddressRange, Broker, Listen
 from piagent.core.routing import PORT_MAX, BadRequestError, canonical_host, canonical_path
 
@@ -28,10 +28,15 @@ OFF: Final = "off"
 THIS_NETWORK: Final = IPv4Network("0.0.0.0/8")
 """RFC 1122, 3.2.1.3: never a host's address."""
 DAY_MS: Final = 24 * 3600 * 1000
+RATE_MAX: Final = 1_000_000
+CONNECTIONS_MAX: Final = 1_000_000
+MAPPED_BITS: Final = 96
+"""Of ::ffff:0:0/96, where IPv4 addresses are (RFC 4291 section 2.5.5.2)."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
 _LISTEN: Final = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<v4>[0-9.]+)):(?P<port>[0-9]{1,5})")
+_RATE: Final = re.compile(r"([0-9]{1,9})/([a-z]{1,3})")
 _BROKER: Final = re.compile(
     r"(?P<scheme>mqtts?)://(?:(?P<user>[^:@/?#%\s]+)@)?"
     r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^:@/?#%\[\]\s]+))(?::(?P<port>[0-9]{1,5}))?/?"
@@ -147,6 +152,36 @@ def address_range(text: str) -> AddressRange:
     return AddressRange(first=low, last=high)
 
 
+def network(text: str) -> str:
+    """Read a CIDR or one address, as the CIDR that it is: addresses of others, so any will do."""
+    try:
+        found = ip_network(text, strict=False)
+    except ValueError:
+        raise UnfitError(f'"{text}" is neither a CIDR nor an IP address') from None
+    first = found.network_address
+    if isinstance(first, IPv6Address):
+        if first.scope_id is not None:
+            raise UnfitError(f'"{text}" names an interface', "leave % and what follows out")
+        if first.ipv4_mapped and found.prefixlen >= MAPPED_BITS:
+            cidr = f"{first.ipv4_mapped}/{found.prefixlen - MAPPED_BITS}"
+            raise UnfitError(f'"{text}" stands for IPv4 addresses', f'write "{cidr}"')
+    if ip_address(text.partition("/")[0]) != first:
+        raise UnfitError(f'"{text}" has bits set after its prefix', f'write "{found}"')
+    return str(found)
+
+
+def rate(text: str) -> int:
+    """Read "100/s"."""
+    found = _RATE.fullmatch(text)
+    if found is None:
+        raise UnfitError(f'"{text}" is not a number and "/s"')
+    if found[2] != "s":
+        raise UnfitError(f'"{text}" is not by the second')
+    if not 1 <= int(found[1]) <= RATE_MAX:
+        raise UnfitError(f'"{text}" is not between 1 and {RATE_MAX} a second')
+    return int(found[1])
+
+
 def listen(text: str) -> Listen:
     """Read "address:port" or "[IPv6 address]:port"; the address may be 0.0.0.0 or [::]."""
     found = _LISTEN.fullmatch(text)
@@ -186,6 +221,13 @@ def _port(digits: str) -> int:
     if not 1 <= int(digits) <= PORT_MAX:
         raise UnfitError(f"{digits} is not a port: they go from 1 to {PORT_MAX}")
     return int(digits)
+
+
+def log_file(text: str) -> str:
+    """Read the path of a file to write to, or "-"; what it is relative to is settled later."""
+    if text.endswith("/"):
+        raise UnfitError(f'"{text}" is a folder', "name a file in it")
+    return file_name(text)
 
 
 def file_name(text: str) -> str:
@@ -281,6 +323,11 @@ StatusCode = Annotated[int, _number(100, 599, "a status code", 200)]
 Duration = Annotated[int, _text("a duration", "30s", duration_ms, 0)]
 PositiveDuration = Annotated[int, _text("a duration", "2s", positive_duration_ms, 0)]
 DurationOrOff = Annotated[int | None, _text('a duration or "off"', "30s", duration_or_off_ms, None)]
+Failures = Annotated[int, _number(1, 1000, "a number of failures", 5)]
+Connections = Annotated[int, _number(1, CONNECTIONS_MAX, "a number of connections", 1000)]
+Rate = Annotated[int, _text("a rate by the second", "100/s", rate, 0)]
+Network = Annotated[str, _text("a CIDR or an address", "192.168.0.0/16", network)]
+LogFile = Annotated[str, _text('the path of a file, or "-"', "-", log_file)]
 Drain = Annotated[int, _text("a duration of at most 60s", "10s", drain_ms, 0)]
 BrokerUrl = Annotated[
     Broker | None, _text("the URL of a broker", "mqtt://192.168.1.11", broker, None)
@@ -300,7 +347,10 @@ TrafficPolicy = Annotated[model.TrafficPolicy, _one_of(model.TrafficPolicy)]
 PoolType = Annotated[model.PoolType, _one_of(model.PoolType)]
 Protocol = Annotated[model.Protocol, _one_of(model.Protocol)]
 FamilyPolicy = Annotated[model.Families, _one_of(model.Families)]
-Affinity = Annotated[model.Affinity, _one_of(model.Affinity)]
+Mode = Annotated[proxying.Mode, _one_of(proxying.Mode)]
+Balance = Annotated[proxying.Balance, _one_of(proxying.Balance)]
+Affinity = Annotated[proxying.Affinity, _one_of(proxying.Affinity)]
+ProxyHeader = Annotated[proxying.ProxyHeader, _one_of(proxying.ProxyHeader)]
 CheckKind = Annotated[model.HealthKind, _one_of(model.HealthKind)]
 Wildcard = Annotated[model.Wildcard, _one_of(model.Wildcard)]
 

@@ -13,6 +13,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from piagent.core.proxying import Proxying
+
 NODE_PORTS: Final = range(30000, 32768)
 """What node ports are given from, as in Kubernetes."""
 
@@ -311,13 +313,6 @@ class Families(StrEnum):
     REQUIRE_DUAL = "require-dual"
 
 
-class Affinity(StrEnum):
-    """Whether what comes from one client goes to one backend."""
-
-    NONE = "none"
-    CLIENT_IP = "client-ip"
-
-
 class Service(Struct, frozen=True, kw_only=True):
     """A named set of backends.
 
@@ -348,10 +343,10 @@ class Service(Struct, frozen=True, kw_only=True):
     """Whether a load-balancer service has node ports, too."""
     external_name: str | None = None
     """What an external service stands for."""
-    affinity: Affinity = Affinity.NONE
     health: HealthCheck | None = None
     """None: backends count as up."""
     traffic_policy: TrafficPolicy = TrafficPolicy.CLUSTER
+    proxying: Proxying = Proxying()
 
 
 def checked_port(service: Service, check: HealthCheck, backend: Backend) -> int:

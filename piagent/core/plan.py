@@ -8,7 +8,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from piagent.core.model import (
-    Affinity,
     Backend,
     Config,
     Gateway,
@@ -20,6 +19,7 @@ from piagent.core.model import (
     TrafficPolicy,
     host_port,
 )
+from piagent.core.proxying import Proxying
 from piagent.core.routing import PlannedGateway, PlannedRoute, ordered, prefix_of
 
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 -- where node ports are, and others may be
@@ -43,8 +43,7 @@ class PlannedService(Struct, frozen=True):
     name: str
     """`service:port`, with the port's number; see `service_key`."""
     backends: tuple[PlannedBackend, ...]
-    affinity: bool = False
-    """Whether all that comes from one client address goes to one backend."""
+    proxying: Proxying = Proxying()
 
 
 class PlannedListener(Struct, frozen=True):
@@ -160,14 +159,14 @@ def _listeners(config: Config) -> Iterator[PlannedListener]:
 
 def _services(config: Config, down: frozenset[tuple[str, str]]) -> Iterator[PlannedService]:
     for service in config.services:
-        affinity = service.affinity is Affinity.CLIENT_IP
         here = tuple(one for one in service.backends if one.node == config.node.name)
         for port in service.ports:
             every = _backends(service, port, service.backends, down)
-            yield PlannedService(service_key(service, port), every, affinity)
+            yield PlannedService(service_key(service, port), every, service.proxying)
             if service.traffic_policy is TrafficPolicy.LOCAL:
                 key = service_key(service, port, local=True)
-                yield PlannedService(key, _backends(service, port, here, down), affinity)
+                local = _backends(service, port, here, down)
+                yield PlannedService(key, local, service.proxying)
 
 
 def _backends(

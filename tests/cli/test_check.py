@@ -66,6 +66,50 @@ def test_a_good_file_prints_what_this_node_does(
     assert err.startswith(f"warning: {file}:23: {what}; ")
 
 
+PROXYING = """
+balance = "round-robin"
+affinity = "client-ip"
+allowed_sources = ["192.0.2.0/24", "2001:db8::/32"]
+trusted_proxies = ["198.51.100.7"]
+proxy_protocol = "v2"
+source_addresses = ["192.0.2.1"]
+limits = { connections = 100, connections_per_source = 10, accept_rate = "5/s" }
+timeouts = { connect = "1s", idle = "5m" }
+slow_start = "30s"
+drain_timeout = "1m"
+ejection = { failures = 2, time = "20s" }
+access_log = "dns.log"
+"""
+
+
+def test_what_a_service_says_of_its_connections_shows(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(GOOD.replace('health = { kind = "tcp" }\n', PROXYING))
+    assert main(["check", str(file)]) == 0
+    wanted = (
+        "balanced by round-robin; a client stays for 10800000 ms; "
+        "only from 192.0.2.0/24, 2001:db8::/32; PROXY headers from 198.51.100.7/32; "
+        "PROXY header v2 to backends; to backends from 192.0.2.1; at most 100 connections; "
+        "at most 10 of one client; at most 5 new ones a second; connects in 1000 ms; "
+        "idle for 300000 ms; slow start in 30000 ms; drains for 60000 ms; "
+        f"ejects a backend after 2 failures for 20000 ms; logged to {file.parent}/dns.log"
+    )
+    assert f"\n  {wanted}\n" in capsys.readouterr().out
+    assert main(["check", "--json", str(file)]) == 0
+    made = json.loads(capsys.readouterr().out)["plan"]["config"]["services"][0]["proxying"]
+    assert made["limits"] == {"connections": 100, "connections_per_source": 10, "accept_rate": 5}
+
+
+def test_a_service_that_says_nothing_of_its_connections_shows_nothing_of_them(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", str(file)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    title = next(i for i, line in enumerate(lines) if line.startswith("Service dns"))
+    assert lines[title + 1] == "  192.0.2.21  weight 1"
+
+
 def test_what_is_not_the_default_shows(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (file.parent / "secret").write_text("hush-hush-hush-hush\nhush-hush-hush-hash\n")
     text = GOOD.replace('node.name = "pi-1"', NODE + 'node.name = "pi-1"')

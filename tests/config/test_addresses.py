@@ -289,7 +289,7 @@ labels = { tier = "front" }
         assert (one.families, one.first_family) == (model.Families.REQUIRE_DUAL, 6)
         assert one.labels == {"tier": "front"}
     assert made.cluster_ips == ()
-    assert (made.affinity, made.node_ports) == (model.Affinity.CLIENT_IP, False)
+    assert (made.proxying.affinity_ms, made.node_ports) == (10_800_000, False)
     lan, kept, inside = config.pools
     assert (lan.auto_assign, lan.avoid_buggy_ips, lan.priority, lan.disabled) == (
         True,

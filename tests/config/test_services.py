@@ -239,7 +239,7 @@ def test_what_a_service_is_when_nothing_is_said(load: Load) -> None:
     text = service("cluster", HTTP, TO).replace('type = "cluster"', "")
     (made,) = load(GOOD + text).config.services
     assert made.type is model.ServiceType.CLUSTER
-    assert (made.headless, made.node_ports, made.affinity) == (False, True, model.Affinity.NONE)
+    assert (made.headless, made.node_ports, made.proxying.affinity_ms) == (False, True, None)
     assert made.traffic_policy is model.TrafficPolicy.CLUSTER
 
 

@@ -55,6 +55,44 @@ def test_a_drain_has_an_end() -> None:
         values.drain_ms("60001ms")
 
 
+@pytest.mark.parametrize(
+    ("text", "cidr"),
+    [("192.168.0.0/16", "192.168.0.0/16"), ("192.0.2.7", "192.0.2.7/32"),
+     ("0.0.0.0/0", "0.0.0.0/0"), ("2001:DB8::/32", "2001:db8::/32"), ("::/0", "::/0"),
+     ("fe80::/10", "fe80::/10"), ("::1", "::1/128"),
+     ("192.168.0.0/255.255.0.0", "192.168.0.0/16")],
+)  # fmt: skip
+def test_networks_are_cidrs_of_others(text: str, cidr: str) -> None:
+    assert values.network(text) == cidr
+
+
+@pytest.mark.parametrize(
+    ("text", "cure"),
+    [("192.168.1.1/16", 'write "192.168.0.0/16"'), ("2001:db8::1/32", 'write "2001:db8::/32"'),
+     ("::ffff:192.0.2.0/120", 'write "192.0.2.0/24"'), ("::ffff:192.0.2.1", 'write "192.0.2.1/32"'),
+     ("fe80::1%eth0", "leave %"), ("192.168.1", ""), ("192.168.0.0/33", ""), ("pi.lan", ""),
+     ("", ""), ("/8", ""), ("192.0.2.1-192.0.2.9", ""), ("192.168.0.0 /16", "")],
+)  # fmt: skip
+def test_what_is_no_network_is_refused(text: str, cure: str) -> None:
+    with pytest.raises(UnfitError) as caught:
+        values.network(text)
+    assert cure in caught.value.cure
+
+
+def test_rates_are_by_the_second() -> None:
+    assert [values.rate(text) for text in ("1/s", "100/s", "1000000/s")] == [1, 100, 1_000_000]
+    for text in ("100/m", "100", "0/s", "1000001/s", "1.5/s", "-1/s", "/s", "1 /s", "1/S", "٣/s"):
+        with pytest.raises(UnfitError):
+            values.rate(text)
+
+
+def test_a_log_is_a_file_or_the_standard_output() -> None:
+    assert [values.log_file(text) for text in ("-", "a.log", "/a/b")] == ["-", "a.log", "/a/b"]
+    for text in ("", "a/", "a\0b"):
+        with pytest.raises(UnfitError):
+            values.log_file(text)
+
+
 @pytest.mark.parametrize("text", ["a", "pi-1", "Pi.lan_2", "0", "a" * 63])
 def test_names_are_plain(text: str) -> None:
     assert values.name(text) == text

@@ -7,7 +7,6 @@ from msgspec.structs import replace
 
 from piagent.core.model import (
     AddressRange,
-    Affinity,
     Announce,
     Backend,
     Broker,
@@ -36,6 +35,7 @@ from piagent.core.plan import (
     plan,
     with_leaving,
 )
+from piagent.core.proxying import Proxying
 from tests.core.things import TIMING
 
 VIP = "192.0.2.9"
@@ -297,11 +297,12 @@ def test_an_endpoint_brings_its_own_port_and_serves_one_port_if_it_says_so() -> 
     ]  # fmt: skip
 
 
-def test_affinity_is_of_every_port() -> None:
-    for affinity, kept in ((Affinity.NONE, False), (Affinity.CLIENT_IP, True)):
-        sticky = replace(NAMES, affinity=affinity, traffic_policy=TrafficPolicy.LOCAL)
-        services = plan(with_service(sticky), NOTHING, ALL_UP).services
-        assert [one.affinity for one in services] == [kept] * 4
+def test_what_becomes_of_its_connections_is_of_every_port() -> None:
+    sticky = Proxying(affinity_ms=1000, allowed=("192.0.2.0/24",))
+    for how in (Proxying(), sticky):
+        names = replace(NAMES, proxying=how, traffic_policy=TrafficPolicy.LOCAL)
+        services = plan(with_service(names), NOTHING, ALL_UP).services
+        assert [one.proxying for one in services] == [how] * 4
 
 
 @pytest.mark.parametrize("ports", [BOTH, BOTH[::-1]])

@@ -140,14 +140,14 @@ def test_a_metric_that_is_named_exists() -> None:
 
 
 def test_the_words_of_the_enums_are_the_files() -> None:
-    from piagent.core import model
+    from piagent.core import model, proxying
 
     quoted = set(re.findall(r'`"([a-z][a-z-]+)"`', PAGE))
     known = {
         str(value)
         for enum in (
-            model.ServiceType, model.TrafficPolicy, model.Families, model.Affinity, model.Protocol,
-            model.Announce, model.PoolType,
+            model.ServiceType, model.TrafficPolicy, model.Families, model.Protocol,
+            model.Announce, model.PoolType, proxying.Affinity, proxying.Balance,
         )
         for value in enum
     } | {"ipv4", "ipv6"}  # fmt: skip

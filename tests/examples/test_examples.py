@@ -6,12 +6,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from msgspec.structs import fields
 
 from piagent.config import load
 from piagent.config.host import Host
 from piagent.core.allocation import allocate
 from piagent.core.model import ServiceType
 from piagent.core.plan import plan
+from piagent.core.proxying import Proxying
 from piagent.core.wants import vip_request, wants_of
 
 FOLDER = Path("examples")
@@ -20,6 +22,7 @@ WARNINGS = {
     "minimal.toml": {"cluster.secret_file", "mqtt.brokers"},
     "http.toml": {"cluster.secret_file", "mqtt.brokers"},
     "services.toml": {"cluster.secret_file", "mqtt.brokers"},
+    "proxy.toml": {"cluster.secret_file", "mqtt.brokers"},
     "pi-1.toml": set(),
     "bgp.toml": set(),
 }
@@ -62,6 +65,13 @@ def test_the_services_of_the_example_are_of_every_type_and_share_what_they_get(
         "service/dns": ("192.168.1.240", "fd00:1::f0"),
         "service/syslog": ("192.168.1.240",),
     }
+
+
+def test_the_example_of_proxying_shows_every_key_of_it(tmp_path: Path) -> None:
+    shutil.copy(FOLDER / "proxy.toml", tmp_path)
+    services = load(tmp_path / "proxy.toml", HOST).config.services
+    for field in fields(Proxying):
+        assert any(getattr(one.proxying, field.name) != field.default for one in services), field
 
 
 def test_the_minimal_example_is_about_ten_lines() -> None:
