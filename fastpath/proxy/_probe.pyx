@@ -28,11 +28,13 @@ from fastpath.proxy.sessions cimport (
     sessions_free, sessions_init, sessions_oldest, sessions_patience, sessions_remove, sessions_t,
     sessions_touch,
 )
+from fastpath.proxy.sni cimport SNI_SIZE_MAX as _SNI_SIZE_MAX, sni_peek, sni_t
 from fastpath.sys_linux cimport AF_INET, AF_INET6, htons, ntohs, sockaddr_any_t
 
 import socket
 
 PROXY_V2_SIZE_MAX = _PROXY_V2_SIZE_MAX
+SNI_SIZE_MAX = _SNI_SIZE_MAX
 SESSIONS_MAX = _SESSIONS_MAX
 UNREPLIED_MS = _UNREPLIED_MS
 REPLIED_MS = _REPLIED_MS
@@ -175,6 +177,17 @@ def write_proxy_header(version, source, destination):
     if data[PROXY_V1_SIZE_MAX] != 0xa5:
         raise AssertionError("more than there is room for was written")
     return bytes(data[:size])
+
+
+def peek_sni(bytes data):
+    """(code, name, ALPN list), or (negative code,)."""
+    cdef sni_t sni
+    cdef int code
+    memset(&sni, 0xa5, sizeof(sni))
+    code = sni_peek(_at_the_edge(data), len(data), &sni)
+    if code < 0:
+        return (code,)
+    return code, bytes(sni.name[:sni.name_size]), bytes(sni.alpn[:sni.alpn_size])
 
 
 cdef class Clients:
