@@ -18,7 +18,7 @@ from benchmarks import peers
 from benchmarks.__main__ import machine
 from benchmarks.l4 import runs
 from benchmarks.l4.comparisons import COMPARISONS
-from benchmarks.l4.load import LoadError
+from benchmarks.l4.report import Samples, judge, medians, report
 
 OUT = Path("build/bench-l4.json")
 STREAM_MODULE = "nginx's stream module"
@@ -60,6 +60,10 @@ def _arguments(given: list[str] | None) -> argparse.Namespace:
         "--only", type=_names, default=list(COMPARISONS),
         help=f"some of these, with commas between: {','.join(COMPARISONS)}",
     )  # fmt: skip
+    parser.add_argument(
+        "--first", action="store_true",
+        help="before all that the machine does otherwise, and to its harm; only as root",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, default=OUT, help=f"for every sample; {OUT}")
     args = parser.parse_args(given)
     for name, value in zip(("runs", "seconds"), (1, 0.1) if args.quick else (11, 1.0), strict=True):
@@ -68,14 +72,14 @@ def _arguments(given: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def _written(results: dict[str, runs.Samples]) -> dict[str, Any]:
+def _written(results: dict[str, Samples]) -> dict[str, Any]:
     return {
         "machine": machine(),
-        "bars": [judgement._asdict() for judgement in runs.judge(results)],
+        "bars": [judgement._asdict() for judgement in judge(results)],
         "results": {
             name: {
                 "samples": {peer: [s._asdict() for s in found] for peer, found in samples.items()},
-                "medians": {peer: s._asdict() for peer, s in runs.medians(samples).items()},
+                "medians": {peer: s._asdict() for peer, s in medians(samples).items()},
             }
             for name, samples in results.items()
         },
@@ -90,14 +94,14 @@ def main(given: list[str] | None = None) -> int:
         _say(f"not compared, this machine has not: {', '.join(absent)} ({peers.CURE})")
         return 1
     _say(", ".join(f"{name} {value}" for name, value in machine().items()))
-    plan = runs.Plan(args.only, args.runs, args.seconds)
+    plan = runs.Plan(args.only, args.runs, args.seconds, args.first)
     try:
         with tempfile.TemporaryDirectory(prefix="piagent-bench-") as folder:
             results = runs.compare(Path(folder), plan, _say)
-    except (LoadError, RuntimeError) as error:
+    except (RuntimeError, PermissionError) as error:
         _say(f"bench-l4: {error}")
         return 1
-    _say(f"\n{runs.report(results)}")
+    _say(f"\n{report(results)}")
     args.out.parent.mkdir(exist_ok=True)
     args.out.write_text(json.dumps(_written(results), indent=1))
     _say(f"\nevery sample: {args.out}")

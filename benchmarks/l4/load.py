@@ -53,6 +53,7 @@ class Load:
 
     def __init__(self, process: subprocess.Popen[str], ports: Ports) -> None:
         self._process = process
+        self.pid = process.pid
         self.ports = ports
 
     def _say(self, line: str, answer: str) -> list[str]:
@@ -97,7 +98,7 @@ def load(folder: Path) -> Iterator[Load]:
     compiled(program, SOURCES)
     command = pinned(LOAD_CPU, str(program), *map(str, ports))
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         try:
             yield Load(process, ports)

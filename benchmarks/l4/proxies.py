@@ -59,9 +59,13 @@ listen echo
 listen stream
   bind {address}:{ports.stream}
 {stream}
-listen spliced
-  bind {address}:{spliced}
+listen splice-auto
+  bind {address}:{auto}
   option splice-auto
+{stream}
+listen splice
+  bind {address}:{splice}
+  option splice-response
 {stream}
 """
 
@@ -100,7 +104,7 @@ def _piagent(folder: Path, to: Ports) -> Iterator[dict[str, Proxy]]:
 
 @contextlib.contextmanager
 def _haproxy(folder: Path, to: Ports) -> Iterator[dict[str, Proxy]]:
-    ports, spliced = _free_ports(), free_port()
+    ports, auto, splice = _free_ports(), free_port(), free_port()
     file = folder / "haproxy.cfg"
     servers = [
         "\n".join(f"  server s{i} {at}:{port}" for i, at in enumerate(_backends(2)))
@@ -108,15 +112,17 @@ def _haproxy(folder: Path, to: Ports) -> Iterator[dict[str, Proxy]]:
     ]
     file.write_text(
         HAPROXY.format(
-            address=LOCAL, ports=ports, spliced=spliced, echo=servers[0], stream=servers[1]
+            address=LOCAL, ports=ports, auto=auto, splice=splice,
+            echo=servers[0], stream=servers[1],
         )
-    )
+    )  # fmt: skip
     log = folder / "haproxy.log"
     with running("haproxy", "-db", "-f", str(file), cpu=PROXY_CPU, log=log) as process:
         wait_for_port(LOCAL, ports.echo, process)
         yield {
             "haproxy": Proxy(LOCAL, ports, process),
-            "haproxy-splice": Proxy(LOCAL, ports._replace(stream=spliced), process),
+            "haproxy-auto": Proxy(LOCAL, ports._replace(stream=auto), process),
+            "haproxy-splice": Proxy(LOCAL, ports._replace(stream=splice), process),
         }
 
 
@@ -141,12 +147,19 @@ def _relay(folder: Path, to: Ports) -> Iterator[dict[str, Proxy]]:
     relay, ports = folder / "relay", _free_ports()
     compiled(relay, ["relay.c"])
     pairs = f"{ports.echo}={to.echo}", f"{ports.stream}={to.stream}"
-    with running(
-        str(relay), LOCAL, ",".join(_backends(4)), *pairs,
-        cpu=PROXY_CPU, log=folder / "relay.log",
-    ) as process:  # fmt: skip
+    argv = (str(relay), LOCAL, ",".join(_backends(4)), *pairs)
+    with running(*argv, cpu=PROXY_CPU, log=folder / "relay.log") as process:
         wait_for_port(LOCAL, ports.echo, process)
         yield {"relay": Proxy(LOCAL, ports, process)}
+
+
+@contextlib.contextmanager
+def _udp_relay(folder: Path, to: Ports) -> Iterator[dict[str, Proxy]]:
+    relay, ports = folder / "udp_relay", _free_ports()
+    compiled(relay, ["udp_relay.c"])
+    argv = (str(relay), LOCAL, str(ports.udp), ",".join(_backends(5)), str(to.udp))
+    with running(*argv, cpu=PROXY_CPU, log=folder / "udp_relay.log") as process:
+        yield {"udp-relay": Proxy(LOCAL, ports, process)}
 
 
 @contextlib.contextmanager
@@ -154,7 +167,7 @@ def proxies(folder: Path, to: Ports) -> Iterator[dict[str, Proxy]]:
     """All of them, by name, at the same time; `to`: what the backends listen on."""
     with contextlib.ExitStack() as stack:
         found: dict[str, Proxy] = {}
-        for start in (_piagent, _haproxy, _nginx, _relay):
+        for start in (_piagent, _haproxy, _nginx, _relay, _udp_relay):
             found |= stack.enter_context(start(folder, to))
         yield found
 

@@ -10,9 +10,9 @@ import pytest
 
 from benchmarks import peers
 from benchmarks.l4 import __main__ as bench
-from benchmarks.l4 import runs
 from benchmarks.l4.comparisons import COMPARISONS
 from benchmarks.l4.load import Sample
+from benchmarks.l4.report import judge, ratio, report
 
 
 def sample(cpu_us: float = 10, rate: float = 1, p99_us: float = 5) -> Sample:
@@ -25,21 +25,22 @@ def costs(*cpu_us: float) -> list[Sample]:
 
 def test_a_ratio_is_the_median_of_runs_that_were_side_by_side() -> None:
     samples = {"piagent": costs(10, 40, 30), "haproxy": costs(20, 40, 10)}
-    assert runs.ratio(samples, "cpu_us", "haproxy") == 1.0  # of 0.5, 1.0 and 3.0
+    assert ratio(samples, "cpu_us", "haproxy") == 1.0  # of 0.5, 1.0 and 3.0
 
 
 def test_a_peer_that_did_nothing_is_not_divided_by() -> None:
     samples = {"piagent": [sample(p99_us=3)], "haproxy": [sample(p99_us=0)]}
-    assert runs.ratio(samples, "p99_us", "haproxy") == 0.0
+    assert ratio(samples, "p99_us", "haproxy") == 0.0
 
 
 def test_the_better_peer_is_the_bar_for_each_figure_of_bulk_transfers() -> None:
     samples = {
         "piagent": [sample(cpu_us=9, rate=10)],
         "haproxy": [sample(cpu_us=10, rate=12)],
+        "haproxy-auto": [sample(cpu_us=9, rate=11)],
         "haproxy-splice": [sample(cpu_us=8, rate=9)],
     }
-    rate, cost = runs.judge({"bulk8": samples})
+    rate, cost = judge({"bulk8": samples})
     assert (rate.field, rate.peer, rate.holds) == ("rate", "haproxy", False)
     assert (cost.field, cost.peer, cost.holds) == ("cpu_us", "haproxy-splice", False)
     assert (rate.ratio, cost.ratio) == (pytest.approx(10 / 12), pytest.approx(9 / 8))
@@ -59,7 +60,7 @@ def test_a_report_has_the_medians_and_says_which_bars_do_not_hold() -> None:
         "nginx": costs(12, 12, 12),
         "relay": costs(10, 10, 10),
     }
-    said = runs.report({"request": samples}).splitlines()
+    said = report({"request": samples}).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in said]
     assert cells[2] == ["request: CPU us per request", "10.60", "11.00", "12.00", "10.00"]
     assert cells[3] == ["request: engine's CPU us per request", "10.60", "", "", ""]

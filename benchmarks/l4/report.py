@@ -1,0 +1,103 @@
+"""What alternating runs say: medians, ratios, and where piagent is beside where it is to be."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from typing import NamedTuple
+
+from benchmarks.l4.comparisons import COMPARISONS, Bar, Figure
+from benchmarks.l4.load import Sample
+from benchmarks.tables import table
+
+Samples = dict[str, list[Sample]]
+"""Proxy -> its runs; runs with the same index were side by side."""
+
+FIELDS = {"cpu_us": "CPU", "rate": "throughput", "p99_us": "p99"}
+OURS = "piagent"
+
+
+class Judgement(NamedTuple):
+    """Where piagent is, beside where it is to be."""
+
+    workload: str
+    field: str
+    peer: str
+    ratio: float
+    limit: float
+    holds: bool
+
+
+def medians(samples: Samples) -> dict[str, Sample]:
+    """Proxy -> the median of each figure; they may come from different runs."""
+    return {
+        peer: Sample(*(statistics.median(figures) for figures in zip(*runs, strict=True)))
+        for peer, runs in samples.items()
+    }
+
+
+def ratio(samples: Samples, field: str, peer: str) -> float:
+    """Of piagent to a peer: the median of the ratios of runs that were side by side, for what a
+    noisy machine does to one of them it mostly does to the other.
+    """
+    pairs = zip(samples[OURS], samples[peer], strict=True)
+    ratios: list[float] = [
+        getattr(ours, field) / (getattr(theirs, field) or math.inf) for ours, theirs in pairs
+    ]
+    return statistics.median(ratios)
+
+
+def _judge(name: str, bar: Bar, samples: Samples) -> Judgement:
+    more_is_better = bar.field == "rate"
+    ratios = {peer: ratio(samples, bar.field, peer) for peer in bar.peers}
+    best = (min if more_is_better else max)(ratios, key=ratios.__getitem__)
+    found = ratios[best]
+    holds = found >= bar.limit if more_is_better else found <= bar.limit
+    return Judgement(name, bar.field, best, found, bar.limit, holds)
+
+
+def judge(results: dict[str, Samples]) -> list[Judgement]:
+    """Every bar of what was run."""
+    return [
+        _judge(name, bar, samples)
+        for name, samples in results.items()
+        for bar in COMPARISONS[name].bars
+    ]
+
+
+def _cell(figure: Figure, peer: str, sample: Sample) -> str:
+    if figure.field == "engine_us" and peer != OURS:
+        return ""  # theirs is all that they are
+    return f"{getattr(sample, figure.field) * figure.scale:.{figure.digits}f}"
+
+
+def _rows(name: str, samples: Samples) -> list[list[str]]:
+    middle = medians(samples)
+    return [
+        [f"{name}: {figure.title}", *(_cell(figure, peer, s) for peer, s in middle.items())]
+        for figure in COMPARISONS[name].figures
+    ]
+
+
+def _bars(judgements: list[Judgement]) -> str:
+    rows = [
+        [
+            f"{j.workload}: {FIELDS[j.field]} / {j.peer}'s",
+            f"{j.ratio:.2f}",
+            f"{'>=' if j.field == 'rate' else '<='} {j.limit:.2f}",
+            "yes" if j.holds else "NO",
+        ]
+        for j in judgements
+    ]
+    return table([OURS, "ratio", "bar", "holds"], rows)
+
+
+def report(results: dict[str, Samples]) -> str:
+    """Medians, a table for each set of proxies, then ratios beside their bars."""
+    parts: dict[tuple[str, ...], list[list[str]]] = {}
+    for name, samples in results.items():
+        parts.setdefault(tuple(samples), []).extend(_rows(name, samples))
+    tables = [table(["median", *peers], rows) for peers, rows in parts.items()]
+    if judgements := judge(results):
+        tables.append(_bars(judgements))
+    return "\n\n".join(tables)
