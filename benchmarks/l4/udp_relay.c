@@ -123,8 +123,8 @@ int main(int argc, char **argv) {
         return 2;
     }
     epoll_fd = epoll_create1(0);
-    for (char *one = strtok(argv[3], ","); one && n_backends < MAX_BACKENDS; one = strtok(NULL, ","))
-        backends[n_backends++] = address_of(one, argv[4]);
+    for (char *at = strtok(argv[3], ","); at && n_backends < MAX_BACKENDS; at = strtok(NULL, ","))
+        backends[n_backends++] = address_of(at, argv[4]);
     struct sockaddr_in local = address_of(argv[1], argv[2]);
     listener = socket_for(&local, NULL);
     for (;;) {
