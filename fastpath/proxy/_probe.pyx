@@ -8,7 +8,8 @@ from posix.mman cimport (
 )
 
 from fastpath.abi cimport (
-    FP_OK, REJECT_CLIENT, REJECT_SERVICE, REJECT_SOURCE, common_t, range_t, service_t,
+    FP_OK, REJECT_CLIENT, REJECT_SERVICE, REJECT_SOURCE, common_t, prefixes_t, range_t,
+    service_t,
 )
 from fastpath.atomics cimport load_signed
 from fastpath.loop cimport loop_t
@@ -18,6 +19,7 @@ from fastpath.proxy.clients cimport (
     clients_t, known_client_t,
 )
 from fastpath.proxy.datagram cimport parties_t
+from fastpath.proxy.prefixes cimport prefixes_have
 from fastpath.proxy.proxy_header cimport (
     PROXY_V1_SIZE_MAX, PROXY_V2_SIZE_MAX as _PROXY_V2_SIZE_MAX, proxy_header_read, proxy_header_t,
     proxy_header_write,
@@ -177,6 +179,31 @@ def write_proxy_header(version, source, destination):
     if data[PROXY_V1_SIZE_MAX] != 0xa5:
         raise AssertionError("more than there is room for was written")
     return bytes(data[:size])
+
+
+cdef class Prefixes:
+    """A set of addresses, of ranges that are disjoint and ascending."""
+
+    cdef prefixes_t prefixes
+
+    def __cinit__(self, list ranges):
+        cdef range_t *each = <range_t *>calloc(len(ranges) or 1, sizeof(range_t))
+        if each == NULL:
+            raise MemoryError
+        self.prefixes.ranges = each
+        self.prefixes.n = len(ranges)
+        for first, last in ranges:
+            each.first_high, each.first_low = divmod(first, 1 << 64)
+            each.last_high, each.last_low = divmod(last, 1 << 64)
+            each += 1
+
+    def __dealloc__(self):
+        free(<void *>self.prefixes.ranges)
+
+    def __contains__(self, text):
+        cdef sockaddr_any_t address
+        _put_address(&address, (text, 7))
+        return prefixes_have(&self.prefixes, &address)
 
 
 def peek_sni(bytes data):

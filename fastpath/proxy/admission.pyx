@@ -1,36 +1,14 @@
 """Whether a client's connection or session may begin, and what it must give back at its end."""
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t
 from libc.string cimport memset
 
-from fastpath.abi cimport (
-    FP_OK, REJECT_CLIENT, REJECT_SERVICE, REJECT_SOURCE, prefixes_t, range_t, service_t,
-)
+from fastpath.abi cimport FP_OK, REJECT_CLIENT, REJECT_SERVICE, REJECT_SOURCE, service_t
 from fastpath.atomics cimport add_shared
 from fastpath.loop cimport loop_t
-from fastpath.proxy.address cimport ADDRESS_SIZE, address_put
 from fastpath.proxy.clients cimport clients_enter, clients_leave, clients_t, service_key
+from fastpath.proxy.prefixes cimport prefixes_have
 from fastpath.sys_linux cimport sockaddr_any_t
-
-
-cdef bint prefixes_have(const prefixes_t *prefixes, const sockaddr_any_t *address) noexcept nogil:
-    """Whether the address is in the set."""
-    cdef uint8_t ip[ADDRESS_SIZE]
-    cdef uint64_t high = 0, low = 0
-    cdef const range_t *each
-    cdef uint32_t i
-    address_put(ip, address)
-    for i in range(8):
-        high = high << 8 | ip[i]
-        low = low << 8 | ip[8 + i]
-    for i in range(prefixes.n):
-        each = &prefixes.ranges[i]
-        if (
-            (high > each.first_high or (high == each.first_high and low >= each.first_low))
-            and (high < each.last_high or (high == each.last_high and low <= each.last_low))
-        ):
-            return True
-    return False
 
 
 cdef int admission_enter(
