@@ -9,7 +9,8 @@ from typing import Any, Protocol, TypeVar
 from msgspec import Struct
 
 from piagent.core.bgp import BgpRoute
-from piagent.core.model import Backend, Bgp, HealthCheck
+from piagent.core.checking import Question
+from piagent.core.model import Bgp
 from piagent.core.plan import Plan
 
 S = TypeVar("S")
@@ -267,7 +268,8 @@ class Store(Protocol[S]):
 class ProbeResult(Struct, frozen=True):
     """The outcome of one health check."""
 
-    good: bool
+    good: bool | None
+    """None: it could not be made, for a reason that is not the backend's."""
     reason: str
     """Why, in words for people: "connected", "refused", "status 503", "timeout" …"""
 
@@ -275,8 +277,16 @@ class ProbeResult(Struct, frozen=True):
 class Prober(Protocol):
     """Health checks."""
 
-    async def probe(self, backend: Backend, port: int, check: HealthCheck) -> ProbeResult:
-        """Check once; never raises for what a backend does, never takes longer than its timeout."""
+    def ask(self, question: Question, answered: Callable[[ProbeResult], None]) -> None:
+        """Check once; returns at once, and never raises for what a backend does.
+
+        `answered` is called in the event loop, once, not before this has returned and at the latest
+        when the check's timeout is over. A check may have to wait for its turn first.
+        """
+        ...
+
+    def close(self) -> None:
+        """End what is under way: nothing is answered any more, and nothing is left behind."""
         ...
 
 

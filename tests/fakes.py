@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from piagent.core.model import Backend, HealthCheck
+from piagent.core.checking import Question
 from piagent.core.plan import Plan
 from piagent.ports import (
     BusEvent,
@@ -286,12 +286,29 @@ class FakeProber:
         self.count = 0
         self.hold: asyncio.Event | None = None
         """Nothing is answered before it is set."""
+        self.own_trouble = False
+        """Whether this host cannot check anything."""
+        self.asked: list[Question] = []
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def probe(self, backend: Backend, port: int, check: HealthCheck) -> ProbeResult:
+    def ask(self, question: Question, answered: Callable[[ProbeResult], None]) -> None:
         self.count += 1
-        reason = self.bad.get(backend.address)
+        self.asked.append(question)
+        reason = self.bad.get(question.address)
+        task = asyncio.ensure_future(self._answer(reason, answered))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    async def _answer(self, reason: str | None, answered: Callable[[ProbeResult], None]) -> None:
         await (self.hold.wait() if self.hold is not None else asyncio.sleep(0))
-        return ProbeResult(good=reason is None, reason=reason or "connected")
+        if self.own_trouble:
+            answered(ProbeResult(good=None, reason="not checked"))
+        else:
+            answered(ProbeResult(good=reason is None, reason=reason or "connected"))
 
 
 class FakeDataPlane:

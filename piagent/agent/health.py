@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 
 from piagent.adapters.clock import wall_ms
+from piagent.core.checking import Question, question
 from piagent.core.health import BackendHealth, step
-from piagent.core.model import Backend, Config, HealthCheck, checked_port
-from piagent.ports import Prober
+from piagent.core.model import Config
+from piagent.ports import Prober, ProbeResult
 
 log = logging.getLogger(__name__)
 
 SLOT_S = 0.5
+"""The grid; a check with a short interval has a finer one that halves it."""
+SLOTS_MIN = 4
+"""In an interval, at least."""
 JITTER = 0.05
 """Part of the interval by which a check may come early: nodes must not fall into step."""
-MAX_RUNNING = 64
-"""Checks under way at a time."""
 
 Key = tuple[str, str]
 """(service, backend id)."""
@@ -33,23 +37,13 @@ Key = tuple[str, str]
 class Target:
     """One backend to check, and what is believed of it."""
 
-    def __init__(self, backend: Backend, check: HealthCheck, port: int) -> None:
+    def __init__(self, asks: Question) -> None:
         """Due at once: the first result decides."""
-        self.backend = backend
-        self.check = check
-        self.port = port
+        self.asks = asks
         self.health = BackendHealth()
         self.since_ms = wall_ms()
         self.due = 0.0
         self.running = False
-
-    def same(self, other: Target) -> bool:
-        """Whether both ask the same question."""
-        return (self.backend.address, self.check, self.port) == (
-            other.backend.address,
-            other.check,
-            other.port,
-        )
 
 
 class HealthLoop:
@@ -60,17 +54,16 @@ class HealthLoop:
         self._prober = prober
         self._changed = changed
         self._targets: dict[Key, Target] = {}
+        self._answers: list[tuple[Target, ProbeResult]] = []
         self._wake = asyncio.Event()
-        self._running = asyncio.Semaphore(MAX_RUNNING)
 
     def configure(self, config: Config) -> None:
         """Check what this configuration names, and nothing else."""
-        wanted = _targets(config)
-        for key, target in wanted.items():
+        wanted = {}
+        for asks in _questions(config):
+            key = asks.service, asks.backend
             known = self._targets.get(key)
-            if known is not None and known.same(target):
-                known.backend = target.backend
-                wanted[key] = known
+            wanted[key] = known if known is not None and known.asks == asks else Target(asks)
         self._targets = wanted
         self._wake.set()
 
@@ -84,41 +77,55 @@ class HealthLoop:
 
     async def run(self) -> None:
         """Check until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            while True:
-                now = time.monotonic()
-                for key, target in self._targets.items():
-                    if target.due <= now and not target.running:
-                        target.running = True
-                        tasks.create_task(self._check(key, target))
-                await self._sleep(now)
-
-    async def _sleep(self, now: float) -> None:
-        """Until the next check is due, or the checks are others."""
-        waiting = [target.due for target in self._targets.values() if not target.running]
-        timeout = max(min(waiting) - now, 0) if waiting else None
-        self._wake.clear()
         try:
-            async with asyncio.timeout(timeout):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
+            while True:
+                self._take_answers()
+                self._begin_what_is_due()
+                await self._sleep()
+        finally:
+            self._prober.close()
 
-    async def _check(self, key: Key, target: Target) -> None:
-        async with self._running:
-            result = await self._prober.probe(target.backend, target.port, target.check)
+    def _begin_what_is_due(self) -> None:
+        now = time.monotonic()
+        for target in self._targets.values():
+            if target.due <= now and not target.running:
+                target.running = True
+                self._prober.ask(target.asks, partial(self._answered, target))
+
+    async def _sleep(self) -> None:
+        """Until the next check is due, there are answers, or the checks are others."""
+        waiting = [target.due for target in self._targets.values() if not target.running]
+        loop = asyncio.get_running_loop()
+        timer = loop.call_at(min(waiting), self._wake.set) if waiting else None
+        await self._wake.wait()
+        self._wake.clear()
+        if timer is not None:
+            timer.cancel()
+
+    def _answered(self, target: Target, result: ProbeResult) -> None:
+        self._answers.append((target, result))
+        self._wake.set()
+
+    def _take_answers(self) -> None:
+        answers, self._answers = self._answers, []
+        for target, result in answers:
+            self._take(target, result)
+
+    def _take(self, target: Target, result: ProbeResult) -> None:
         first = target.due == 0.0
         target.running = False
-        target.due = _next_due(target.check, first=first)
-        self._wake.set()
+        target.due = next_due(target.asks.check.interval_ms / 1000, first=first)
+        key = target.asks.service, target.asks.backend
         if self._targets.get(key) is not target:
             return  # a reload has asked another question meanwhile
         before = target.health
-        target.health = step(before, target.check, good=result.good, detail=result.reason)
+        target.health = step(before, target.asks.check, good=result.good, detail=result.reason)
         if target.health.status is not before.status:
-            self._tell(key, target, first=first)
+            self._tell(key, target)
+        if target.health.usable is not before.usable:
+            self._changed(self.down())
 
-    def _tell(self, key: Key, target: Target, *, first: bool) -> None:
+    def _tell(self, key: Key, target: Target) -> None:
         target.since_ms = wall_ms()
         health = target.health
         level = logging.INFO if health.usable else logging.WARNING
@@ -130,25 +137,25 @@ class HealthLoop:
             health.reason,
             health.detail,
         )
-        if not (first and health.usable):  # unknown counted as up
-            self._changed(self.down())
 
 
-def _next_due(check: HealthCheck, *, first: bool) -> float:
-    """About one interval from now, on the grid; the first time anywhere in the interval."""
+def next_due(interval_s: float, *, first: bool) -> float:
+    """About one interval from now, on the grid; the first time anywhere in the interval.
+
+    Rounded up or down by chance, so that on the average the jitter is what it is without a grid.
+    """
     part = random.random() if first else 1 - JITTER * random.random()  # noqa: S311
-    due = time.monotonic() + part * check.interval_ms / 1000
-    if check.interval_ms < 4000 * SLOT_S:
-        return due  # too short an interval for so coarse a grid
-    return round(due / SLOT_S) * SLOT_S
+    due = time.monotonic() + part * interval_s
+    slot_s = SLOT_S
+    while slot_s * SLOTS_MIN > interval_s:
+        slot_s /= 2  # its points are those of the coarser grid, and some between
+    return math.floor(due / slot_s + random.random()) * slot_s  # noqa: S311
 
 
-def _targets(config: Config) -> dict[Key, Target]:
-    return {
-        (service.name, backend.id): Target(
-            backend, service.health, checked_port(service, service.health, backend)
-        )
+def _questions(config: Config) -> list[Question]:
+    return [
+        question(service, service.health, backend)
         for service in config.services
         if service.health is not None
         for backend in service.backends
-    }
+    ]

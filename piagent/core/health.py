@@ -11,6 +11,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from piagent.core.model import HealthCheck
 
@@ -49,8 +50,12 @@ class BackendHealth(Struct, frozen=True):
         return self.status is not Status.DOWN
 
 
-def step(state: BackendHealth, check: HealthCheck, *, good: bool, detail: str) -> BackendHealth:
-    """Take one check result into account."""
+def step(
+    state: BackendHealth, check: HealthCheck, *, good: bool | None, detail: str
+) -> BackendHealth:
+    """Take one check result into account; None: the check could not be made."""
+    if good is None:
+        return replace(state, detail=detail)
     said = Status.UP if good else Status.DOWN
     if state.status is Status.UNKNOWN:
         return BackendHealth(said, HealthReason.FIRST_RESULT, 0, detail)

@@ -3,24 +3,60 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
 import resource
 import socket
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from piagent.adapters.probe import MAX_HEAD, NetworkProber
-from piagent.core.model import Backend, HealthCheck, HealthKind
+from piagent.adapters.probe import LOOK_AFTER_S, MAX_HEAD, MAX_RUNNING, NetworkProber
+from piagent.core.checking import Question
+from piagent.core.model import HealthCheck, HealthKind
 from piagent.ports import ProbeResult
 from tests.net import free_port
+from tests.waiting import until
 
 TCP = HealthCheck(kind=HealthKind.TCP)
 HTTP = HealthCheck(kind=HealthKind.HTTP, path="/healthz?x=1")
+ANSWERS = {
+    "good": (b"HTTP/1.1 204 No Content\r\nX: y\r\n\r\n", "status 204"),
+    "bad": (b"HTTP/1.1 500\r\nContent-Length: 3\r\n\r\nsad", "status 500"),
+    "other": (b"220 mail.example.com ESMTP\r\n\r\n", "not HTTP/1.1"),
+    "short": (b"HTTP/1.1 200 OK\r\nX", "closed within the header"),
+}
+"""Name -> what a server says, and the reason that comes of it."""
+
+
+def descriptors() -> int:
+    gc.collect()  # what earlier tests left open does not close in between
+    return len(os.listdir("/proc/self/fd"))
+
+
+def fill_up(server: socket.socket, stack: ExitStack) -> None:
+    """Connect until the server's queue is full: it answers no SYN any more."""
+    for _ in range(3):
+        one = stack.enter_context(socket.socket())
+        one.setblocking(False)
+        one.connect_ex(server.getsockname())
+    time.sleep(0.05)
+
+
+async def ask(
+    prober: NetworkProber, port: int, check: HealthCheck = TCP, address: str = "127.0.0.1"
+) -> ProbeResult:
+    answer: asyncio.Future[ProbeResult] = asyncio.get_running_loop().create_future()
+    prober.ask(Question("s", address, address, port, check), answer.set_result)
+    return await answer
 
 
 def probe(port: int, check: HealthCheck, address: str = "127.0.0.1") -> ProbeResult:
-    return asyncio.run(NetworkProber().probe(Backend(address=address), port, check))
+    return asyncio.run(ask(NetworkProber(), port, check, address))
 
 
 def asked(answer: bytes, check: HealthCheck = HTTP, address: str = "127.0.0.1") -> ProbeResult:
@@ -36,7 +72,7 @@ def asked(answer: bytes, check: HealthCheck = HTTP, address: str = "127.0.0.1") 
         server = await asyncio.start_server(serve, address, 0)
         async with server:
             port = server.sockets[0].getsockname()[1]
-            result = await NetworkProber().probe(Backend(address=address), port, check)
+            result = await ask(NetworkProber(), port, check, address)
         host = f"[{address}]" if ":" in address else address
         assert requests[0].startswith(
             f"GET /healthz?x=1 HTTP/1.1\r\nHost: {host}:{port}\r\n".encode()
@@ -98,7 +134,7 @@ def slow(trickle: Callable[[asyncio.StreamWriter], None]) -> tuple[ProbeResult, 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         check = HealthCheck(kind=HealthKind.HTTP, timeout_ms=300)
         port = server.sockets[0].getsockname()[1]
-        result = await NetworkProber().probe(Backend(address="127.0.0.1"), port, check)
+        result = await ask(NetworkProber(), port, check)
         server.close()
         return result
 
@@ -124,30 +160,113 @@ def test_a_body_without_end_does_not_matter() -> None:
     async def main() -> ProbeResult:
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        result = await NetworkProber().probe(Backend(address="127.0.0.1"), port, HTTP)
+        result = await ask(NetworkProber(), port, HTTP)
         server.close()
         return result
 
     assert asyncio.run(main()) == ProbeResult(True, "status 200")
 
 
-def test_when_this_host_has_no_descriptor_left_the_last_result_stays() -> None:
-    async def main() -> tuple[ProbeResult, ...]:
-        prober = NetworkProber()
-        up, down = Backend(address="127.0.0.1"), Backend(address="127.0.0.2")
+def test_when_this_host_has_no_descriptor_left_nothing_is_said_of_the_backend() -> None:
+    async def main() -> ProbeResult:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         with socket.create_server(("127.0.0.1", 0)) as server:
-            port = server.getsockname()[1]
-            assert (await prober.probe(up, port, TCP)).good
-            assert not (await prober.probe(down, free_port("127.0.0.2"), TCP)).good
-            closed = free_port("127.0.0.2")
-            await prober.probe(down, closed, TCP)
-            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
             resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
             try:
-                return await prober.probe(up, port, TCP), await prober.probe(down, closed, TCP)
+                return await ask(NetworkProber(), server.getsockname()[1])
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
-    still_up, still_down = asyncio.run(main())
-    assert still_up == ProbeResult(True, "not checked: Too many open files on this host")
-    assert not still_down.good
+    result = asyncio.run(main())
+    assert result == ProbeResult(None, "not checked: Too many open files on this host")
+
+
+def test_only_so_many_checks_are_under_way_and_the_others_have_their_turn() -> None:
+    """They connect to a server whose queue is full: only the timeout ends them."""
+
+    async def main() -> list[str]:
+        prober, answers = NetworkProber(), list[str]()
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as server, ExitStack() as stack:
+            port = server.getsockname()[1]
+            fill_up(server, stack)
+            before = descriptors()
+            hopeless = HealthCheck(timeout_ms=200)
+            for _ in range(MAX_RUNNING + 5):
+                asked = Question("s", "b", "127.0.0.1", port, hopeless)
+                prober.ask(asked, lambda result: answers.append(result.reason))
+            assert descriptors() - before == MAX_RUNNING
+            await until(lambda: len(answers) == MAX_RUNNING, "those that began first")
+            assert descriptors() - before == 5
+            await until(lambda: len(answers) == MAX_RUNNING + 5, "the others")
+            assert descriptors() == before
+        return answers
+
+    assert set(asyncio.run(main())) == {"timeout"}
+
+
+def test_after_close_nothing_is_answered_and_no_descriptor_is_left() -> None:
+    async def main() -> None:
+        prober, answers = NetworkProber(), list[ProbeResult]()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            before = descriptors()
+            for _ in range(MAX_RUNNING + 1):
+                asked = Question("s", "b", "127.0.0.1", server.getsockname()[1], TCP)
+                prober.ask(asked, answers.append)
+            prober.close()
+            assert descriptors() == before
+            await asyncio.sleep(3 * LOOK_AFTER_S)
+            assert answers == []
+
+    asyncio.run(main())
+
+
+def test_nothing_is_answered_before_ask_has_returned() -> None:
+    async def main() -> None:
+        prober, answers = NetworkProber(), list[ProbeResult]()
+        prober.ask(Question("s", "b", "not an address", 1, TCP), answers.append)
+        prober.ask(Question("s", "b", "127.0.0.1", free_port(), TCP), answers.append)
+        assert answers == []
+        await until(lambda: len(answers) == 2, "both answers")
+        assert [answer.good for answer in answers] == [False, False]
+
+    asyncio.run(main())
+
+
+@given(st.lists(st.integers(1, 200), max_size=4), st.sampled_from(sorted(ANSWERS)))
+@settings(max_examples=40, deadline=None)
+def test_it_does_not_matter_how_an_answer_is_cut_into_pieces(cuts: list[int], name: str) -> None:
+    answer, expected = ANSWERS[name]
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        rest = answer
+        for cut in cuts:
+            writer.write(rest[:cut])
+            rest = rest[cut:]
+            await asyncio.sleep(LOOK_AFTER_S / 2)
+        writer.write(rest)
+        writer.close()
+
+    async def main() -> ProbeResult:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server:
+            patient = HealthCheck(kind=HealthKind.HTTP, timeout_ms=20_000)
+            return await ask(NetworkProber(), server.sockets[0].getsockname()[1], patient)
+
+    assert asyncio.run(main()).reason == expected
+
+
+def test_an_answer_in_the_last_moment_is_an_answer() -> None:
+    """The event loop was busy with other things when the time was up."""
+
+    async def main() -> ProbeResult:
+        prober, answers = NetworkProber(), list[ProbeResult]()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            hasty = HealthCheck(timeout_ms=50)
+            asked = Question("s", "b", "127.0.0.1", server.getsockname()[1], hasty)
+            prober.ask(asked, answers.append)
+            time.sleep(0.2)  # noqa: ASYNC251 -- that is the point
+            await until(lambda: bool(answers), "an answer")
+        return answers[0]
+
+    assert asyncio.run(main()) == ProbeResult(True, "connected")

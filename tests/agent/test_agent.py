@@ -344,10 +344,10 @@ async def test_crash_of_a_part_takes_the_vips_down_and_ends_the_agent(
     one = cluster.add("n1").start()
     await until(one.owns, "n1 owns the VIP")
 
-    async def explode(*_args: object) -> None:
+    def explode(*_args: object) -> None:
         raise RuntimeError("boom")
 
-    one.prober.probe = explode  # type: ignore[assignment]
+    one.prober.ask = explode  # type: ignore[method-assign]
     assert one.task is not None
     assert await asyncio.wait_for(one.task, 10) is False
     assert one.on_lan == set()

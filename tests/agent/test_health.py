@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Self
 
 from msgspec.structs import replace
 
-from piagent.agent.health import MAX_RUNNING, HealthLoop
+from piagent.agent.health import JITTER, SLOT_S, HealthLoop, next_due
+from piagent.core.health import Status
 from piagent.core.model import Config
 from tests.agent.nodes import config, service
 from tests.fakes import FakeProber
@@ -89,19 +91,6 @@ async def test_answer_to_a_question_that_a_reload_withdrew_counts_for_nothing(
     assert run.said == []
 
 
-async def test_only_so_many_checks_are_under_way_at_a_time(tmp_path: Path) -> None:
-    backends = [f"10.0.1.{n}" for n in range(MAX_RUNNING + 36)]
-    run = Run(config(tmp_path, services=(service("web", None, *backends),)))
-    run.prober.hold = asyncio.Event()
-    async with run:
-        await until(lambda: run.prober.count >= MAX_RUNNING, "the first checks")
-        for _ in range(10):
-            await asyncio.sleep(0)
-        assert run.prober.count == MAX_RUNNING
-        run.prober.hold.set()
-        await until(lambda: run.prober.count >= len(backends), "all of them")
-
-
 async def test_service_without_a_check_is_never_asked(tmp_path: Path) -> None:
     run = Run(config(tmp_path, services=(service("web", None, "10.0.0.1", check=False),)))
     async with run:
@@ -124,3 +113,31 @@ async def test_short_interval_does_not_turn_into_a_busy_loop(tmp_path: Path) -> 
     async with run:
         await asyncio.sleep(0.5)
     assert run.prober.count <= 2 * (0.5 / 0.04) + 2
+
+
+async def test_check_that_could_not_be_made_changes_nothing(tmp_path: Path) -> None:
+    run = Run(config(tmp_path))
+    run.prober.own_trouble = True
+    async with run:
+        await until(lambda: run.prober.count >= 8, "some checks")
+        target = run.loop.target("web", "10.0.0.1")
+        assert target is not None
+        assert target.health.status is Status.UNKNOWN
+        assert target.health.detail == "not checked"
+        run.prober.own_trouble = False
+        await until(lambda: target.health.status is Status.UP, "a result")
+    assert run.said == []
+
+
+def test_checks_share_a_grid_of_half_a_second_and_those_of_short_intervals_a_finer_one() -> None:
+    for interval_s, slot_s in ((60.0, 0.5), (2.0, 0.5), (1.0, 0.25), (0.3, 0.0625), (0.01, 2**-9)):
+        for first in (True, False):
+            assert next_due(interval_s, first=first) % slot_s == 0
+
+
+def test_interval_keeps_its_mean_with_jitter_on_the_grid() -> None:
+    spans = [next_due(2.0, first=False) - time.monotonic() for _ in range(4000)]
+    assert min(spans) > 2.0 * (1 - JITTER) - SLOT_S - 0.05
+    assert max(spans) < 2.0 + SLOT_S
+    # 4000 samples of a spread of at most 0.3 s: the mean is within 0.03 s of 1.95 s.
+    assert abs(sum(spans) / len(spans) - 2.0 * (1 - JITTER / 2)) < 0.03

@@ -71,3 +71,12 @@ def test_a_change_comes_exactly_after_a_full_run(results: str, rise: int, fall: 
             sign, count = ("+", rise) if seen[i] == "u" else ("-", fall)
             assert results[: i + 1].endswith(sign * count)
             assert set(seen[i - count + 1 : i]) <= {seen[i - 1]}
+
+
+@given(st.text("+-", max_size=10), st.integers(1, 5), st.integers(1, 5))
+def test_a_check_that_could_not_be_made_says_nothing(results: str, rise: int, fall: int) -> None:
+    check, state = HealthCheck(rise=rise, fall=fall), BackendHealth()
+    for result in results:
+        state = step(state, check, good=result == "+", detail=result)
+        assert step(state, check, good=None, detail=state.detail) == state
+        assert step(state, check, good=None, detail="no memory").detail == "no memory"
