@@ -304,7 +304,24 @@ cdef struct outlier_t:          # a backend seen by those who connect to it
     uint64_t until_ms           # passed over until then
 
 
+cdef struct log_record_t:       # a connection that is over
+    sockaddr_any_t client
+    sockaddr_any_t local        # where the client connected to
+    uint64_t accepted_us        # CLOCK_MONOTONIC
+    uint64_t ended_us
+    uint64_t connect_us
+    uint64_t bytes_in
+    uint64_t bytes_out
+    uint16_t service_slot
+    uint16_t backend_slot
+    uint8_t how                 # END_*, or REJECT_* when it was turned away
+    uint8_t has_backend         # it was connected to one, which `backend_slot` says
+    uint8_t rejected
+
+
 cdef struct common_t:
+    uint64_t log_wanted         # whoever changes it from 1 to 0 writes to log_wake
+    int log_wake                # an eventfd
     int64_t clients             # client connections open now
     int64_t service_open[MAX_SERVICES]      # the same by service
     uint64_t accept_due_ns[MAX_SERVICES]    # accept_rate: when the next one is due by its rate

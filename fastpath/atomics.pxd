@@ -22,6 +22,7 @@ cdef extern from * nogil:
     #else
     #define fp_relax() __asm__ volatile("" ::: "memory")
     #endif
+    #define fp_exchange(where, value) __atomic_exchange_n((where), (value), __ATOMIC_ACQ_REL)
     """
     void *load_pointer "fp_load_pointer" (void **where)
     void store_pointer "fp_store_pointer" (void **where, void *value)
@@ -31,6 +32,8 @@ cdef extern from * nogil:
     void store_relaxed "fp_store_relaxed" (uint64_t *where, uint64_t value)
     int64_t load_signed "fp_load_relaxed" (const int64_t *where)
     void store_signed "fp_store_relaxed" (int64_t *where, int64_t value)
+    # Acquires and releases; returns what was there.
+    uint64_t exchange "fp_exchange" (uint64_t *where, uint64_t value)
     # Adds for several writers; returns the new value.
     int64_t add_shared "fp_add_relaxed" (int64_t *where, int64_t value)
     # Puts a value in and returns the one before.

@@ -7,6 +7,7 @@ from fastpath.tables import Backend as Backend
 from fastpath.tables import Gateway as Gateway
 from fastpath.tables import Listener as Listener
 from fastpath.tables import ListenError as ListenError
+from fastpath.tables import LogRecord as LogRecord
 from fastpath.tables import Route as Route
 from fastpath.tables import Service as Service
 from fastpath.tables import Tables as Tables
@@ -92,6 +93,15 @@ class Engine:
         Those that are not in the tables of now are passed over. Otherwise as `cut`.
         """
 
+    def log_fd(self) -> int:
+        """A descriptor that is readable when `read_log` has something to say; the engine's."""
+
+    def read_log(self) -> list[LogRecord]:
+        """The connections that are over since the last call, of services with `logs`.
+
+        Each worker keeps 4096 that have not been read; what there is no room for is counted.
+        """
+
     def turns(self) -> list[int]:
         """How often each worker has turned.
 
@@ -121,6 +131,7 @@ class Engine:
           "udp": {"sessions": open now, "evicted": ended to make room for newer ones,
                   "dropped": {reason: datagrams}},          # reasons: fastpath.tables.DROPS
           "rejected": {reason: connections turned away},   # reasons: fastpath.tables.REASONS
+          "log_dropped": records that `read_log` was too late for,
           "workers": [{"turns": n, "active": client connections}],
           "http": {
               "requests": {gateway: {route: {method: {status: responses sent}}}},

@@ -6,15 +6,16 @@ The only module with threads and with exceptions about what runs. See engine.pyi
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from fastpath.abi cimport CUT_BACKEND, CUT_LISTENER, FP_OK, MAX_WORKERS, common_t
+from fastpath.abi cimport CUT_BACKEND, CUT_LISTENER, FP_OK, MAX_WORKERS, RELAYS_SERVICE, common_t
 from fastpath.atomics cimport (
     add_shared, load_acquire, load_relaxed, load_signed, store_pointer, store_release,
 )
+from fastpath.log cimport dropped_total, read_records, read_until_quiet
 from fastpath.memory.slab cimport slab_free, slab_get, slab_init, slab_t
 from fastpath.proxy.clients cimport clients_free, clients_init, clients_t
 from fastpath.proxy.sessions cimport SESSIONS_MAX
 from fastpath.snapshot cimport Snapshot
-from fastpath.sys_linux cimport usleep
+from fastpath.sys_linux cimport EFD_CLOEXEC, EFD_NONBLOCK, eventfd, usleep
 from fastpath.totals cimport (
     accepted_total, backend_total, each_worker, ends_total, http_total, open_total,
     rejected_total, relays_total, times_total, udp_total,
@@ -36,11 +37,12 @@ from fastpath.snapshot import compile as compile_tables
 from fastpath.sockets import listen, prepare_stream, resolve
 from fastpath.tables import (
     CONNECT_BOUNDS_S, SESSION_BOUNDS_S, TIMEOUT_MAX_MS, Backend, Gateway, ListenError, Listener,
-    Route, Service, Tables, check, place_of,
+    LogRecord, Route, Service, Tables, check, place_of,
 )
 
 __all__ = [
-    "Backend", "Engine", "Gateway", "ListenError", "Listener", "Route", "Service", "Tables",
+    "Backend", "Engine", "Gateway", "ListenError", "Listener", "LogRecord", "Route", "Service",
+    "Tables",
 ]
 
 
@@ -57,6 +59,7 @@ cdef class Engine:
     cdef int n_workers
     cdef int next_worker        # for Engine.relay
     cdef uint64_t generation
+    cdef int log_wake           # an eventfd; owned
     cdef bint started, draining, stopped
     cdef object connections, lock, numbering, tables
     cdef list threads
@@ -65,6 +68,9 @@ cdef class Engine:
     cdef list cuts              # (generation, kind, slot) that a worker may not have seen yet
     cdef slab_t common_memory
     cdef clients_t known_clients
+    cdef dict service_names     # slot -> name, of those that are gone too
+    cdef dict backend_names     # slot -> (service, name), likewise
+    cdef list records           # of the log, that were read before their slots changed hands
     cdef dict baselines         # (kind, slot) -> counters when the slot changed hands
     cdef Snapshot current
     cdef list retired           # snapshots that a worker may still have: (generation after, it)
@@ -80,6 +86,7 @@ cdef class Engine:
             raise ValueError(f"{connections} connections: not between 1 and {1 << 20}")
         if len(key) != 16:
             raise ValueError(f"the hash key has {len(key)} bytes, not 16")
+        self.log_wake = -1
         self.lock = threading.Lock()
         self.connections = connections
         self.numbering = Numbering()
@@ -88,9 +95,13 @@ cdef class Engine:
         self.listening = {}
         self.addresses = {}
         self.cuts = []
+        self.service_names = {RELAYS_SERVICE: ""}
+        self.backend_names = {}
+        self.records = []
         self.baselines = {}
         self.retired = []
         memcpy(self.shared.hash_key, <const char *>key, 16)
+        self.log_wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         if slab_init(&self.common_memory, 1, sizeof(common_t)) != FP_OK:
             raise MemoryError
         self.shared.common = <common_t *>slab_get(&self.common_memory)     # fresh pages are zero
@@ -99,6 +110,8 @@ cdef class Engine:
         if clients_init(&self.known_clients, 2 * n_open, self.shared.hash_key) != FP_OK:
             raise MemoryError
         self.shared.common.known_clients = &self.known_clients
+        self.shared.common.log_wake = self.log_wake
+        self.shared.common.log_wanted = 1
         worker_protocols(self.shared.protocols)
         raise_descriptor_limit(connections, workers)
         # The kernel spreads connections by hash, not evenly: a worker may get more than its part.
@@ -118,6 +131,8 @@ cdef class Engine:
             worker_free(self.workers[i])
         clients_free(&self.known_clients)
         slab_free(&self.common_memory)
+        if self.lock is not None and self.log_wake >= 0:
+            os.close(self.log_wake)
 
     def start(self):
         """Start the workers."""
@@ -167,6 +182,9 @@ cdef class Engine:
             _close_all(opened)
             raise
         self._note_new_hands(numbering)
+        self.records += self._read()
+        self.service_names.update((slot, name) for name, slot in numbering.services.items())
+        self.backend_names.update((slot, name) for name, slot in numbering.backends.items())
         self.numbering = numbering
         self.listening = listening
         for (address, _, _), slot in numbering.listeners.items():
@@ -326,6 +344,26 @@ cdef class Engine:
                 worker_wake(self.workers[i])
             return turns
 
+    def log_fd(self):
+        """Readable when there are records."""
+        return self.log_wake
+
+    def read_log(self):
+        """The records since the last call."""
+        with self.lock:
+            self._must_live()
+            records = self.records + read_until_quiet(
+                self.shared.common, self.workers, self.n_workers, self.service_names,
+                self.backend_names,
+            )
+            self.records = []
+            return records
+
+    cdef list _read(self):
+        return read_records(
+            self.workers, self.n_workers, self.service_names, self.backend_names
+        )
+
     def stats(self):
         """Counters, summed over the workers."""
         with self.lock:
@@ -337,6 +375,7 @@ cdef class Engine:
                 "relays": relays_total(self.workers, self.n_workers),
                 "udp": udp_total(self.workers, self.n_workers),
                 "rejected": rejected_total(self.workers, self.n_workers),
+                "log_dropped": dropped_total(self.workers, self.n_workers),
                 "workers": each_worker(self.workers, self.n_workers),
                 "http": http_total(self.workers, self.n_workers, self.numbering.routes),
             }

@@ -26,6 +26,7 @@ from fastpath.abi cimport (
 )
 from fastpath.atomics cimport count, gauge
 from fastpath.memory.pipes cimport pipe_t, pipes_t
+from fastpath.memory.ring cimport ring_t
 from fastpath.memory.slab cimport slab_t, slab_get, slab_put
 from fastpath.memory.wheel cimport timeout_t, wheel_t
 from fastpath.sys_linux cimport epoll_event, iovec, sockaddr_any_t
@@ -34,6 +35,7 @@ from fastpath.sys_linux cimport epoll_event, iovec, sockaddr_any_t
 cdef enum:
     LOOP_BATCH = 128            # events taken from the kernel in one turn
     TICK_MS = 16                # of the timer wheel
+    LOG_SIZE = 4096             # records of one worker that Python has not read yet
 
 
 # Bits of endpoint_t.ready.
@@ -102,6 +104,7 @@ cdef struct loop_t:
     void *states[PROTOCOL_COUNT]
     slab_t buffers              # of BUFFER_SIZE: two for each client connection
     pipes_t pipes
+    ring_t log                  # of log_record_t, for Engine.read_log
     ages_of_pairs_t pairs[2]    # those under way, by relay.pxd's PAIRS_*
     wheel_t wheel
     uint8_t *scratch            # BUFFER_SIZE; content is lost when a handler returns

@@ -4,9 +4,12 @@ from libc.errno cimport errno
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from fastpath.abi cimport BUFFER_SIZE, FP_AGAIN, FP_BAD, FP_FULL, FP_OK, FP_RESET, fp_assert
+from fastpath.abi cimport (
+    BUFFER_SIZE, FP_AGAIN, FP_BAD, FP_FULL, FP_OK, FP_RESET, fp_assert, log_record_t,
+)
 from fastpath.atomics cimport add_shared, gauge
 from fastpath.memory.pipes cimport pipes_free
+from fastpath.memory.ring cimport ring_free, ring_init
 from fastpath.memory.slab cimport slab_free, slab_init
 from fastpath.memory.wheel cimport wheel_advance, wheel_arm, wheel_idle, wheel_init, wheel_pop
 from fastpath.sys_linux cimport (
@@ -33,6 +36,7 @@ cdef int loop_init(loop_t *self, uint16_t index, uint32_t capacity) noexcept nog
         self.scratch == NULL
         or self.epoll < 0
         or slab_init(&self.buffers, 2 * capacity, BUFFER_SIZE) != FP_OK
+        or ring_init(&self.log, LOG_SIZE, sizeof(log_record_t)) != FP_OK
     ):
         loop_free(self)
         return FP_FULL
@@ -41,6 +45,7 @@ cdef int loop_init(loop_t *self, uint16_t index, uint32_t capacity) noexcept nog
 
 cdef void loop_free(loop_t *self) noexcept nogil:
     pipes_free(&self.pipes)
+    ring_free(&self.log)
     slab_free(&self.buffers)
     free(self.scratch)
     self.scratch = NULL

@@ -154,6 +154,29 @@ class Listener(NamedTuple):
         return place_of(*self.key)
 
 
+class LogRecord(NamedTuple):
+    """A connection of a TCP service that is over."""
+
+    service: str
+    backend: str | None
+    """None: it never reached one."""
+    client: str
+    client_port: int
+    address: str
+    """Where the client connected to."""
+    port: int
+    started: float
+    """Unix time in seconds."""
+    connect_s: float | None
+    """How long connecting to the backend took; None: as `backend`."""
+    duration_s: float
+    bytes_in: int
+    """From the client."""
+    bytes_out: int
+    end: str
+    """One of ENDS, or of REASONS when it was turned away."""
+
+
 class ListenError(OSError):
     """A listener that cannot be bound; `filename` says it for people: `10.0.0.1:53/udp`."""
 

@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from fastpath.abi cimport TIMES_COUNT
 from fastpath.loop cimport endpoint_t, loop_t
+from fastpath.proxy.admission cimport admitted_t
 from fastpath.proxy.balance cimport tries_t
 from fastpath.proxy.relay cimport pair_t
 from fastpath.sys_linux cimport sockaddr_any_t
@@ -30,6 +31,7 @@ cdef struct stream_t:
     uint32_t connect_timeout_ms
     uint16_t listener_slot
     uint16_t service_slot
+    admitted_t admitted         # by what it counts, until its end
     uint8_t state               # STREAM_*
     uint8_t proxy_header        # version that the backend gets; 0: none
     uint8_t logs                # a record is kept at the end

@@ -1,33 +1,50 @@
 """TCP services: each accepted connection gets one to a backend, and bytes go both ways.
 
-A stream is first `connecting`: nothing is read from the client, so a backend that refuses or does
-not answer in time can be replaced by the next choice. Then it is a pair of fastpath.proxy.relay
-until its end. Two sockets that Engine.relay handed over are such a pair from the beginning.
+From a trusted proxy a stream begins with a PROXY header, which says who the client is; it is peeked
+at until it is whole, so what follows it stays in the socket. Then the stream is `connecting`:
+nothing is read from the client, so a backend that refuses or does not answer in time can be
+replaced by the next choice. Then it is a pair of fastpath.proxy.relay until its end. Two sockets
+that Engine.relay handed over are such a pair from the beginning.
 """
 
+from libc.errno cimport errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from fastpath.abi cimport (
-    CUT_BACKEND, END_CUT, END_DRAINED, END_STOPPED, FP_FULL, FP_OK, PROTOCOL_TCP, REJECT_CAPACITY,
-    REJECT_CONNECT, REJECT_DESCRIPTORS, REJECT_NO_BACKEND, RELAYS_BACKEND, RELAYS_LISTENER,
-    RELAYS_SERVICE, backend_t, listener_t, service_t,
+    CUT_BACKEND, END_CUT, END_DRAINED, END_STOPPED, FP_AGAIN, FP_FULL, FP_OK, PROTOCOL_TCP,
+    REJECT_CAPACITY, REJECT_CONNECT, REJECT_DESCRIPTORS, REJECT_NO_BACKEND, REJECT_PREFACE,
+    RELAYS_BACKEND, RELAYS_LISTENER, RELAYS_SERVICE, backend_t, listener_t, service_t,
 )
 from fastpath.atomics cimport gauge
 from fastpath.loop cimport (
-    FAILED, READABLE, WRITABLE, backend_closed, backend_connected, backend_refused, endpoint_init,
-    endpoint_t, loop_arm, loop_client_closed, loop_close, loop_connect, loop_reset, loop_t,
+    FAILED, PEER_ENDED, READABLE, WRITABLE, backend_closed, backend_connected, backend_refused,
+    endpoint_init, endpoint_t, endpoint_write, loop_arm, loop_client_closed, loop_close,
+    loop_connect, loop_reset, loop_t, loop_watch,
 )
 from fastpath.memory.slab cimport slab_free, slab_get, slab_init, slab_put, slab_t
 from fastpath.memory.wheel cimport timeout_disarm, timeout_t
+from fastpath.proxy.admission cimport admission_enter, admission_leave
+from fastpath.proxy.affinity cimport affinity_recall, affinity_remember
 from fastpath.proxy.balance cimport balance_choose, service_hash
+from fastpath.proxy.prefixes cimport prefixes_have
+from fastpath.proxy.proxy_header cimport (
+    PROXY_V2_SIZE_MAX, proxy_header_read, proxy_header_t, proxy_header_write,
+)
 from fastpath.proxy.relay cimport EVICT_IDLE_MS, pair_evict, pair_start, pair_stop, pair_t
 from fastpath.proxy.stream cimport (
     STREAM_CONNECTING, STREAM_PREFACE, STREAM_RELAYING, stream_connected, stream_ended,
     stream_rejected, stream_t,
 )
-from fastpath.sys_linux cimport IPPROTO_TCP, sockaddr_any_t
+from fastpath.sys_linux cimport (
+    EAGAIN, EINTR, EPOLLIN, IPPROTO_TCP, MSG_PEEK, getsockname, recv, sockaddr_any_t, socklen_t,
+)
+
+
+cdef enum:
+    PREFACE_MS = 3000           # for a PROXY header to be whole
+    PEEK_SIZE = PROXY_V2_SIZE_MAX
 
 
 cdef struct streams_t:          # the protocol's state in a loop
@@ -44,6 +61,7 @@ cdef inline streams_t *_streams(loop_t *loop) noexcept nogil:
 cdef void _forget(loop_t *loop, stream_t *stream) noexcept nogil:
     """Give a stream back whose sockets are closed."""
     cdef streams_t *streams = _streams(loop)
+    admission_leave(loop, &stream.admitted)
     loop_client_closed(loop, stream.listener_slot)
     if stream.next != NULL:
         stream.next.previous = stream.previous
@@ -87,6 +105,20 @@ cdef void _break_off(loop_t *loop, stream_t *stream, bint reset, uint8_t end) no
 
 # ---- on the way to a backend ----
 
+cdef const backend_t *_choose(
+    loop_t *loop, const service_t *service, stream_t *stream
+) noexcept nogil:
+    """Where the client was before, if that is asked for; then as the service balances."""
+    cdef const backend_t *known = NULL
+    if stream.tries.n == 0:
+        known = affinity_recall(loop, service, &stream.client_address)
+    if known == NULL:
+        return balance_choose(loop, service, stream.hash, &stream.tries)
+    stream.tries.slots[0] = known.slot
+    stream.tries.n = 1
+    return known
+
+
 cdef int _connect_once(loop_t *loop, stream_t *stream, const backend_t *backend) noexcept nogil:
     """As loop_connect; when there is no descriptor left, a connection that is idle gives way."""
     cdef int result = loop_connect(loop, &stream.backend, backend, _connecting, stream)
@@ -98,10 +130,10 @@ cdef int _connect_once(loop_t *loop, stream_t *stream, const backend_t *backend)
 cdef int _connect(loop_t *loop, stream_t *stream) noexcept nogil:
     """Connect to the next choice: FP_OK; else a reason why not, as -1 - REJECT_*."""
     cdef service_t *service = loop.snapshot.service_of_slot[stream.service_slot]
-    cdef backend_t *backend
+    cdef const backend_t *backend
     cdef int result
     while service != NULL:
-        backend = balance_choose(loop, service, stream.hash, &stream.tries)
+        backend = _choose(loop, service, stream)
         if backend == NULL:
             break
         result = _connect_once(loop, stream, backend)
@@ -132,15 +164,35 @@ cdef void _connect_failed(loop_t *loop, stream_t *stream) noexcept nogil:
     _connect_or_turn_away(loop, stream)
 
 
+cdef bint _introduce(loop_t *loop, stream_t *stream) noexcept nogil:
+    """Tell the backend who the client is, if it wants to know; False: it did not work."""
+    cdef size_t size
+    if stream.proxy_header == 0:
+        return True
+    size = proxy_header_write(
+        loop.scratch, stream.proxy_header, &stream.client_address, &stream.local_address
+    )
+    # An empty socket takes it as a whole.
+    return endpoint_write(&stream.backend, loop.scratch, size, False) == <ssize_t>size
+
+
+cdef void _remember(loop_t *loop, const stream_t *stream) noexcept nogil:
+    """Keep in mind where the client is, if its service asks for that."""
+    cdef const service_t *service = loop.snapshot.service_of_slot[stream.service_slot]
+    if service != NULL:
+        affinity_remember(loop, service, &stream.client_address, stream.pair.backend_slot)
+
+
 cdef void _connecting(loop_t *loop, endpoint_t *endpoint) noexcept nogil:
     """News of the backend's socket before it is connected."""
     cdef stream_t *stream = <stream_t *>endpoint.owner
-    if endpoint.ready & FAILED:
+    if endpoint.ready & FAILED or (endpoint.ready & WRITABLE and not _introduce(loop, stream)):
         _connect_failed(loop, stream)
     elif endpoint.ready & WRITABLE:
         timeout_disarm(&stream.pair.timeout)
         backend_connected(loop, stream.pair.backend_slot)
         stream_connected(loop, stream)
+        _remember(loop, stream)
         stream.state = STREAM_RELAYING
         pair_start(loop, &stream.pair)
 
@@ -177,6 +229,72 @@ cdef stream_t *_new(
     return stream
 
 
+cdef void _begin(loop_t *loop, stream_t *stream, const service_t *service) noexcept nogil:
+    """It is known who the client is: let it in, or not, and connect to a backend."""
+    cdef int result = admission_enter(loop, service, &stream.client_address, &stream.admitted)
+    if result != FP_OK:
+        _turn_away(loop, stream, -1 - result)
+        return
+    stream.hash = service_hash(
+        loop.hash_key, service, &stream.client_address, &stream.local_address, IPPROTO_TCP
+    )
+    _connect_or_turn_away(loop, stream)
+
+
+cdef void _ignore(loop_t *loop, endpoint_t *endpoint) noexcept nogil:
+    """News of the client while its stream is connecting: `ready` remembers them."""
+
+
+cdef bint _read_header(stream_t *stream, const uint8_t *data, size_t size) noexcept nogil:
+    """Take the header off the socket and note what it says."""
+    cdef proxy_header_t header
+    cdef int used = proxy_header_read(data, size, &header)
+    if used <= 0 or recv(stream.client.fd, <void *>data, <size_t>used, 0) != used:
+        return False
+    if not header.local:
+        stream.client_address = header.source
+        stream.local_address = header.destination
+    return True
+
+
+cdef void _on_preface(loop_t *loop, endpoint_t *endpoint) noexcept nogil:
+    cdef stream_t *stream = <stream_t *>endpoint.owner
+    cdef service_t *service = loop.snapshot.service_of_slot[stream.service_slot]
+    cdef proxy_header_t header
+    cdef ssize_t n = recv(endpoint.fd, loop.scratch, PEEK_SIZE, MSG_PEEK)
+    if n < 0 and (errno == EAGAIN or errno == EINTR):
+        return
+    if n > 0 and not endpoint.ready & PEER_ENDED:
+        if proxy_header_read(loop.scratch, <size_t>n, &header) == FP_AGAIN:
+            return                      # what comes next is an event of its own
+    if n <= 0 or service == NULL or not _read_header(stream, loop.scratch, <size_t>n):
+        _turn_away(loop, stream, REJECT_PREFACE)
+        return
+    timeout_disarm(&stream.pair.timeout)
+    endpoint.on_event = _ignore
+    _begin(loop, stream, service)
+
+
+cdef void _preface_timed_out(loop_t *loop, timeout_t *timeout) noexcept nogil:
+    _turn_away(loop, <stream_t *>(<pair_t *>timeout.owner).owner, REJECT_PREFACE)
+
+
+cdef void _await_preface(loop_t *loop, stream_t *stream) noexcept nogil:
+    stream.client.on_event = _on_preface
+    if loop_watch(loop, &stream.client, EPOLLIN) != FP_OK:
+        _turn_away(loop, stream, REJECT_DESCRIPTORS)
+        return
+    loop_arm(loop, &stream.pair.timeout, _preface_timed_out, PREFACE_MS)
+
+
+cdef void _find_local(stream_t *stream, const listener_t *listener) noexcept nogil:
+    """Where the client connected to, for those who want to know it exactly."""
+    cdef socklen_t size = sizeof(stream.local_address)
+    stream.local_address = listener.address
+    if listener.wildcard and (stream.logs or stream.proxy_header != 0):
+        getsockname(stream.client.fd, &stream.local_address.any, &size)
+
+
 cdef int _accept(
     loop_t *loop, const listener_t *listener, int fd, const sockaddr_any_t *peer
 ) noexcept nogil:
@@ -187,11 +305,15 @@ cdef int _accept(
     stream.state = STREAM_PREFACE
     stream.service_slot = service.slot
     stream.connect_timeout_ms = service.connect_timeout_ms
+    stream.logs = service.logs
+    stream.proxy_header = service.proxy_header
     stream.client_address = peer[0]
-    stream.local_address = listener.address
     endpoint_init(&stream.client, NULL, stream, fd, READABLE | WRITABLE)
-    stream.hash = service_hash(loop.hash_key, service, peer, &listener.address, IPPROTO_TCP)
-    _connect_or_turn_away(loop, stream)
+    _find_local(stream, listener)
+    if prefixes_have(&service.trusted, peer):
+        _await_preface(loop, stream)
+    else:
+        _begin(loop, stream, service)
     return FP_OK
 
 
