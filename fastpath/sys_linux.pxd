@@ -100,10 +100,6 @@ cdef extern from "<netinet/in.h>" nogil:
     enum: IPV6_PKTINFO
     uint16_t htons(uint16_t value)
     uint16_t ntohs(uint16_t value)
-    uint32_t ntohl(uint32_t value)
-
-cdef extern from "<endian.h>" nogil:
-    uint64_t be64toh(uint64_t value)
 
 cdef extern from "<arpa/inet.h>" nogil:
     const char *inet_ntop(int family, const void *address, char *text, socklen_t size)

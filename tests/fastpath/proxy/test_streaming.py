@@ -138,7 +138,7 @@ def test_a_stream_that_is_reset_in_the_middle_leaves_no_bytes_to_the_next() -> N
 pieces = st.lists(st.tuples(st.integers(1, 200_000), st.booleans()), min_size=1, max_size=12)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(pieces, pieces)
 def test_any_mix_of_small_and_large_pieces_arrives(
     there: list[tuple[int, bool]], back: list[tuple[int, bool]]
