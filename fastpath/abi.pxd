@@ -149,6 +149,7 @@ cdef struct backend_t:
     uint32_t weight
     uint32_t address_size       # of the sockaddr_in or sockaddr_in6 in `address`
     uint16_t slot               # index of counters_t.backends and snapshot_t.backend_of_slot
+    uint16_t service_slot
     uint8_t up
     uint8_t usable              # up, and weight above 0
 
@@ -165,6 +166,7 @@ cdef struct service_t:
     uint32_t affinity_timeout_ms    # 0: affinity is by hash alone, nothing is remembered
     uint32_t slow_start_ms      # a returned backend gets its whole share after so long; 0: at once
     uint32_t eject_ms           # the first ejection's length
+    uint32_t weight             # of the usable backends together
     uint32_t connections_max    # open ones, of all workers; 0: no limit of its own
     uint32_t connections_per_source     # the same of one client address; 0: no limit
     uint32_t accept_rate        # connections a second; 0: no limit
@@ -257,7 +259,8 @@ cdef struct backend_counters_t:     # one cache line
     uint64_t bytes_out          # from the backend to clients
     int64_t active              # sockets that serve a client now, connecting ones included
     int64_t open                # sockets in all: active ones and pooled idle ones
-    uint64_t spare[2]
+    uint64_t ejections          # by this worker
+    int64_t current_weight      # no counter: what smooth weighted round robin remembers
 
 
 cdef struct listener_counters_t:
@@ -299,9 +302,9 @@ cdef struct counters_t:
 # What all workers share and write: atomics only.
 
 cdef struct outlier_t:          # a backend seen by those who connect to it
-    uint64_t failures           # in a row
+    int64_t failures            # in a row
     uint64_t ejections          # without an answer in between
-    uint64_t until_ms           # passed over until then
+    uint64_t until_ms           # ejected until then
 
 
 cdef struct log_record_t:       # a connection that is over
@@ -327,3 +330,6 @@ cdef struct common_t:
     uint64_t accept_due_ns[MAX_SERVICES]    # accept_rate: when the next one is due by its rate
     outlier_t outliers[MAX_BACKENDS]
     void *known_clients         # clients_t of fastpath.proxy.clients; borrowed from the engine
+    # Those of each worker, for others to read; set before the workers start.
+    counters_t *counters[MAX_WORKERS]
+    uint32_t n_workers

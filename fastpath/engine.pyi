@@ -120,7 +120,9 @@ class Engine:
               "bytes_in": from clients to it, "bytes_out": from it to clients,
               "connect_failures": refused or timed out,
               "connect_seconds", "session_seconds": histograms of TCP connections, in seconds:
-                  how long connecting took, and from accept to end}}},
+                  how long connecting took, and from accept to end,
+              "ejections": how often it was ejected for failures in a row,
+              "ejected": whether it is passed over for them now}}},
           "ends": {service: {
               "ended": {how: TCP connections},          # fastpath.tables.ENDS
               "rejected": {reason: TCP connections}}},  # fastpath.tables.REASONS

@@ -12,13 +12,14 @@ from fastpath.atomics cimport (
 )
 from fastpath.log cimport dropped_total, read_records, read_until_quiet
 from fastpath.memory.slab cimport slab_free, slab_get, slab_init, slab_t
+from fastpath.proxy.balance cimport balance_renew
 from fastpath.proxy.clients cimport clients_free, clients_init, clients_t
 from fastpath.proxy.sessions cimport SESSIONS_MAX
 from fastpath.snapshot cimport Snapshot
 from fastpath.sys_linux cimport EFD_CLOEXEC, EFD_NONBLOCK, eventfd, usleep
 from fastpath.totals cimport (
-    accepted_total, backend_total, each_worker, ends_total, http_total, open_total,
-    rejected_total, relays_total, times_total, udp_total,
+    accepted_total, backend_total, each_worker, ends_total, http_total, is_ejected,
+    open_total, rejected_total, relays_total, times_total, udp_total,
 )
 from fastpath.worker cimport (
     shared_t, worker_free, worker_hand, worker_new, worker_pick_up, worker_protocols, worker_run,
@@ -121,6 +122,8 @@ cdef class Engine:
             if self.workers[i] == NULL:
                 raise OSError("cannot set aside memory and descriptors for the workers")
             self.n_workers += 1
+            self.shared.common.counters[i] = self.workers[i].loop.counters
+            self.shared.common.n_workers += 1
         limits = limits_now(connections, workers, 0, udp=False)
         self._swap(compile_tables(self.tables, self.numbering, {}, limits, 0, False, [], None))
 
@@ -185,6 +188,7 @@ cdef class Engine:
         self.records += self._read()
         self.service_names.update((slot, name) for name, slot in numbering.services.items())
         self.backend_names.update((slot, name) for name, slot in numbering.backends.items())
+        balance_renew(self.shared.common, self.current.c, (<Snapshot>snapshot).c)
         self.numbering = numbering
         self.listening = listening
         for (address, _, _), slot in numbering.listeners.items():
@@ -392,6 +396,7 @@ cdef class Engine:
                 "session_seconds": histogram(
                     times["session"], SESSION_BOUNDS_S, times["session_ms"] / 1e3
                 ),
+                "ejected": is_ejected(self.shared.common, self.current.c, slot),
             }
         return services
 

@@ -178,6 +178,7 @@ cdef dict _put_services(Snapshot self, tuple services, numbering, Snapshot previ
             backend = &service.backends[j]
             backend.address_size = _put_address(&backend.address, place.address, place.port)
             backend.slot = numbering.backends[wanted.name, place.name]
+            backend.service_slot = service.slot
             backend.weight = place.weight
             backend.up = bool(place.up)
             backend.usable = bool(place.up and place.weight > 0)
@@ -185,6 +186,7 @@ cdef dict _put_services(Snapshot self, tuple services, numbering, Snapshot previ
             backend.returned_ms = _returned_ms(backend, previous)
             self.c.backend_of_slot[backend.slot] = backend
             if backend.usable:
+                service.weight += backend.weight
                 usable.append((place.name, place.weight, j))
         service.n_usable = <uint16_t>len(usable)
         service.maglev = _maglev(self, tuple(usable), previous)

@@ -6,12 +6,16 @@ Relaxed loads of counters that run on: every number is one that was true, not al
 from libc.stdint cimport int64_t, uint64_t
 
 from fastpath.abi cimport (
-    PROTOCOL_HTTP, RELAYS_BACKEND, TIMES_COUNT, backend_counters_t, service_counters_t, times_t,
+    PROTOCOL_HTTP, RELAYS_BACKEND, TIMES_COUNT, backend_counters_t, backend_t, service_counters_t,
+    service_t, times_t,
 )
 from fastpath.atomics cimport load_relaxed, load_signed
 from fastpath.http.state cimport http_t
 from fastpath.http.totals cimport HttpTotals
+from fastpath.proxy.outlier cimport outlier_is_ejected, outlier_last
 from fastpath.worker cimport worker_t
+
+import time
 
 from fastpath.tables import DROPS, ENDS, REASONS
 
@@ -19,6 +23,7 @@ from fastpath.tables import DROPS, ENDS, REASONS
 cdef dict backend_total(worker_t **workers, int n_workers, int slot):
     cdef backend_counters_t *counters
     cdef uint64_t connections = 0, failures = 0, bytes_in = 0, bytes_out = 0
+    cdef uint64_t ejections = 0
     cdef int64_t active = 0, opened = 0
     cdef int i
     for i in range(n_workers):
@@ -29,6 +34,7 @@ cdef dict backend_total(worker_t **workers, int n_workers, int slot):
         bytes_out += load_relaxed(&counters.bytes_out)
         active += load_signed(&counters.active)
         opened += load_signed(&counters.open)
+        ejections += load_relaxed(&counters.ejections)
     return {
         "connections": connections,
         "active": active,
@@ -36,6 +42,7 @@ cdef dict backend_total(worker_t **workers, int n_workers, int slot):
         "bytes_in": bytes_in,
         "bytes_out": bytes_out,
         "connect_failures": failures,
+        "ejections": ejections,
     }
 
 
@@ -69,6 +76,15 @@ cdef dict ends_total(worker_t **workers, int n_workers, int slot):
         for reason, name in enumerate(REASONS):
             rejected[name] += load_relaxed(&counters.rejected[reason])
     return {"ended": ended, "rejected": rejected}
+
+
+cdef object is_ejected(const common_t *common, const snapshot_t *snapshot, int slot):
+    cdef const backend_t *backend = snapshot.backend_of_slot[slot]
+    cdef const service_t *service = snapshot.service_of_slot[backend.service_slot]
+    cdef uint64_t now_ms = time.monotonic_ns() // 1_000_000
+    if not outlier_is_ejected(common, backend, now_ms):
+        return False
+    return backend - service.backends <= outlier_last(common, service, now_ms)
 
 
 cdef object accepted_total(worker_t **workers, int n_workers, int slot):

@@ -25,3 +25,15 @@ cdef inline uint64_t load_le64(const uint8_t *data) noexcept nogil:
 cdef inline uint64_t rotate_left(uint64_t word, int count) noexcept nogil:
     """`count`: 1 to 63."""
     return (word << count) | (word >> (64 - count))
+
+
+cdef inline uint64_t mix64(uint64_t word) noexcept nogil:
+    """Spread a counter or a hash over all bits (Steele et al. 2014, SplitMix64's finaliser)."""
+    word = (word ^ (word >> 30)) * <uint64_t>0xBF58476D1CE4E5B9
+    word = (word ^ (word >> 27)) * <uint64_t>0x94D049BB133111EB
+    return word ^ (word >> 31)
+
+
+cdef inline uint64_t draw64(uint64_t seed, uint64_t number) noexcept nogil:
+    """The `number`th of a sequence of random numbers that belongs to the seed (SplitMix64)."""
+    return mix64(seed + number * <uint64_t>0x9E3779B97F4A7C15)

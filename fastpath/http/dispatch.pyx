@@ -1,6 +1,6 @@
 """A request's way to a backend: understood, routed, given a socket."""
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from fastpath.abi cimport (
     FP_FULL, FP_OK, backend_t, gateway_t, listener_t, route_t, service_t,
@@ -20,9 +20,11 @@ from fastpath.http.state cimport (
     CLIENT_CONNECTING, CLIENT_EXCHANGE, RESPONSE_HEAD, STEP_GO, STEP_WAIT, client_t,
     deadline_of, http_of, http_t,
 )
+from fastpath.hashing.bits cimport draw64
 from fastpath.loop cimport backend_connected, backend_refused, loop_t
 from fastpath.memory.slab cimport slab_get, slab_put
 from fastpath.proxy.balance cimport balance_choose
+from fastpath.proxy.outlier cimport outlier_failed
 
 # ---- the request comes in ----
 
@@ -63,18 +65,11 @@ cdef int dispatch_request(loop_t *loop, client_t *client) noexcept nogil:
     if loop.snapshot.service_of_slot[client.service_slot].affinity:
         client.hash = client.origin
     else:
-        client.hash = mix(client.flow + http.n_requests * <uint64_t>0x9E3779B97F4A7C15)
+        client.hash = draw64(client.flow, http.n_requests)
     client.tries.n = 0
     client.is_retried = False
     client.n_interim = 0
     return connect_next(loop, client)
-
-
-cdef inline uint64_t mix(uint64_t x) noexcept nogil:
-    """Spread a counter over all bits (Steele et al., SplitMix64's finaliser)."""
-    x = (x ^ (x >> 30)) * <uint64_t>0xBF58476D1CE4E5B9
-    x = (x ^ (x >> 27)) * <uint64_t>0x94D049BB133111EB
-    return x ^ (x >> 31)
 
 
 cdef int find_route(loop_t *loop, client_t *client, const request_t *request) noexcept nogil:
@@ -133,6 +128,7 @@ cdef int connect_next(loop_t *loop, client_t *client) noexcept nogil:
         if result == FP_FULL:
             return -REFUSE_BUSY
         backend_refused(loop, backend.slot)
+        outlier_failed(loop, backend.slot)
     return -REFUSE_UNAVAILABLE if client.tries.n == 0 else -REFUSE_CONNECT
 
 
@@ -153,6 +149,7 @@ cdef int dispatch_connected(loop_t *loop, client_t *client) noexcept nogil:
 
 cdef int dispatch_refused(loop_t *loop, client_t *client) noexcept nogil:
     backend_refused(loop, client.upstream.slot)
+    outlier_failed(loop, client.upstream.slot)
     pool_close(loop, client.upstream)
     return connect_next(loop, client)
 

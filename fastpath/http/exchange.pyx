@@ -24,12 +24,13 @@ from fastpath.http.http1 cimport (
 )
 from fastpath.http.pool cimport pool_close, pool_park
 from fastpath.http.state cimport (
-    CLIENT_ANSWER, RESPONSE_BODY, RESPONSE_HEAD, RESPONSE_INTERIM, RESPONSE_UPGRADE, STEP_CLOSE,
-    STEP_CUT, STEP_LINGER, STEP_NEXT, STEP_TUNNEL, STEP_WAIT, client_drains, client_t, deadline_of,
-    http_of, http_t, upstream_t,
+    CLIENT_ANSWER, CLIENT_EXCHANGE, RESPONSE_BODY, RESPONSE_HEAD, RESPONSE_INTERIM,
+    RESPONSE_UPGRADE, STEP_CLOSE, STEP_CUT, STEP_LINGER, STEP_NEXT, STEP_TUNNEL, STEP_WAIT,
+    client_drains, client_t, deadline_of, http_of, http_t, upstream_t,
 )
 from fastpath.loop cimport FAILED, READABLE, endpoint_read, loop_t
 from fastpath.memory.slab cimport slab_get, slab_put
+from fastpath.proxy.outlier cimport outlier_answered, outlier_failed
 
 cdef enum:
     INTERIM_MAX = 32            # 1xx heads before the final one
@@ -143,6 +144,7 @@ cdef int respond(loop_t *loop, client_t *client) noexcept nogil:
         return -REFUSE_UPSTREAM
     if head.status < 200:
         return respond_interim(loop, client, &options)
+    outlier_answered(loop, client.upstream.slot)
     client.status = head.status
     client.keeps_upstream = options.is_keep_alive if head.minor == 0 else not options.is_close
     is_open_ended = flow.body.kind == BODY_CHUNKED or flow.body.kind == BODY_UNTIL_CLOSE
@@ -168,6 +170,7 @@ cdef int respond_interim(loop_t *loop, client_t *client, const options_t *option
     if head.status == 101:
         if not client.is_websocket or not options.is_upgrade or not is_websocket(client):
             return -REFUSE_UPSTREAM
+        outlier_answered(loop, client.upstream.slot)
         client.status = 101
         client.response_state = RESPONSE_UPGRADE
         return write_head(loop, client, ENDING_UPGRADE)
@@ -302,6 +305,8 @@ cdef int exchange_answer(loop_t *loop, client_t *client, refusal_t why) noexcept
     cdef ending_t ending = ENDING_CLOSE
     count(&http.counters.refused[<int>why], 1)
     if client.upstream != NULL:
+        if is_backends_fault(client, why):
+            outlier_failed(loop, client.upstream.slot)
         pool_close(loop, client.upstream)
     if client.head != NULL:
         slab_put(&http.stores.heads, client.head)
@@ -324,6 +329,16 @@ cdef int exchange_answer(loop_t *loop, client_t *client, refusal_t why) noexcept
     client.total_deadline_ms = 0
     exchange_count(loop, client)
     return exchange_answering(loop, client)
+
+
+cdef bint is_backends_fault(const client_t *client, refusal_t why) noexcept nogil:
+    """Whether the backend gave no answer that makes sense, or none in time to a whole request."""
+    if client.state != CLIENT_EXCHANGE:
+        return False
+    if why == REFUSE_UPSTREAM:
+        # It may close a socket that was idle in the pool just when a request is on its way.
+        return not client.is_pooled or client.response.raw_end > 0
+    return why == REFUSE_TIMEOUT and client.is_request_done
 
 
 cdef int exchange_answering(loop_t *loop, client_t *client) noexcept nogil:

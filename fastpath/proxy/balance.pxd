@@ -1,15 +1,11 @@
-"""Which backend serves a flow: Maglev by a keyed hash, and who is next when that one fails."""
+"""Which backend serves a flow: by a keyed hash and the service's policy, and who is next."""
 
-from libc.stdint cimport uint8_t, uint16_t, uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 
-from fastpath.abi cimport MAX_TRIES, backend_t, service_t
+from fastpath.abi cimport backend_t, common_t, service_t, snapshot_t
 from fastpath.loop cimport loop_t
+from fastpath.proxy.policies cimport tries_t
 from fastpath.sys_linux cimport sockaddr_any_t
-
-
-cdef struct tries_t:            # the backends tried so far; zeroed = none
-    uint16_t slots[MAX_TRIES]
-    uint8_t n
 
 
 # SipHash-1-3 over addresses, ports and protocol (IPPROTO_*): the same on every node with that key.
@@ -32,8 +28,15 @@ cdef uint64_t service_hash(
     uint8_t protocol,
 ) noexcept nogil
 
-# The hash's choice, or the next one that is not in `tries`, and notes it there. NULL: no usable
-# backend is left, or MAX_TRIES were tried. The backend belongs to the service's snapshot.
+# The policy's choice that is not in `tries`, and notes it there. NULL: no usable backend is left,
+# or MAX_TRIES were tried. Ejected backends and those that have just come back are passed over while
+# there are others. The backend belongs to the service's snapshot.
 cdef backend_t *balance_choose(
     loop_t *loop, const service_t *service, uint64_t hash, tries_t *tries
+) noexcept nogil
+
+# New tables: forget what was noted of backends that have the slot of another one, that have moved
+# to another address, or that checks have found well again. The engine's, before workers see them.
+cdef void balance_renew(
+    common_t *common, const snapshot_t *before, const snapshot_t *after
 ) noexcept nogil

@@ -1,16 +1,19 @@
-"""Which backend serves a flow: Maglev by a keyed hash, and who is next when that one fails."""
+"""Which backend serves a flow: by a keyed hash and the service's policy, and who is next."""
 
-from libc.string cimport memcpy, memset
+from libc.stdint cimport int32_t, uint16_t, uint32_t
+from libc.string cimport memcmp, memcpy, memset
 
-from fastpath.hashing.maglev cimport MAGLEV_SIZE
+from fastpath.abi cimport MAX_BACKENDS, MAX_TRIES
+from fastpath.atomics cimport store_signed
 from fastpath.hashing.siphash cimport siphash13
+from fastpath.proxy.outlier cimport outlier_forget
+from fastpath.proxy.policies cimport choice_init, choice_make, choice_t
 from fastpath.sys_linux cimport AF_INET
 
 
 cdef enum:
     ADDRESS_SIZE = 16
     FLOW_SIZE = 37              # two addresses, two ports, the protocol
-    NEIGHBOURS = 64             # table entries looked at for another choice
 
 
 cdef void _put_address(
@@ -54,42 +57,41 @@ cdef uint64_t service_hash(
     return flow_hash(key, peer, local, protocol)
 
 
-cdef bint _tried(const tries_t *tries, uint16_t slot) noexcept nogil:
-    cdef int i
-    for i in range(tries.n):
-        if tries.slots[i] == slot:
-            return True
-    return False
-
-
-cdef backend_t *_other(
-    const service_t *service, uint64_t hash, const tries_t *tries
-) noexcept nogil:
-    """Another usable backend: the table's next entries, so weights count; then any in turn."""
-    cdef backend_t *backend
-    cdef uint64_t i
-    for i in range(1, <uint64_t>NEIGHBOURS):
-        backend = &service.backends[service.maglev[(hash + i) % MAGLEV_SIZE]]
-        if not _tried(tries, backend.slot):
-            return backend
-    for i in range(service.n_backends):
-        backend = &service.backends[(hash + i) % service.n_backends]
-        if backend.usable and not _tried(tries, backend.slot):
-            return backend
-    return NULL
-
-
 cdef backend_t *balance_choose(
     loop_t *loop, const service_t *service, uint64_t hash, tries_t *tries
 ) noexcept nogil:
-    cdef backend_t *backend
-    if service.maglev == NULL or tries.n >= MAX_TRIES:
+    cdef choice_t choice
+    cdef int32_t index
+    if tries.n >= MAX_TRIES:
         return NULL
-    backend = &service.backends[service.maglev[hash % MAGLEV_SIZE]]
-    if tries.n > 0 and _tried(tries, backend.slot):
-        backend = _other(service, hash, tries)
-        if backend == NULL:
-            return NULL
-    tries.slots[tries.n] = backend.slot
+    choice_init(
+        &choice, service, loop.common, loop.counters.backends, tries, hash, loop.now_ms
+    )
+    index = choice_make(&choice)
+    if index < 0:
+        return NULL
+    tries.slots[tries.n] = service.backends[index].slot
     tries.n += 1
-    return backend
+    return &service.backends[index]
+
+
+cdef void balance_renew(
+    common_t *common, const snapshot_t *before, const snapshot_t *after
+) noexcept nogil:
+    cdef const backend_t *old
+    cdef const backend_t *new
+    cdef uint32_t slot, i
+    for slot in range(<uint32_t>MAX_BACKENDS):
+        old = before.backend_of_slot[slot]
+        new = after.backend_of_slot[slot]
+        if new == NULL:
+            continue
+        if old == NULL:
+            for i in range(common.n_workers):
+                store_signed(&common.counters[i].backends[slot].current_weight, 0)
+        if (
+            old == NULL
+            or (new.usable and not old.usable)
+            or memcmp(&old.address, &new.address, new.address_size) != 0
+        ):
+            outlier_forget(common, <uint16_t>slot)

@@ -27,6 +27,7 @@ from fastpath.loop cimport (
 from fastpath.memory.wheel cimport timeout_armed, timeout_disarm, timeout_t
 from fastpath.proxy.balance cimport balance_choose, client_hash, flow_hash
 from fastpath.proxy.datagram cimport datagram_receive, datagram_send, parties_t
+from fastpath.proxy.outlier cimport outlier_answered, outlier_failed
 from fastpath.proxy.sessions cimport (
     AGE_COUNT, AGE_REPLIED, DATAGRAM_SIZE, SESSIONS_MAX, session_t, sessions_add,
     sessions_expired, sessions_find, sessions_free, sessions_init, sessions_oldest,
@@ -69,6 +70,7 @@ cdef void _end(loop_t *loop, session_t *session) noexcept nogil:
 cdef void _refused(loop_t *loop, session_t *session) noexcept nogil:
     """Nobody listens there: what comes next goes to the next choice."""
     backend_refused(loop, session.backend_slot)
+    outlier_failed(loop, session.backend_slot)
     _disconnect(loop, session)
 
 
@@ -107,6 +109,7 @@ cdef int _connect(loop_t *loop, session_t *session) noexcept nogil:
         if result != FP_BAD:
             return result
         backend_refused(loop, backend.slot)
+        outlier_failed(loop, backend.slot)
 
 
 cdef session_t *_new(
@@ -195,6 +198,7 @@ cdef void _answer(loop_t *loop, session_t *session, size_t size) noexcept nogil:
     cdef listener_t *listener = loop.snapshot.listener_of_slot[session.listener_slot]
     cdef sessions_t *sessions = _sessions(loop)
     sessions_touch(sessions, session, AGE_REPLIED, loop.now_ms)
+    outlier_answered(loop, session.backend_slot)
     session.tries.slots[0] = session.backend_slot       # those before it get another chance
     session.tries.n = 1
     if datagram_send(
