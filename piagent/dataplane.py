@@ -7,6 +7,7 @@ import errno
 import hashlib
 import hmac
 import socket
+from collections.abc import Collection
 from typing import Any
 
 from fastpath import engine
@@ -52,6 +53,10 @@ class EngineDataPlane:
         Call it before the address is removed, or the resets do not get out.
         """
         return self._engine.cut(address)
+
+    def cut_backends(self, backends: Collection[tuple[str, str]]) -> None:
+        """Reset the connections that these backends of the plan, (service, backend), serve now."""
+        self._engine.cut_backends(backends)
 
     def relay(self, client: socket.socket, backend: socket.socket) -> None:
         """Hand two connected streams over: the engine relays between them and closes them.

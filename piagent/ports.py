@@ -365,6 +365,10 @@ class DataPlane(Protocol):
         """Close them all; how many there were."""
         ...
 
+    def cut_backends(self, backends: Collection[tuple[str, str]]) -> None:
+        """Close the connections of these backends of the plan, each (service, backend)."""
+        ...
+
     def relay(self, client: socket.socket, backend: socket.socket) -> None:
         """Take over two connected streams, detached then, and relay until both have ended.
 

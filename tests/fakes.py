@@ -322,6 +322,8 @@ class FakeDataPlane:
         self.stopped = False
         self.open: dict[str, int] = {}
         """Address -> how many connections clients have to it."""
+        self.cut_off: list[tuple[str, str]] = []
+        """Backends whose connections were cut, each (service, backend)."""
         self.relays: list[tuple[int, int]] = []
         """Descriptors that were handed over, for the test to use and close."""
 
@@ -351,6 +353,10 @@ class FakeDataPlane:
 
     def cut(self, address: str) -> int:
         return self.open.pop(address, 0)
+
+    def cut_backends(self, backends: Collection[tuple[str, str]]) -> None:
+        here = {(s.name, b.name) for s in self.plans[-1].services for b in s.backends}
+        self.cut_off += sorted(here & set(backends))
 
     def relay(self, client: socket.socket, backend: socket.socket) -> None:
         if self.draining:

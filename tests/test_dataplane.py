@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
+from msgspec.structs import replace
 
+from piagent.core.draining import Drained, drained
 from piagent.core.model import Wildcard
 from piagent.core.plan import (
     Plan,
@@ -200,6 +202,37 @@ def test_connections_are_counted_by_address_and_cut() -> None:
                 assert plane.connections("127.0.0.2") == plane.cut("127.0.0.2") == 0
                 assert plane.cut("127.0.0.1") == 1
                 assert plane.connections("127.0.0.1") == 0
+    finally:
+        plane.stop()
+
+
+def test_the_connections_of_a_backend_outlive_its_share_until_they_are_cut() -> None:
+    plane = dataplane.EngineDataPlane(1, b"secret")
+    try:
+        with (
+            closing(socket.create_server(("127.0.0.1", 0))) as first,
+            closing(socket.create_server(("127.0.0.1", 0))) as second,
+        ):
+            port, one, other = free_port(), first.getsockname()[1], second.getsockname()[1]
+            wanted = tcp_plan(port, one)
+            before = Drained(wanted, {})
+            plane.apply(wanted)
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+                accepted, _ = first.accept()
+                wanted = replace(tcp_plan(port, other), listeners=wanted.listeners)
+                draining = drained(wanted, before, 0)
+                assert len(draining.plan.services[0].backends) == 2
+                plane.apply(draining.plan)
+                with socket.create_connection(("127.0.0.1", port), timeout=10):
+                    second.accept()[0].close()
+                accepted.sendall(b"still there")
+                assert client.recv(20) == b"still there"
+                plane.cut_backends(draining.due(10**9))
+                with pytest.raises(ConnectionResetError):
+                    client.recv(1)
+                accepted.close()
+            plane.apply(wanted)
+            assert list(plane.stats()["services"]["s:1"]) == [f"127.0.0.1:{other}"]
     finally:
         plane.stop()
 

@@ -147,6 +147,19 @@ class Status(Struct, frozen=True, kw_only=True):
     notes: tuple[NoteStatus, ...] = ()
     routed: tuple[RoutedStatus, ...] = ()
     bgp: tuple[SessionStatus, ...] = ()
+    drains: tuple[DrainStatus, ...] = ()
+
+
+class DrainStatus(Struct, frozen=True, kw_only=True):
+    """A backend that gets no more connections, and keeps those that it has for a while."""
+
+    service: str
+    """`service:port`."""
+    backend: str
+    """`address:port`."""
+    connections: int
+    until: int
+    """When they are cut."""
 
 
 class NoteStatus(Struct, frozen=True, kw_only=True):

@@ -92,7 +92,7 @@ class Agent:
         """Wire the parts; nothing runs before `run`."""
         self._edge = edge
         self._letters = letters
-        self._serving = Serving(edge.plane, config)
+        self._serving = Serving(edge.plane, config, edge.clock.now_ns)
         self.merged = Merged(config, ())
         """What is served, and what is not as it was wished."""
         self._vips = Vips(
@@ -167,6 +167,7 @@ class Agent:
             return await self._work()
         finally:
             await self._admin.stop()
+            self._serving.stop()
             self._edge.plane.stop()
 
     def reload(self, read: Callable[[], Config | None]) -> bool:

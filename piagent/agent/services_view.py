@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_address, ip_interface
+from typing import Any
 
+from piagent.adapters.clock import wall_ms
 from piagent.admin.status import (
     AppliedStatus,
     BackendStatus,
+    DrainStatus,
     EndpointStatus,
     GatewayStatus,
     NoteStatus,
@@ -212,6 +215,19 @@ class ServicesView:
     def notes(self) -> tuple[NoteStatus, ...]:
         """What is not as it was wished."""
         return tuple(self._notes())
+
+    def drains(self, stats: Mapping[str, Any]) -> tuple[DrainStatus, ...]:
+        """The backends that get no more connections; `stats`: what the engine counted."""
+        counted, late_ms = stats["services"], wall_ms() - self._serving.now_ms()
+        return tuple(
+            DrainStatus(
+                service=service,
+                backend=backend,
+                connections=counted.get(service, {}).get(backend, {}).get("active", 0),
+                until=drain.due_ms + late_ms,
+            )
+            for (service, backend), drain in sorted(self._serving.drains.items())
+        )
 
     def routed(self) -> tuple[RoutedStatus, ...]:
         """The VIPs that BGP leads to."""

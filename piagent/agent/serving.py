@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 
 from msgspec.structs import replace
 
+from piagent.agent.tasks import Alarm
+from piagent.core.draining import Drain, Drained, Key, drained
 from piagent.core.model import Config
 from piagent.core.plan import Plan, PlannedListener, plan, with_leaving
 from piagent.ports import DataPlane, ListenError
@@ -23,15 +25,18 @@ Place = tuple[str, int, bool]
 class Serving:
     """Keeps the data plane at the plan; a change that the engine refuses has not happened."""
 
-    def __init__(self, plane: DataPlane, config: Config) -> None:
+    def __init__(self, plane: DataPlane, config: Config, now_ns: Callable[[], int]) -> None:
         """Nothing is served before the first `start`."""
         self._plane = plane
+        self._now_ns = now_ns
+        self._alarm = Alarm(self._end_drains)
         self._config = config
         self._owned: Vips = frozenset()
         self._draining: Vips = frozenset()
         self._leaving: Vips = frozenset()
         self._down: Down = frozenset()
-        self._plan: Plan | None = None
+        self._wanted: Plan | None = None  # without what is on its way out
+        self._drained: Drained | None = None
         self.left_out: dict[Place, str] = {}
         """Ports that cannot be had now, and why; the rest is served."""
 
@@ -43,7 +48,16 @@ class Serving:
     @property
     def plan(self) -> Plan | None:
         """What is being served; None before the first plan."""
-        return self._plan
+        return self._drained.plan if self._drained else None
+
+    @property
+    def drains(self) -> Mapping[Key, Drain]:
+        """The backends that get no more connections, and until when they keep what they have."""
+        return self._drained.drains if self._drained else {}
+
+    def now_ms(self) -> int:
+        """By the clock that drains go by."""
+        return self._now_ns() // 1_000_000
 
     def start(self) -> None:
         """Serve the first plan; raises OSError when a port of a VIP cannot be had."""
@@ -63,8 +77,12 @@ class Serving:
 
     def try_again(self) -> None:
         """Serve what was left out, if that can be now."""
-        if self.left_out and self._plan is not None:
-            self._apply(self._plan, ())
+        if self.left_out and self.plan is not None:
+            self._apply(self.plan, ())
+
+    def stop(self) -> None:
+        """Change nothing more by itself."""
+        self._alarm.set(None)
 
     def left(self, vip: str) -> None:
         """No connection to a VIP that left the configuration is served any more."""
@@ -79,8 +97,8 @@ class Serving:
 
         Another node may have it: this one had better not own the VIP.
         """
-        if self._plan is not None and any(address == vip for address, _, _ in self.left_out):
-            self._apply(self._plan, (vip,))
+        if self.plan is not None and any(address == vip for address, _, _ in self.left_out):
+            self._apply(self.plan, (vip,))
 
     def disown(self, vip: str) -> None:
         """A VIP has gone."""
@@ -127,12 +145,41 @@ class Serving:
         leaving = self._leaving if leaving is None else leaving
         down = self._down if down is None else down
         wanted = plan(config, owned, down, draining)
-        if self._plan is not None and leaving:
-            wanted = with_leaving(wanted, self._plan, leaving)
-        if wanted != self._plan:
-            self._apply(wanted, vital)
+        if self._wanted is not None and leaving:
+            wanted = with_leaving(wanted, self._wanted, leaving)
+        self._serve(wanted, vital)
         self._config, self._owned, self._draining = config, owned, draining
-        self._leaving, self._down, self._plan = leaving, down, wanted
+        self._leaving, self._down, self._wanted = leaving, down, wanted
+        self._end_drains()
+
+    def _serve(
+        self, wanted: Plan, vital: Collection[str], ended: frozenset[Key] = frozenset()
+    ) -> None:
+        """Have the engine do it, with what is on its way out as far as there is room for that."""
+        before, now_ms = self._drained, self.now_ms()
+        after = drained(wanted, before, now_ms, ended)
+        try:
+            if after.plan != self.plan:
+                self._apply(after.plan, vital)
+        except ValueError as error:
+            leaving = after.leaving()
+            if not leaving:
+                raise
+            log.warning("%d backends that are gone have no time to drain: %s", len(leaving), error)
+            self._plane.cut_backends(leaving)
+            after = drained(wanted, before, now_ms, ended | leaving)
+            self._apply(after.plan, vital)
+        self._drained = after
+
+    def _end_drains(self) -> None:
+        """Cut the connections of backends that drained for long enough."""
+        while self._wanted and self._drained and (due := self._drained.due(self.now_ms())):
+            for service, backend in sorted(due):
+                log.info("backend %s of %s: drained, what is left of it is cut", backend, service)
+            self._plane.cut_backends(due)
+            self._serve(self._wanted, (), due)
+        next_ms = self._drained.next_ms() if self._drained else None
+        self._alarm.set(None if next_ms is None else (next_ms - self.now_ms()) / 1000)
 
     def _apply(self, wanted: Plan, vital: Collection[str]) -> None:
         """Have the engine do it, without what cannot be had and is not vital."""

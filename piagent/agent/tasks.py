@@ -28,6 +28,23 @@ class Tasks:
             log.critical("%s failed", task.get_coro(), exc_info=error)
 
 
+class Alarm:
+    """Does one thing at a time that may be set anew, or to never."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        """`work` is called in the event loop."""
+        self._work = work
+        self._timer: asyncio.TimerHandle | None = None
+
+    def set(self, delay_s: float | None) -> None:
+        """Have it done after so long; None: not at all."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if delay_s is not None:
+            self._timer = asyncio.get_running_loop().call_later(max(delay_s, 0), self._work)
+
+
 class Later:
     """Does one thing a while after it was asked to, and once however often it was asked."""
 

@@ -79,7 +79,16 @@ def place(args: argparse.Namespace) -> Where:
 
 def ago(unix_ms: int) -> str:
     """How long ago, in the largest unit that gives a whole number: "3 min"."""
-    seconds = max(0, int(time.time() - unix_ms / 1000))
+    return _span(time.time() - unix_ms / 1000)
+
+
+def until(unix_ms: int) -> str:
+    """How long it is till then, in the same way."""
+    return _span(unix_ms / 1000 - time.time())
+
+
+def _span(of_s: float) -> str:
+    seconds = max(0, int(of_s))
     size, unit = next((u for u in _UNITS if seconds >= u[0]), _UNITS[-1])
     return f"{seconds // size} {unit}"
 

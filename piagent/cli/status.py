@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from piagent.admin.status import (
         BackendStatus,
         BrokerStatus,
+        DrainStatus,
         GatewayStatus,
         NodeStatus,
         NoteStatus,
@@ -60,6 +61,7 @@ def render(status: Status) -> str:
         _section("BGP sessions", [_session(session) for session in status.bgp]),
         _section("services", [row for s in status.services for row in _service(s)]),
         _section("gateways", [_gateway(gateway) for gateway in status.gateways]),
+        _section("draining backends", [_drain(drain) for drain in status.drains]),
         notes_section(status.notes),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -141,6 +143,11 @@ def _service(service: ServiceStatus) -> list[tuple[str, ...]]:
         "",
     )
     return [head, *(("  backend", *row) for row in backend_rows(service.backends))]
+
+
+def _drain(drain: DrainStatus) -> tuple[str, ...]:
+    left = f"{drain.connections} connections, cut in {admin.until(drain.until)}"
+    return drain.backend, f"of {drain.service}", left
 
 
 def _gateway(gateway: GatewayStatus) -> tuple[str, ...]:

@@ -24,6 +24,8 @@ from piagent.core.routing import PlannedGateway, PlannedRoute, ordered, prefix_o
 
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 -- where node ports are, and others may be
 """What stands for every address of the node."""
+LOCAL = "@local"
+"""Ends the name of a service port for its backends of this node only."""
 
 
 class PlannedBackend(Struct, frozen=True):
@@ -124,7 +126,7 @@ def service_key(service: Service, port: ServicePort, *, local: bool = False) -> 
     `local`: balanced over the backends of this node only.
     """
     protocol = "" if port.protocol is Protocol.TCP else f"/{port.protocol}"
-    return f"{service.name}:{port.port}{protocol}{'@local' if local else ''}"
+    return f"{service.name}:{port.port}{protocol}{LOCAL if local else ''}"
 
 
 def is_loopback(address: str) -> bool:

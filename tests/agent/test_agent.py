@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from os.path import exists
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from msgspec.structs import replace
 from piagent.admin.server import AdminError
 from piagent.core.eligibility import Standing, refusals
 from piagent.core.lease_types import Reason
-from piagent.core.model import Election, Node
+from piagent.core.model import Backend, Election, Node
+from piagent.core.proxying import Proxying
 from piagent.ports import AddressError
 from tests.agent.nodes import OTHER_VIP, TIMING, VIP, Bench, config, service
 from tests.fakes import FakeBroker
@@ -243,7 +245,9 @@ async def test_reload_adds_and_removes_vips_and_backends(tmp_path: Path) -> None
     await until(lambda: one.owns(OTHER_VIP), "n1 owns the new VIP")
     assert one.on_lan == {OTHER_VIP}
     (planned,) = one.plane.plans[-1].services
-    assert [backend.address for backend in planned.backends] == ["10.0.0.3"]
+    assert {one.address: one.weight for one in planned.backends} == {
+        "10.0.0.3": 1, "10.0.0.1": 0, "10.0.0.2": 0,
+    }  # fmt: skip
     assert [v.address for v in one.agent.view.status().vips] == [OTHER_VIP]
     await one.stop()
 
@@ -256,6 +260,25 @@ async def test_backend_that_a_reload_brings_is_checked(tmp_path: Path) -> None:
     changed = replace(one.config, services=(service("web", VIP, "10.0.0.3"),))
     assert one.agent.reload(lambda: changed)
     await until(lambda: not one.plane.plans[-1].services[0].backends[0].up, "it is down")
+    await one.stop()
+
+
+async def test_reload_that_takes_a_backend_away_lets_its_connections_live_on_for_a_while(
+    tmp_path: Path,
+) -> None:
+    web = replace(service("web", VIP, "10.0.0.1", check=False), proxying=Proxying(drain_ms=60_000))
+    one = Cluster(tmp_path).add("n1", services=(web,)).start()
+    await until(one.owns, "n1 owns the VIP")
+    changed = replace(web, backends=(Backend(address="10.0.0.2"),))
+    assert one.agent.reload(lambda: replace(one.config, services=(changed,)))
+    (drain,) = one.agent.view.status().drains
+    assert (drain.service, drain.backend) == ("web:80", "10.0.0.1:8080")
+    assert 30_000 < drain.until - time.time() * 1000 < 90_000
+    assert one.plane.cut_off == []
+    at_once = replace(changed, proxying=Proxying(drain_ms=0))
+    assert one.agent.reload(lambda: replace(one.config, services=(at_once,)))
+    assert one.plane.cut_off == [("web:80", "10.0.0.1:8080")]
+    assert one.agent.view.status().drains == ()
     await one.stop()
 
 

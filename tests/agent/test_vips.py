@@ -26,7 +26,7 @@ class Host:
         self.addresses = FakeAddresses(self.clock)
         self.plane = FakeDataPlane()
         services = (service("web", VIP, "10.0.0.1"), service("lo", LOOPBACK_VIP, "10.0.0.1"))
-        serving = Serving(self.plane, config(tmp_path, services=services))
+        serving = Serving(self.plane, config(tmp_path, services=services), self.clock.now_ns)
         serving.start()
         self.serving = serving
         self.fence = FakeFence(self.clock, why_not)

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from piagent.admin.exposition import Family
 from piagent.admin.server import AdminServer
 from piagent.admin.status import (
     BackendStatus,
     BrokerStatus,
+    DrainStatus,
     GatewayStatus,
     NodeStatus,
     NoteStatus,
@@ -29,6 +31,8 @@ from piagent.admin.status import (
     Why,
 )
 from tests.admin.known import ScriptedServices
+
+DRAIN = DrainStatus(service="api:80", backend="10.0.0.22:8080", connections=3, until=0)
 
 
 def status() -> Status:
@@ -94,6 +98,7 @@ def status() -> Status:
             NoteStatus(about="gateway/new", reason="exhausted", detail="vip: lan has none left"),
         ),
         routed=(RoutedStatus(address="10.0.1.9", announced=True, reason="announced"),),
+        drains=(replace(DRAIN, until=then_ms + 90_000 + 2 * 60_000 + 30_000),),
         bgp=(SessionStatus(peer="10.0.0.254", up=False, reason="refused"),),
     )  # fmt: skip
 

@@ -48,6 +48,9 @@ def test_status_says_everything_in_lines(
         "front 10.0.0.9 80,443",
         "new (applied, version 1) no address 8080",
         "",
+        "draining backends",
+        "10.0.0.22:8080 of api:80 3 connections, cut in 2 min",
+        "",
         "not as wished",
         "gateway/new exhausted vip: lan has none left",
     ]
