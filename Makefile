@@ -1,5 +1,5 @@
 # make demo, make test: each sets itself up first (see .ci/setup.sh) and says what it does.
-.PHONY: build demo test lint lab sim sim-mutants sim-scale model bench bench-l4 bench-failover bench-lease wheelhouse clean help
+.PHONY: build demo test lint asan lab sim sim-mutants sim-scale model bench bench-l4 bench-failover bench-lease wheelhouse clean help
 .DEFAULT_GOAL := build
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -30,6 +30,11 @@ ARGS ?=
 	@PIAGENT_PROBE=1 $(BUILD) | sed -un $(PROGRESS)
 	@touch $@
 
+.venv/address.stamp: .venv/probes.stamp .venv/dev.stamp
+	@echo "==> building the engine that AddressSanitizer watches, beside the other"
+	@$(PY) -m tests.sanitizers address --build | sed -un $(PROGRESS)
+	@touch $@
+
 build: .venv/engine.stamp  ## set up .venv and build the engine in place
 
 demo: build  ## three agents on this machine; ARGS=--once for the tour
@@ -37,11 +42,14 @@ demo: build  ## three agents on this machine; ARGS=--once for the tour
 
 # Tests mostly wait, for leases and for processes: three at a time keep two cores busy.
 JOBS ?= 3
-test: build .venv/dev.stamp .venv/probes.stamp  ## every test that CI runs; JOBS=1: one after the other
+test: build .venv/dev.stamp .venv/probes.stamp .venv/address.stamp  ## every test that CI runs; JOBS=1: one after the other
 	@$(PY) -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 lint: build .venv/dev.stamp .venv/probes.stamp  ## only the style checks
 	@$(PY) -m pytest tests/style $(ARGS)
+
+asan: .venv/address.stamp  ## the engine's tests under AddressSanitizer and UBSan
+	@$(PY) -m tests.sanitizers address $(ARGS)
 
 TIMES ?= 10
 lab: build .venv/dev.stamp .venv/probes.stamp  ## faults of a real cluster in namespaces, again and again: TIMES=10

@@ -1,6 +1,7 @@
 """Builds the Cython engine; everything else about the package is in pyproject.toml."""
 
 import os
+import sys
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -8,6 +9,8 @@ from setuptools import Extension, setup
 
 DEBUG = os.environ.get("PIAGENT_DEBUG") == "1"
 PROBE = os.environ.get("PIAGENT_PROBE") == "1"
+# "address" or "thread": an engine that watches itself, in build/<name>/lib, never in place.
+SANITIZE = os.environ.get("PIAGENT_SANITIZE", "")
 
 # A compiler takes up to 200 MiB; a Pi Zero 2 W has four cores and 512 MiB.
 MEMORY_MIB = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
@@ -26,7 +29,18 @@ DIRECTIVES = {
 
 # -fsigned-char: plain char is unsigned on ARM; the same code must mean the same everywhere.
 FLAGS = ["-fsigned-char", "-fvisibility=hidden", "-fno-semantic-interposition", "-Wall"]
-FLAGS += ["-O1", "-g3", "-DFP_DEBUG"] if DEBUG else ["-O3", "-g"]
+FLAGS += ["-O1", "-g3", "-DFP_DEBUG"] if DEBUG or SANITIZE else ["-O3", "-g"]
+SANITIZERS = {
+    "": [],
+    "address": [
+        "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer",
+    ],
+    "thread": ["-fsanitize=thread", "-fno-omit-frame-pointer"],
+}
+if SANITIZE not in SANITIZERS:
+    raise SystemExit(f"PIAGENT_SANITIZE={SANITIZE}: address or thread")
+if SANITIZE and "--inplace" in sys.argv:
+    raise SystemExit("PIAGENT_SANITIZE: setup.py build, without --inplace")
 
 
 def extensions() -> list[Extension]:
@@ -35,7 +49,8 @@ def extensions() -> list[Extension]:
         Extension(
             ".".join(source.with_suffix("").parts),
             [str(source)],
-            extra_compile_args=FLAGS,
+            extra_compile_args=FLAGS + SANITIZERS[SANITIZE],
+            extra_link_args=SANITIZERS[SANITIZE],
         )
         for source in sorted(Path("fastpath").rglob("*.pyx"))
         if PROBE or source.stem != "_probe"
@@ -52,6 +67,11 @@ def forget_others(modules: list[Extension]) -> None:
                 library.unlink()
 
 
+OPTIONS: dict[str, dict[str, object]] = {"build_ext": {"parallel": JOBS}}
+if SANITIZE:
+    folder = f"build/{SANITIZE}"
+    OPTIONS["build"] = {"build_lib": f"{folder}/lib", "build_temp": f"{folder}/temp"}
+
 MODULES = extensions()
 forget_others(MODULES)
 setup(
@@ -62,5 +82,5 @@ setup(
         annotate=bool(os.environ.get("PIAGENT_ANNOTATE")),
         nthreads=JOBS,
     ),
-    options={"build_ext": {"parallel": JOBS}},
+    options=OPTIONS,
 )

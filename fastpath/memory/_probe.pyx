@@ -36,10 +36,14 @@ cdef class Slab:
         if taken == NULL:
             return None
         memset(taken, 0xa5, self.slab.object_size)
-        return (<uint64_t>taken - <uint64_t>self.slab.memory) // self.slab.object_size
+        return (<uint64_t>taken - <uint64_t>self.slab.memory) // self.slab.stride
 
     def put(self, index):
-        slab_put(&self.slab, self.slab.memory + <size_t>index * self.slab.object_size)
+        slab_put(&self.slab, self.slab.memory + <size_t>index * self.slab.stride)
+
+    def peek(self, index, offset):
+        """A byte of an object, or behind it."""
+        return self.slab.memory[<size_t>index * self.slab.stride + <size_t>offset]
 
     @property
     def n_used(self):

@@ -11,8 +11,9 @@ from fastpath.sys_linux cimport (
 cdef int slab_init(slab_t *self, uint32_t n_objects, uint32_t object_size) noexcept nogil:
     memset(self, 0, sizeof(slab_t))
     self.object_size = (object_size + 15) & ~15u
+    self.stride = self.object_size + FP_REDZONE
     self.n_objects = n_objects
-    self.memory_size = <size_t>n_objects * self.object_size
+    self.memory_size = <size_t>n_objects * self.stride
     if self.memory_size == 0:
         return FP_OK
     cdef void *memory = mmap(
@@ -29,5 +30,6 @@ cdef int slab_init(slab_t *self, uint32_t n_objects, uint32_t object_size) noexc
 
 cdef void slab_free(slab_t *self) noexcept nogil:
     if self.memory != NULL:
+        fp_permit(self.memory, <size_t>self.n_fresh * self.stride)      # who maps it next may
         munmap(self.memory, self.memory_size)
     memset(self, 0, sizeof(slab_t))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -64,7 +65,7 @@ def test_siphash13_is_what_cpython_hashes_bytes_with() -> None:
     program = "import json; print(json.dumps([hash(bytes(range(n))) for n in range(1, 200)]))"
     answer = subprocess.run(
         [sys.executable, "-c", program],
-        env={"PYTHONHASHSEED": "0"},  # the key is all zeros then
+        env=os.environ | {"PYTHONHASHSEED": "0"},  # the key is all zeros then
         check=True,
         capture_output=True,
     )
