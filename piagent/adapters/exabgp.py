@@ -11,7 +11,6 @@ import contextlib
 import importlib.util
 import logging
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
+from piagent.adapters.leash import leash
 from piagent.core import exabgp
 from piagent.core.model import Bgp
 
@@ -237,7 +237,7 @@ async def _spawn(folder: Path, configuration: str) -> asyncio.subprocess.Process
     _write(file, configuration)
     environment = {k: v for k, v in os.environ.items() if not k.lower().startswith("exabgp")}
     return await asyncio.create_subprocess_exec(
-        *_leash(),
+        *leash(),
         *[sys.executable, "-P", "-m", "exabgp", "server", str(file)],
         env={**environment, "EXABGP_ENVFILE": str(settings)},
         stdin=asyncio.subprocess.DEVNULL,
@@ -253,16 +253,3 @@ def _write(file: Path, text: str) -> None:
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as opened:
         opened.write(text)
-
-
-def _leash() -> list[str]:
-    """The command before the command: it dies with us, and may do nothing that needs a right.
-
-    As root it stays root, since this interpreter may be where only root can read, but without a
-    capability. Only root may empty the bounding set.
-    """
-    setpriv = shutil.which("setpriv")
-    if setpriv is None:
-        return []  # the relay ends it when we die
-    drop = ["--bounding-set=-all"] if os.geteuid() == 0 else ["--ambient-caps=-all"]
-    return [setpriv, *drop, "--inh-caps=-all", "--no-new-privs", "--pdeathsig=KILL", "--"]

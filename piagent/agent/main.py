@@ -25,7 +25,7 @@ from piagent.adapters.mqtt import MqttBus, Presence
 from piagent.adapters.mqtt_tls import Certificates
 from piagent.adapters.netlink import KernelAddresses
 from piagent.adapters.pi import Hardware
-from piagent.adapters.probe import NetworkProber
+from piagent.adapters.prober import KindProber
 from piagent.adapters.state_file import StateFile
 from piagent.admin.server import AdminError
 from piagent.agent.agent import Agent, Edge
@@ -129,7 +129,7 @@ async def _build(config: Config, guardian: Guardian | None) -> Agent:
         vitals=lambda wireless: hardware.vitals(wireless=wireless),
         announcer=Announcer,
         plane=EngineDataPlane(config.node.workers, config.secrets[0]),
-        prober=NetworkProber(),
+        prober=KindProber(),
         notifier=systemd.Notifier(),
         local=local,
         speaker=ExabgpSpeaker(),

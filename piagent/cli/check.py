@@ -161,7 +161,7 @@ def _service(service: Service) -> str:
         return f"Service {service.name} (external), stands for {service.external_name}"
     check = service.health
     health = "not checked" if check is None else (
-        f"checked by {check.kind} every {check.interval_ms} ms, "
+        f"checked by {' '.join(check.command) or check.kind} every {check.interval_ms} ms, "
         f"up after {check.rise}, down after {check.fall}"
     )  # fmt: skip
     rows = [

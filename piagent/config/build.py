@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from piagent.config.election import timing
+from piagent.config.health import build_health
 from piagent.config.key_files import resolve
 from piagent.config.proxying import build_proxying
 from piagent.config.values import Eligible
@@ -140,7 +141,7 @@ def build_service(service: schema.Service, folder: Path | None = None) -> model.
             model.Backend(address=backend.address, weight=backend.weight, node=backend.node)
             for backend in service.backends
         ),
-        health=_health(service.health) if service.health else None,
+        health=build_health(service.health) if service.health else None,
         traffic_policy=service.traffic_policy,
         proxying=build_proxying(service, folder),
     )
@@ -153,19 +154,6 @@ def port_name(port: schema.ServicePort) -> str:
 
 def _first_family(table: schema.Service | schema.Gateway) -> int | None:
     return int(table.ip_families[0][-1]) if table.ip_families else None
-
-
-def _health(health: schema.Health) -> model.HealthCheck:
-    return model.HealthCheck(
-        kind=health.kind,
-        interval_ms=health.interval,
-        timeout_ms=health.timeout,
-        rise=health.rise,
-        fall=health.fall,
-        port=health.port,
-        path=health.path or "/",
-        expect=health.expect,
-    )
 
 
 def build_route(route: schema.Route) -> model.Route:

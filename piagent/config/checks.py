@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from piagent.config.addresses import check_addresses
 from piagent.config.bgp import check_bgp
 from piagent.config.build import port_name
+from piagent.config.health import check_health
 from piagent.config.names import check_dns
 from piagent.config.problems import did_you_mean, elements, key_path, unique
 from piagent.config.proxying import (
@@ -23,7 +24,6 @@ from piagent.config.proxying import (
 )
 from piagent.core.model import (
     NODE_PORTS,
-    HealthKind,
     PoolType,
     Protocol,
     ServiceType,
@@ -143,7 +143,7 @@ def check_service(service: Service, path: KeyPath, report: Report) -> None:
         if backend.address and backend.address in service.address and loops:
             what = f"port {loops[0]} would send its connections to itself"
             report.error((*path, "backends", i), what, "name the host behind the VIP")
-    _check_health(service, path, report)
+    check_health(service, path, report)
     check_proxying(service, path, report)
 
 
@@ -214,22 +214,6 @@ def check_policy(
             elif backend.node and owners and all(owners) and backend.node not in owners:
                 what = f'"{backend.node}" is no candidate, so it gets no connection'
                 report.warn((*place, "node"), what, did_you_mean(backend.node, owners))
-
-
-def _check_health(service: Service, path: KeyPath, report: Report) -> None:
-    health = service.health
-    if health is None:
-        return
-    udp = [port.protocol is Protocol.UDP for port in service.ports]
-    if health.port is None and udp and all(udp):
-        what = "no port of the service is TCP, which is what is checked"
-        report.error((*path, "health"), what, "write port = …, one that answers by TCP")
-    if health.kind is not HealthKind.TCP:
-        return
-    for key, value in (("path", health.path), ("expect", health.expect)):
-        if value:
-            what = "a tcp check looks at no answer"
-            report.error((*path, "health", key), what, 'write kind = "http", or leave it out')
 
 
 def _listeners(file: File) -> Iterator[tuple[KeyPath, str]]:

@@ -17,6 +17,7 @@ from piagent.config.bgp import build_bgp
 from piagent.config.build import build
 from piagent.config.checks import check
 from piagent.config.election import check_election
+from piagent.config.health import check_programs
 from piagent.config.host import Host, this_host
 from piagent.config.problems import ConfigError, Problem, Report
 from piagent.config.reader import read_table
@@ -63,6 +64,7 @@ def parse(data: bytes, file: str, host: Host) -> Loaded:
     tables = read_table(File, values, (), report)
     check(tables, report)
     _check_node(tables, host, report)
+    check_programs(tables, report)
     check_election(tables.election, tables.node.name or host.name, report)
     folder = Path(file).absolute().parent
     socket = _socket(tables.admin.socket, folder, report)

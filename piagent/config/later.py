@@ -32,7 +32,6 @@ LATER_KEYS: Final[dict[str, dict[str, str]]] = {
 
 LATER_VALUES: Final[dict[str, frozenset[str]]] = {
     "service.mode": frozenset({"nat", "dsr"}),
-    "service.health.kind": frozenset({"exec"}),
 }
 """Key -> values."""
 

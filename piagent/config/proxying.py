@@ -9,7 +9,7 @@ from msgspec.structs import fields
 
 from piagent.config.key_files import resolve
 from piagent.config.problems import elements, key_path, unique
-from piagent.core.model import Protocol
+from piagent.core.model import HealthKind, Protocol
 from piagent.core.plan import is_loopback
 from piagent.core.proxying import Affinity, Ejection, Limits, Proxying, Timeouts
 
@@ -146,6 +146,9 @@ def check_applied(service: Service, path: KeyPath, report: Report) -> None:
     if service.source_addresses:
         what = "each node has addresses of its own"
         report.error((*path, "source_addresses"), what, "keep the service in the nodes' files")
+    if service.health is not None and service.health.kind is HealthKind.EXEC:
+        what = "who may apply services may not run programs on every node"
+        report.error((*path, "health", "kind"), what, "keep the service in the nodes' files")
 
 
 def build_proxying(service: Service, folder: Path | None) -> Proxying:

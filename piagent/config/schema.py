@@ -65,6 +65,7 @@ from piagent.config.values import (
     VipEligible,
     Weight,
     Wildcard,
+    Word,
     Workers,
 )
 from piagent.core import model, proxying
@@ -242,6 +243,7 @@ class Health(Struct, frozen=True, kw_only=True):
     port: Port | None = None
     path: HealthPath | None = None
     expect: Annotated[tuple[StatusCode, ...], List(StatusCode)] = ()
+    command: Annotated[tuple[Word, ...], List(Word, at_least=1)] | None = None
 
 
 class Limits(Struct, frozen=True, kw_only=True):

@@ -272,6 +272,13 @@ def health_path(text: str) -> str:
     return text
 
 
+def word(text: str) -> str:
+    """Read a word of a command."""
+    if "\0" in text:
+        raise UnfitError("a program's argument ends at a NUL", "leave the NUL out")
+    return text
+
+
 def host_name(text: str) -> str:
     """Read a name of the DNS; lower case, without a trailing dot."""
     if re.fullmatch(r"[0-9.:]+", text) or ":" in text or "[" in text:
@@ -337,6 +344,7 @@ FileName = Annotated[str, _text("the path of a file", "cluster.secret", file_nam
 RouteHost = Annotated[str, _text("a host name or *.name", "www.example.com", route_host)]
 RoutePath = Annotated[str, _text("a path", "/v1", route_path)]
 HealthPath = Annotated[str, _text("a path", "/healthz", health_path)]
+Word = Annotated[str, _text("a program or an argument", "/usr/local/bin/check", word)]
 HostName = Annotated[str, _text("a host name", "db.example.com", host_name)]
 LabelValue = Annotated[str, _text(f"a label ({_NAME_RULE})", "a", name)]
 AnnounceBy = Annotated[model.Announce, _one_of(model.Announce)]

@@ -227,6 +227,8 @@ class HealthKind(StrEnum):
 
     TCP = "tcp"
     HTTP = "http"
+    EXEC = "exec"
+    """Run a program of the user's own."""
 
 
 class HealthCheck(Struct, frozen=True, kw_only=True):
@@ -244,6 +246,8 @@ class HealthCheck(Struct, frozen=True, kw_only=True):
     path: str = "/"
     expect: tuple[int, ...] = ()
     """HTTP status codes that count as good; empty: 200 to 399."""
+    command: tuple[str, ...] = ()
+    """The program, by its whole path, and its arguments."""
 
 
 class Backend(Struct, frozen=True, kw_only=True):
@@ -350,9 +354,13 @@ class Service(Struct, frozen=True, kw_only=True):
 
 
 def checked_port(service: Service, check: HealthCheck, backend: Backend) -> int:
-    """The port that a health check asks: its own, the backend's, or the first that is TCP."""
-    tcp = (port.target_port for port in service.ports if port.protocol is Protocol.TCP)
-    return check.port or backend.port or next(tcp, 0)
+    """The port that a health check asks: its own, the backend's, or the first that is TCP.
+
+    A program may be able to ask any; without one it is 0.
+    """
+    any_will_do = check.kind is HealthKind.EXEC
+    ports = (one for one in service.ports if any_will_do or one.protocol is Protocol.TCP)
+    return check.port or backend.port or next((one.target_port for one in ports), 0)
 
 
 class Wildcard(StrEnum):

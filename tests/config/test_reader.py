@@ -111,5 +111,5 @@ def test_an_unknown_key_is_an_error_in_every_table(errors: Problems, place: str)
 
 
 def test_a_value_of_a_later_version_says_so(errors: Problems) -> None:
-    text = '[[service]]\nhealth = { kind = "exec" }'
+    text = '[[service]]\nmode = "dsr"'
     assert any(LATER in problem.what for problem in errors(text))

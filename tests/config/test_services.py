@@ -59,6 +59,8 @@ FINE = {
     "the ends of the node ports": service("node-port", ports(
         "port = 1, node_port = 30000", "port = 2, node_port = 32767"), TO),
     "a check of the TCP port beside a UDP one": service("cluster", BOTH, TO, "health = {}"),
+    "a check by a program of what no TCP check can ask": service(
+        "cluster", UDP, TO, 'health = { kind = "exec", command = ["/bin/true", "", "a b"] }'),
     "a check of another port": service("cluster", UDP, TO, "health = { port = 8080 }"),
     "a route to the TCP port beside a UDP one": service("cluster", BOTH, TO) + ROUTE,
     "local node ports": service("node-port", HTTP, ON_NODE, 'traffic_policy = "local"'),
