@@ -55,6 +55,7 @@ cdef enum:
     FP_FULL = -2                # a limit of ours: memory, descriptors
     FP_BAD = -3                 # the peer or the input is at fault
     FP_RESET = -4               # the connection broke
+    FP_PORTS = -5               # no port of ours is left towards that backend
 
 
 # Why a connection was turned away; names in tables.py.

@@ -22,6 +22,7 @@ from fastpath.abi cimport (
     common_t,
     counters_t,
     listener_t,
+    service_t,
     snapshot_t,
 )
 from fastpath.atomics cimport count, gauge
@@ -133,10 +134,16 @@ cdef void endpoint_init(
 ) noexcept nogil
 
 # Open a socket and begin to connect. FP_OK: `on_event` will come with WRITABLE, and FAILED when it
-# did not work; FP_FULL: no descriptor; FP_BAD: refused at once. Not FP_OK: nothing is open.
+# did not work; else as fastpath.outgoing, and nothing is open.
 # Counts the socket as open and active: say backend_closed when you close it.
 cdef int loop_connect(
-    loop_t *self, endpoint_t *endpoint, const backend_t *backend, event_fn on_event, void *owner
+    loop_t *self,
+    endpoint_t *endpoint,
+    const service_t *service,
+    const backend_t *backend,
+    uint64_t hash,
+    event_fn on_event,
+    void *owner,
 ) noexcept nogil
 
 # Make sure that epoll reports `events` (EPOLLIN, EPOLLOUT) of the endpoint, and the end of the

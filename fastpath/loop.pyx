@@ -5,20 +5,20 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from fastpath.abi cimport (
-    BUFFER_SIZE, FP_AGAIN, FP_BAD, FP_FULL, FP_OK, FP_RESET, fp_assert, log_record_t,
+    BUFFER_SIZE, FP_AGAIN, FP_FULL, FP_OK, FP_RESET, fp_assert, log_record_t,
 )
 from fastpath.atomics cimport add_shared, gauge
 from fastpath.memory.pipes cimport pipes_free
 from fastpath.memory.ring cimport ring_free, ring_init
 from fastpath.memory.slab cimport slab_free, slab_init
 from fastpath.memory.wheel cimport wheel_advance, wheel_arm, wheel_idle, wheel_init, wheel_pop
+from fastpath.outgoing cimport outgoing_open
 from fastpath.sys_linux cimport (
-    CLOCK_MONOTONIC, EAGAIN, ECONNRESET, EINPROGRESS, EINTR, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN,
-    EPOLLOUT, EPOLLRDHUP, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, IPPROTO_TCP,
-    MSG_MORE, MSG_NOSIGNAL, SHUT_WR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, SO_ERROR,
-    SO_LINGER, SPLICE_F_MORE, SPLICE_F_MOVE, SPLICE_F_NONBLOCK, TCP_NODELAY, clock_gettime, close,
-    connect, epoll_create1, epoll_ctl, getsockopt, linger, msghdr, recv, send, sendmsg, setsockopt,
-    shutdown, socket, socklen_t, splice, timespec,
+    CLOCK_MONOTONIC, EAGAIN, ECONNRESET, EINTR, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT,
+    EPOLLRDHUP, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, MSG_MORE, MSG_NOSIGNAL,
+    SHUT_WR, SOL_SOCKET, SO_ERROR, SO_LINGER, SPLICE_F_MORE, SPLICE_F_MOVE, SPLICE_F_NONBLOCK,
+    clock_gettime, close, epoll_create1, epoll_ctl, getsockopt, linger, msghdr, recv, send, sendmsg,
+    setsockopt, shutdown, socklen_t, splice, timespec,
 )
 
 
@@ -176,22 +176,17 @@ cdef void endpoint_init(
 
 
 cdef int loop_connect(
-    loop_t *self, endpoint_t *endpoint, const backend_t *backend, event_fn on_event, void *owner
+    loop_t *self, endpoint_t *endpoint, const service_t *service, const backend_t *backend,
+    uint64_t hash, event_fn on_event, void *owner,
 ) noexcept nogil:
-    cdef int on = 1
-    cdef int fd = socket(
-        backend.address.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0
-    )
+    cdef int fd = -1
+    cdef int result = outgoing_open(service, backend, hash, &fd)
     endpoint_init(endpoint, on_event, owner, fd, 0)
-    if fd < 0:
-        return FP_FULL
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on))
-    if connect(fd, &backend.address.any, backend.address_size) != 0 and errno != EINPROGRESS:
+    if result == FP_OK:
+        result = loop_watch(self, endpoint, EPOLLIN | EPOLLOUT)
+    if result != FP_OK:
         loop_close(self, endpoint)
-        return FP_BAD
-    if loop_watch(self, endpoint, EPOLLIN | EPOLLOUT) != FP_OK:
-        loop_close(self, endpoint)
-        return FP_FULL
+        return result
     gauge(&self.counters.backends[backend.slot].open, 1)
     gauge(&self.counters.backends[backend.slot].active, 1)
     return FP_OK

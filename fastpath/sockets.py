@@ -11,6 +11,21 @@ IP_PKTINFO = 8
 IP_FREEBIND = 15
 IPV6_RECVPKTINFO = 49
 IPV6_FREEBIND = 78
+# A peer that has vanished without a word is given up after LOST_S: by keepalive probes when nothing
+# is under way, else by what it has not acknowledged. So is one that is there but whose window stays
+# shut for so long (tcp(7), TCP_USER_TIMEOUT). RFC 9293 section 3.9.1.1 has the same five minutes.
+LOST_S = 300
+_PROBE_AFTER_S = 120
+_PROBE_EVERY_S = 60
+_LASTING = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_AFTER_S),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_EVERY_S),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, (LOST_S - _PROBE_AFTER_S) // _PROBE_EVERY_S),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LOST_S * 1000),
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+)
+"""What accepted sockets inherit from the listening one, so that no connection has a call for it."""
 _STREAMS = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
 
@@ -47,6 +62,12 @@ def resolve(address: str, port: int) -> Endpoint:
     return Endpoint(family, socket.inet_pton(family, host), port, scope)
 
 
+def _set_lasting(stream: socket.socket) -> None:
+    """Set what a TCP connection of ours has; what a listening socket accepts inherits it."""
+    for option in _LASTING:
+        stream.setsockopt(*option)
+
+
 def _open(endpoint: Endpoint, *, udp: bool, shared: bool) -> socket.socket:
     """Bind a socket; `shared`: others of ours listen on the same port."""
     kind = socket.SOCK_DGRAM if udp else socket.SOCK_STREAM
@@ -63,7 +84,7 @@ def _open(endpoint: Endpoint, *, udp: bool, shared: bool) -> socket.socket:
         else:
             opened.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
         if not udp:
-            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted ones inherit it
+            _set_lasting(opened)
         elif endpoint.family == socket.AF_INET6:
             opened.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
         else:
@@ -87,7 +108,7 @@ def prepare_stream(descriptor: int) -> None:
         stream.getpeername()
         stream.setblocking(False)
         if stream.family != socket.AF_UNIX:
-            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _set_lasting(stream)
     finally:
         stream.detach()
 

@@ -41,6 +41,7 @@ cdef extern from "<sys/socket.h>" nogil:
     enum: SOL_SOCKET
     enum: SO_LINGER
     enum: SO_ERROR
+    enum: SO_KEEPALIVE
     enum: SHUT_WR
     enum: MSG_NOSIGNAL
     enum: MSG_MORE
@@ -55,6 +56,7 @@ cdef extern from "<sys/socket.h>" nogil:
 
     int socket(int domain, int type, int protocol)
     int accept4(int fd, sockaddr *address, socklen_t *size, int flags)
+    int bind(int fd, const sockaddr *address, socklen_t size)
     int connect(int fd, const sockaddr *address, socklen_t size)
     int getsockname(int fd, sockaddr *address, socklen_t *size)
     int getsockopt(int fd, int level, int name, void *value, socklen_t *size)
@@ -96,6 +98,7 @@ cdef extern from "<netinet/in.h>" nogil:
     enum: IPPROTO_IPV6
     enum: IPPROTO_TCP
     enum: IPPROTO_UDP
+    enum: IP_BIND_ADDRESS_NO_PORT
     enum: IP_PKTINFO
     enum: IPV6_PKTINFO
     uint16_t htons(uint16_t value)
@@ -105,7 +108,9 @@ cdef extern from "<arpa/inet.h>" nogil:
     const char *inet_ntop(int family, const void *address, char *text, socklen_t size)
 
 cdef extern from "<netinet/tcp.h>" nogil:
+    enum: TCP_KEEPIDLE
     enum: TCP_NODELAY
+    enum: TCP_USER_TIMEOUT
 
 cdef extern from * nogil:
     """
@@ -193,6 +198,7 @@ cdef extern from "<time.h>" nogil:
     int clock_gettime(int clock, timespec *time)
 
 cdef extern from "<errno.h>" nogil:
+    enum: EADDRNOTAVAIL
     enum: EAGAIN
     enum: ECONNABORTED
     enum: ECONNRESET

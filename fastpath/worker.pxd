@@ -24,7 +24,7 @@ cdef struct shared_t:           # what all workers see; owned by the engine
 
 cdef struct worker_listener_t:
     endpoint_t endpoint         # its fd is owned by this worker from the moment it picked it up
-    timeout_t pause             # out of descriptors: accept again later
+    timeout_t pause             # out of descriptors, or over the service's rate: accept later
     uint16_t slot
 
 

@@ -18,6 +18,7 @@ from fastpath.memory.ring cimport ring_free, ring_init, ring_put, ring_take
 from fastpath.memory.pipes cimport pipes_allow
 from fastpath.memory.slab cimport slab_free, slab_get, slab_init
 from fastpath.memory.wheel cimport timeout_disarm
+from fastpath.proxy.accept_rate cimport accept_unused, accept_wait_ms
 from fastpath.proxy.relay cimport EVICT_IDLE_MS, pair_evict
 from fastpath.proxy.tcp cimport tcp_protocol, tcp_relay
 from fastpath.proxy.udp cimport udp_protocol
@@ -107,11 +108,17 @@ cdef void _on_connections(loop_t *loop, endpoint_t *endpoint) noexcept nogil:
     cdef worker_t *self = <worker_t *>loop
     cdef listener_t *listener = loop.snapshot.listener_of_slot[place.slot]
     cdef accepted_t outcome
+    cdef uint32_t wait_ms
     cdef int left = ACCEPTS_PER_TURN
     while left > 0:
         left -= 1
+        wait_ms = accept_wait_ms(loop, listener.service)
+        if wait_ms > 0:
+            loop_arm(loop, &place.pause, _pause_over, wait_ms)
+            return
         outcome = _accept_one(self, listener, endpoint.fd)
         if outcome == NOTHING_LEFT:
+            accept_unused(loop, listener.service)
             endpoint.ready &= ~READABLE
             return
         if outcome == NO_DESCRIPTORS and not _refuse_one(self, endpoint.fd):

@@ -1,9 +1,9 @@
 """A request's way to a backend: understood, routed, given a socket."""
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t
 
 from fastpath.abi cimport (
-    FP_FULL, FP_OK, backend_t, gateway_t, listener_t, route_t, service_t,
+    FP_FULL, FP_OK, FP_PORTS, backend_t, gateway_t, listener_t, route_t, service_t,
 )
 from fastpath.http.flow cimport flow_decode, flow_t
 from fastpath.http.forward cimport forward_request
@@ -114,6 +114,7 @@ cdef int connect_next(loop_t *loop, client_t *client) noexcept nogil:
     """Take or open a socket to the next choice."""
     cdef const service_t *service = loop.snapshot.service_of_slot[client.service_slot]
     cdef const backend_t *backend
+    cdef bint lacks_ports = False
     cdef int result
     while service != NULL:
         backend = balance_choose(loop, service, client.hash, &client.tries)
@@ -122,22 +123,27 @@ cdef int connect_next(loop_t *loop, client_t *client) noexcept nogil:
         if pool_take(loop, backend, client, not is_repeatable(client)) != NULL:
             attach(loop, client, True)
             return STEP_GO
-        result = connect_to(loop, client, backend, service.connect_timeout_ms)
+        result = connect_to(loop, client, service, backend)
         if result == FP_OK:
             return STEP_WAIT
         if result == FP_FULL:
             return -REFUSE_BUSY
+        if result == FP_PORTS:
+            lacks_ports = True          # another backend may have some
+            continue
         backend_refused(loop, backend.slot)
         outlier_failed(loop, backend.slot)
+    if lacks_ports:
+        return -REFUSE_BUSY
     return -REFUSE_UNAVAILABLE if client.tries.n == 0 else -REFUSE_CONNECT
 
 
-cdef int connect_to(loop_t *loop, client_t *client, const backend_t *backend,
-                    uint32_t timeout_ms) noexcept nogil:
-    cdef int result = pool_connect(loop, backend, client)
+cdef int connect_to(loop_t *loop, client_t *client, const service_t *service,
+                    const backend_t *backend) noexcept nogil:
+    cdef int result = pool_connect(loop, service, backend, client)
     if result == FP_OK:
         client.state = CLIENT_CONNECTING
-        client.deadline_ms = deadline_of(loop, timeout_ms)
+        client.deadline_ms = deadline_of(loop, service.connect_timeout_ms)
     return result
 
 
@@ -182,6 +188,6 @@ cdef int dispatch_again(loop_t *loop, client_t *client) noexcept nogil:
     client.is_retried = True
     client.request.head_start = 0
     if (backend != NULL and backend.usable and service != NULL
-            and connect_to(loop, client, backend, service.connect_timeout_ms) == FP_OK):
+            and connect_to(loop, client, service, backend) == FP_OK):
         return STEP_WAIT
     return connect_next(loop, client)

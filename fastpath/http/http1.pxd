@@ -38,7 +38,7 @@ cdef enum refusal_t:
     REFUSE_METHOD_SIZE          # 501: a method longer than any we know
     REFUSE_NO_ROUTE             # 404
     REFUSE_UNAVAILABLE          # 503: no backend is up
-    REFUSE_BUSY                 # 503: no memory set aside is left
+    REFUSE_BUSY                 # 503: no memory set aside, descriptor or local port is left
     REFUSE_CONNECT              # 502: no backend could be reached
     REFUSE_UPSTREAM             # 502: the backend's answer is malformed or was cut short
     REFUSE_TIMEOUT              # 504: the backend's answer, or the whole exchange, took too long

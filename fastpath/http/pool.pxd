@@ -1,6 +1,6 @@
 """Sockets to backends: opened, kept alive between requests, closed."""
 
-from fastpath.abi cimport backend_t
+from fastpath.abi cimport backend_t, service_t
 from fastpath.http.state cimport client_t, upstream_t
 from fastpath.loop cimport loop_t
 
@@ -14,8 +14,9 @@ cdef enum:
 cdef upstream_t *pool_take(loop_t *loop, const backend_t *backend, client_t *client,
                            bint ask_kernel) noexcept nogil
 
-# A new socket on its way to the backend for `client.upstream`: FP_OK, FP_FULL, FP_BAD.
-cdef int pool_connect(loop_t *loop, const backend_t *backend, client_t *client) noexcept nogil
+# A new socket on its way to the backend for `client.upstream`: FP_OK, FP_FULL, FP_BAD, FP_PORTS.
+cdef int pool_connect(loop_t *loop, const service_t *service, const backend_t *backend,
+                      client_t *client) noexcept nogil
 
 # Keep it for later requests, if its backend is still up and there is room; close it otherwise.
 cdef void pool_park(loop_t *loop, upstream_t *upstream) noexcept nogil

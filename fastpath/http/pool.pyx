@@ -4,7 +4,7 @@ from libc.errno cimport errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memset
 
-from fastpath.abi cimport FP_FULL, FP_OK, backend_t
+from fastpath.abi cimport FP_FULL, FP_OK, backend_t, service_t
 from fastpath.http.state cimport client_t, http_of, http_t, upstream_t
 from fastpath.loop cimport (
     FAILED, PEER_ENDED, READABLE, backend_closed, backend_parked, backend_taken, loop_arm,
@@ -77,7 +77,8 @@ cdef upstream_t *pool_take(loop_t *loop, const backend_t *backend, client_t *cli
         return upstream
 
 
-cdef int pool_connect(loop_t *loop, const backend_t *backend, client_t *client) noexcept nogil:
+cdef int pool_connect(loop_t *loop, const service_t *service, const backend_t *backend,
+                      client_t *client) noexcept nogil:
     cdef http_t *http = http_of(loop)
     cdef upstream_t *upstream = <upstream_t *>slab_get(&http.upstreams_memory)
     cdef int result
@@ -87,10 +88,12 @@ cdef int pool_connect(loop_t *loop, const backend_t *backend, client_t *client) 
     if upstream == NULL:
         return FP_FULL
     memset(upstream, 0, sizeof(upstream_t))
-    result = loop_connect(loop, &upstream.io, backend, http.on_upstream, upstream)
+    result = loop_connect(loop, &upstream.io, service, backend, client.hash,
+                          http.on_upstream, upstream)
     if result == FP_FULL and http.oldest != NULL:
         pool_close(loop, http.oldest)
-        result = loop_connect(loop, &upstream.io, backend, http.on_upstream, upstream)
+        result = loop_connect(loop, &upstream.io, service, backend, client.hash,
+                              http.on_upstream, upstream)
     if result != FP_OK:
         slab_put(&http.upstreams_memory, upstream)
         return result

@@ -15,6 +15,7 @@ from fastpath.atomics cimport load_signed
 from fastpath.hashing.bits cimport draw64
 from fastpath.hashing.maglev cimport MAGLEV_SIZE
 from fastpath.loop cimport loop_t
+from fastpath.proxy.accept_rate cimport RATE_AHEAD_MS as _RATE_AHEAD_MS, rate_wait_ms
 from fastpath.proxy.admission cimport admission_enter, admission_leave, admitted_t
 from fastpath.proxy.balance cimport balance_choose, balance_renew
 from fastpath.proxy.clients cimport (
@@ -52,6 +53,7 @@ from fastpath.tables import Tables, check
 
 PROXY_V2_SIZE_MAX = _PROXY_V2_SIZE_MAX
 SNI_SIZE_MAX = _SNI_SIZE_MAX
+RATE_AHEAD_MS = _RATE_AHEAD_MS
 SESSIONS_MAX = _SESSIONS_MAX
 UNREPLIED_MS = _UNREPLIED_MS
 REPLIED_MS = _REPLIED_MS
@@ -577,3 +579,21 @@ def share(returned_ms, slow_start_ms, now_ms):
 
 def draw(seed, number):
     return draw64(seed, number)
+
+
+cdef class Rate:
+    """What several workers share to keep to one rate."""
+
+    cdef uint64_t due_ns
+
+    def wait_ms(self, now_ns, rate):
+        return rate_wait_ms(&self.due_ns, now_ns, rate)
+
+    def take_all(self, now_ns, rate):
+        """How many may begin at that moment; several threads may ask."""
+        cdef uint64_t n = 0, now = now_ns
+        cdef uint32_t per_s = rate
+        with nogil:
+            while rate_wait_ms(&self.due_ns, now, per_s) == 0:
+                n += 1
+        return n

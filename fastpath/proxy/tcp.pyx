@@ -13,9 +13,10 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from fastpath.abi cimport (
-    CUT_BACKEND, END_CUT, END_DRAINED, END_STOPPED, FP_AGAIN, FP_FULL, FP_OK, PROTOCOL_TCP,
-    REJECT_CAPACITY, REJECT_CONNECT, REJECT_DESCRIPTORS, REJECT_NO_BACKEND, REJECT_PREFACE,
-    RELAYS_BACKEND, RELAYS_LISTENER, RELAYS_SERVICE, backend_t, listener_t, service_t,
+    CUT_BACKEND, END_CUT, END_DRAINED, END_STOPPED, FP_AGAIN, FP_FULL, FP_OK, FP_PORTS,
+    PROTOCOL_TCP, REJECT_CAPACITY, REJECT_CONNECT, REJECT_DESCRIPTORS, REJECT_NO_BACKEND,
+    REJECT_PORTS, REJECT_PREFACE, RELAYS_BACKEND, RELAYS_LISTENER, RELAYS_SERVICE, backend_t,
+    listener_t, service_t,
 )
 from fastpath.atomics cimport gauge
 from fastpath.loop cimport (
@@ -25,6 +26,7 @@ from fastpath.loop cimport (
 )
 from fastpath.memory.slab cimport slab_free, slab_get, slab_init, slab_put, slab_t
 from fastpath.memory.wheel cimport timeout_disarm, timeout_t
+from fastpath.proxy.accept_rate cimport accept_unused
 from fastpath.proxy.admission cimport admission_enter, admission_leave
 from fastpath.proxy.affinity cimport affinity_recall, affinity_remember
 from fastpath.proxy.balance cimport balance_choose, service_hash
@@ -119,11 +121,17 @@ cdef const backend_t *_choose(
     return known
 
 
-cdef int _connect_once(loop_t *loop, stream_t *stream, const backend_t *backend) noexcept nogil:
+cdef int _connect_once(
+    loop_t *loop, stream_t *stream, const service_t *service, const backend_t *backend
+) noexcept nogil:
     """As loop_connect; when there is no descriptor left, a connection that is idle gives way."""
-    cdef int result = loop_connect(loop, &stream.backend, backend, _connecting, stream)
+    cdef int result = loop_connect(
+        loop, &stream.backend, service, backend, stream.hash, _connecting, stream
+    )
     if result == FP_FULL and pair_evict(loop, EVICT_IDLE_MS):
-        result = loop_connect(loop, &stream.backend, backend, _connecting, stream)
+        result = loop_connect(
+            loop, &stream.backend, service, backend, stream.hash, _connecting, stream
+        )
     return result
 
 
@@ -131,12 +139,13 @@ cdef int _connect(loop_t *loop, stream_t *stream) noexcept nogil:
     """Connect to the next choice: FP_OK; else a reason why not, as -1 - REJECT_*."""
     cdef service_t *service = loop.snapshot.service_of_slot[stream.service_slot]
     cdef const backend_t *backend
+    cdef bint lacks_ports = False
     cdef int result
     while service != NULL:
         backend = _choose(loop, service, stream)
         if backend == NULL:
             break
-        result = _connect_once(loop, stream, backend)
+        result = _connect_once(loop, stream, service, backend)
         if result == FP_OK:
             stream.state = STREAM_CONNECTING
             stream.connecting_us = loop.now_us
@@ -145,7 +154,12 @@ cdef int _connect(loop_t *loop, stream_t *stream) noexcept nogil:
             return FP_OK
         if result == FP_FULL:
             return -1 - REJECT_DESCRIPTORS
-        backend_refused(loop, backend.slot)
+        if result == FP_PORTS:
+            lacks_ports = True          # another backend may have some
+        else:
+            backend_refused(loop, backend.slot)
+    if lacks_ports:
+        return -1 - REJECT_PORTS
     return -1 - (REJECT_CONNECT if stream.tries.n > 0 else REJECT_NO_BACKEND)
 
 
@@ -233,6 +247,7 @@ cdef void _begin(loop_t *loop, stream_t *stream, const service_t *service) noexc
     """It is known who the client is: let it in, or not, and connect to a backend."""
     cdef int result = admission_enter(loop, service, &stream.client_address, &stream.admitted)
     if result != FP_OK:
+        accept_unused(loop, service)    # who may not come must not use up the others' rate
         _turn_away(loop, stream, -1 - result)
         return
     stream.hash = service_hash(

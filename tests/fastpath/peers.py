@@ -23,9 +23,9 @@ def echo(connection: socket.socket) -> None:
 class Server:
     """A backend: each connection is served by `handler` in a thread and then closed."""
 
-    def __init__(self, handler: Handler = echo, address: str = "127.0.0.1") -> None:
+    def __init__(self, handler: Handler = echo, address: str = "127.0.0.1", port: int = 0) -> None:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self._listening = socket.create_server((address, 0), family=family, backlog=128)
+        self._listening = socket.create_server((address, port), family=family, backlog=128)
         self._handler = handler
         self.address = address
         self.port: int = self._listening.getsockname()[1]

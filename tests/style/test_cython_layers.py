@@ -16,6 +16,7 @@ LAYERS = (
     {"http", "proxy"},
     {"loop"},
     {"hashing", "memory"},
+    {"outgoing"},
     {"abi", "atomics", "sys_linux"},
 )
 PROBE = "_probe"

@@ -1,0 +1,67 @@
+"""Sockets to backends: where they come from, and how long they wait for who is gone."""
+
+from libc.errno cimport errno
+from libc.stdint cimport uint64_t
+
+from fastpath.abi cimport (
+    FP_BAD, FP_FULL, FP_OK, FP_PORTS, MAX_SOURCES, backend_t, service_t,
+)
+from fastpath.sys_linux cimport (
+    EADDRNOTAVAIL, EINPROGRESS, IPPROTO_IP, IPPROTO_TCP, IP_BIND_ADDRESS_NO_PORT, SOCK_CLOEXEC,
+    SOCK_NONBLOCK, SOCK_STREAM, TCP_NODELAY, bind, close, connect, setsockopt, sockaddr_any_t,
+    socket,
+)
+
+
+cdef int _connect(int fd, const backend_t *backend) noexcept nogil:
+    if connect(fd, &backend.address.any, backend.address_size) == 0 or errno == EINPROGRESS:
+        return FP_OK
+    return FP_PORTS if errno == EADDRNOTAVAIL else FP_BAD
+
+
+cdef int _connect_from(
+    int fd, const sockaddr_any_t *source, const backend_t *backend
+) noexcept nogil:
+    cdef int on = 1
+    # The port is found by connect, which needs one that is free towards this backend only.
+    setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on))
+    if bind(fd, &source.any, backend.address_size) != 0:
+        return FP_PORTS if errno == EADDRNOTAVAIL else FP_BAD
+    return _connect(fd, backend)
+
+
+cdef int _connect_as(
+    int fd, const service_t *service, const backend_t *backend, uint64_t hash
+) noexcept nogil:
+    """Begin to connect from where the service wants it."""
+    cdef const sockaddr_any_t *sources[MAX_SOURCES]
+    cdef uint64_t n = 0
+    cdef uint64_t i
+    cdef int result = FP_PORTS
+    for i in range(service.n_sources):
+        if service.sources[i].any.sa_family == backend.address.any.sa_family:
+            sources[n] = &service.sources[i]
+            n += 1
+    if n == 0:
+        return _connect(fd, backend)
+    for i in range(n):
+        result = _connect_from(fd, sources[(hash + i) % n], backend)
+        if result != FP_PORTS:
+            break
+    return result
+
+
+cdef int outgoing_open(
+    const service_t *service, const backend_t *backend, uint64_t hash, int *fd
+) noexcept nogil:
+    cdef int on = 1
+    cdef int result
+    fd[0] = socket(backend.address.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+    if fd[0] < 0:
+        return FP_FULL
+    setsockopt(fd[0], IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on))
+    result = _connect_as(fd[0], service, backend, hash)
+    if result != FP_OK:
+        close(fd[0])
+        fd[0] = -1
+    return result
