@@ -6,7 +6,9 @@
 #include "ends.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <netinet/udp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -21,29 +23,44 @@ backends_t backends;
 static int stream_file, udp_socket;
 static int together;  /* answers to one client leave by one call */
 
-static void listen_on(const char *port, role_t role) {
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), one = 1;
-    struct sockaddr_in a = address_of("0.0.0.0", port);
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (bind(fd, (struct sockaddr *)&a, sizeof a) || listen(fd, 4096)) fail("listen");
-    watch(fd, role, EPOLLIN);
+/* A socket on every address and any port. A port that was free on one address only might not do:
+ * connections that have just ended hold theirs. */
+static int bound(int type, in_port_t *port) {
+    int fd = socket(AF_INET, type | SOCK_NONBLOCK, 0);
+    struct sockaddr_in a = {.sin_family = AF_INET};
+    socklen_t size = sizeof a;
+    if (bind(fd, (struct sockaddr *)&a, size)) fail("bind");
+    if (getsockname(fd, (struct sockaddr *)&a, &size)) fail("getsockname");
+    *port = ntohs(a.sin_port);
+    return fd;
 }
 
-void backends_listen(const char *echo, const char *stream, const char *udp) {
-    listen_on(echo, ECHO_LISTENER);
-    listen_on(stream, SOURCE_LISTENER);
+static in_port_t listen_for(role_t role) {
+    in_port_t port;
+    int fd = bound(SOCK_STREAM, &port);
+    if (listen(fd, 4096)) fail("listen");
+    watch(fd, role, EPOLLIN);
+    return port;
+}
+
+static in_port_t listen_for_datagrams(void) {
+    in_port_t port;
+    int one = 1;
+    udp_socket = bound(SOCK_DGRAM, &port);
+    big_buffers(udp_socket);
+    setsockopt(udp_socket, SOL_IP, IP_PKTINFO, &one, sizeof one);
+    watch(udp_socket, UDP_ECHO, EPOLLIN);
+    return port;
+}
+
+void backends_listen(void) {
     stream_file = memfd_create("stream", 0);
     if (stream_file < 0 || ftruncate(stream_file, FILE_SIZE)) fail("memfd_create");
     char *bytes = mmap(NULL, FILE_SIZE, PROT_WRITE, MAP_SHARED, stream_file, 0);
     if (bytes == MAP_FAILED) fail("mmap");
     for (int i = 0; i < FILE_SIZE; i++) bytes[i] = (char)(i * 2654435761u >> 24);
-    udp_socket = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);
-    int one = 1;
-    struct sockaddr_in a = address_of("0.0.0.0", udp);
-    big_buffers(udp_socket);
-    setsockopt(udp_socket, SOL_IP, IP_PKTINFO, &one, sizeof one);
-    if (bind(udp_socket, (struct sockaddr *)&a, sizeof a)) fail("bind");
-    watch(udp_socket, UDP_ECHO, EPOLLIN);
+    in_port_t echo_port = listen_for(ECHO_LISTENER), stream_port = listen_for(SOURCE_LISTENER);
+    printf("ports %d %d %d\n", echo_port, stream_port, listen_for_datagrams());
 }
 
 void backends_begin(int segments) {

@@ -13,9 +13,11 @@
  */
 #include "ends.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
+#include <netinet/in.h>
 #include <netinet/udp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,6 +58,12 @@ static struct {
 
 static uint32_t samples[MAX_SAMPLES]; /* ns */
 static const char data[DEPTH * DATAGRAM];
+
+static struct sockaddr_in address_of(const char *host, const char *port) {
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port))};
+    if (inet_pton(AF_INET, host, &a.sin_addr) != 1) fail(host);
+    return a;
+}
 
 static void source_address(int fd, int index) {
     int one = 1;

@@ -71,6 +71,12 @@ def _cost(workload: Workload, unit: str, peers: tuple[str, ...], *bars: Bar) -> 
     return Comparison(workload, peers, figures, bars)
 
 
+def _datagrams(kind: str, in_flight: int, *bars: Bar) -> Comparison:
+    workload = Workload(kind, "udp", 32, in_flight, DATAGRAM)
+    cost = _cost(workload, "datagram", UDP, *bars)
+    return cost._replace(figures=(*cost.figures, Figure("lost %", "lost", 100, 3)))
+
+
 COMPARISONS = {
     "request": _cost(
         Workload("request", "echo", 64, 1, 1), "request", TCP,
@@ -91,13 +97,9 @@ COMPARISONS = {
             Figure("CPU us per request", "cpu_us", 1, 2),
         ),
         (Bar("p99_us", ("haproxy",), 1.0),),
-        turns=2,
+        turns=4,
     ),
-    "udp-stream": _cost(
-        Workload("udp", "udp", 32, 16, DATAGRAM), "datagram", UDP, Bar("cpu_us", ("nginx",), 0.5)
-    ),
-    "udp-dns": _cost(
-        Workload("udp", "udp", 32, 1, DATAGRAM), "datagram", UDP, Bar("cpu_us", ("nginx",), 0.5)
-    ),
-    "udp-gso": _cost(Workload("udp-gso", "udp", 32, 16, DATAGRAM), "datagram", UDP),
+    "udp-stream": _datagrams("udp", 16, Bar("cpu_us", ("nginx",), 0.5)),
+    "udp-dns": _datagrams("udp", 1, Bar("cpu_us", ("nginx",), 0.5)),
+    "udp-gso": _datagrams("udp-gso", 16),
 }  # fmt: skip

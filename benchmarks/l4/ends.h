@@ -3,7 +3,6 @@
 #define L4_ENDS_H
 
 #define _GNU_SOURCE
-#include <netinet/in.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -39,7 +38,6 @@ void watch(int fd, role_t role, uint32_t events);
 void drop(int fd);           /* close it; events that are under way find it UNUSED */
 void no_delay(int fd);
 void big_buffers(int fd);    /* of a UDP socket, so that it loses nothing of what we count */
-struct sockaddr_in address_of(const char *host, const char *port);
 
 /* backends.c: echo of messages, an endless stream, echo of datagrams */
 typedef struct {
@@ -48,7 +46,7 @@ typedef struct {
     int flowing;             /* the streams send */
 } backends_t;
 extern backends_t backends;
-void backends_listen(const char *echo, const char *stream, const char *udp);
+void backends_listen(void);            /* and say where, on standard output */
 void backends_begin(int segments);     /* whether datagrams to one client leave by UDP_SEGMENT */
 void backends_event(int fd);
 

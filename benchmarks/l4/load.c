@@ -1,9 +1,8 @@
 /* Both ends of a comparison, clients and backends, in one thread that never sleeps while it
  * measures: so a proxy between them never pays for waking them up, nor do they for each other.
  *
- *   load ECHO_PORT STREAM_PORT UDP_PORT     where the backends listen, on every address
- *
- * Commands come on standard input, each is answered by one line:
+ * It says "ports ECHO STREAM UDP", where its backends listen, on every address. Then commands come
+ * on standard input, each is answered by one line:
  *   open KIND ADDRESS PORT CLIENTS RATE_OR_WINDOW   -> "ready": connected, warm, and quiet again
  *   run SECONDS       -> "done UNITS ERRORS SECONDS P50_US P99_US", quiet again
  *   close             -> "closed"
@@ -12,7 +11,7 @@
  */
 #include "ends.h"
 
-#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <signal.h>
 #include <stdio.h>
@@ -65,12 +64,6 @@ void big_buffers(int fd) {
         setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
     if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size))
         setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
-}
-
-struct sockaddr_in address_of(const char *host, const char *port) {
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port))};
-    if (inet_pton(AF_INET, host, &a.sin_addr) != 1) fail(host);
-    return a;
 }
 
 /* Handle what has happened. A command is left for the caller. */
@@ -130,15 +123,12 @@ static void obey(char *line) {
     fflush(stdout);
 }
 
-int main(int argc, char **argv) {
+int main(void) {
     char line[256];
-    if (argc != 4) {
-        fprintf(stderr, "usage: see the head of load.c\n");
-        return 2;
-    }
     signal(SIGPIPE, SIG_IGN);
     epoll_fd = epoll_create1(0);
-    backends_listen(argv[1], argv[2], argv[3]);
+    backends_listen();
+    fflush(stdout);
     watch(STDIN_FILENO, COMMANDS, EPOLLIN);
     for (;;) {
         int command = 0;

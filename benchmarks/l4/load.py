@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from benchmarks.l4.proxies import Ports, Proxy, compiled
 from benchmarks.peers import LOAD_CPU
-from benchmarks.processes import free_port, pinned, threads_ns
+from benchmarks.processes import pinned, threads_ns
 
 SOURCES = ("load.c", "backends.c", "clients.c")
 
@@ -41,7 +41,8 @@ class Sample(NamedTuple):
     """Units per second."""
     p50_us: float
     p99_us: float
-    errors: int
+    lost: float
+    """Share of what was asked that had no answer, for whatever reason."""
 
 
 class LoadError(RuntimeError):
@@ -51,20 +52,23 @@ class LoadError(RuntimeError):
 class Load:
     """The process that is both ends."""
 
-    def __init__(self, process: subprocess.Popen[str], ports: Ports) -> None:
+    def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
         self.pid = process.pid
-        self.ports = ports
+        self.ports = Ports(*map(int, self._hear("ports", "the start")))
+
+    def _hear(self, answer: str, what: str) -> list[str]:
+        assert self._process.stdout is not None
+        first, *words = self._process.stdout.readline().split() or [""]
+        if first != answer:
+            raise LoadError(f"the load generator ended at {what}")
+        return words
 
     def _say(self, line: str, answer: str) -> list[str]:
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
-        first, *words = self._process.stdout.readline().split() or [""]
-        if first != answer:
-            raise LoadError(f"the load generator ended at {line!r}")
-        return words
+        return self._hear(answer, repr(line))
 
     def measure(self, workload: Workload, proxy: Proxy, seconds: float) -> Sample:
         """One run; the proxy is idle whenever its CPU time is read."""
@@ -87,20 +91,20 @@ class Load:
             rate=units / passed_s,
             p50_us=float(done[3]),
             p99_us=float(done[4]),
-            errors=errors,
+            lost=errors / (count + errors),
         )
 
 
 @contextlib.contextmanager
 def load(folder: Path) -> Iterator[Load]:
     """The backends, listening, and the clients, waiting for work."""
-    program, ports = folder / "load", Ports(free_port(), free_port(), free_port())
+    program = folder / "load"
     compiled(program, SOURCES)
-    command = pinned(LOAD_CPU, str(program), *map(str, ports))
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
+        pinned(LOAD_CPU, str(program)),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
         try:
-            yield Load(process, ports)
+            yield Load(process)
         finally:
             process.terminate()

@@ -16,7 +16,7 @@ from benchmarks.l4.report import judge, ratio, report
 
 
 def sample(cpu_us: float = 10, rate: float = 1, p99_us: float = 5) -> Sample:
-    return Sample(cpu_us, cpu_us, 0.5, rate, 1.0, p99_us, 0)
+    return Sample(cpu_us, cpu_us, 0.5, rate, 1.0, p99_us, 0.0)
 
 
 def costs(*cpu_us: float) -> list[Sample]:
