@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import peers
 from benchmarks.l4 import __main__ as bench
+from benchmarks.l4 import held
 from benchmarks.l4.comparisons import COMPARISONS
 from benchmarks.l4.load import Sample
 from benchmarks.l4.report import judge, ratio, report
@@ -105,3 +106,16 @@ def test_the_quick_form_runs_every_comparison_and_writes_every_sample(
             assert median["rate"] > 0
     assert len(written["bars"]) == sum(len(c.bars) for c in COMPARISONS.values())
     assert "request: CPU / relay's" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(bool(bench.missing()), reason=f"this machine has not: {bench.missing()}")
+def test_connections_that_are_held_are_measured_beside_haproxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", os.environ["PATH"] + ":/usr/sbin:/sbin")
+    out = tmp_path / "held.json"
+    assert held.main(["--connections", "200", "--seconds", "0.5", "--out", str(out)]) == 0
+    assert {peer: one["connections"] for peer, one in json.loads(out.read_text()).items()} == {
+        "piagent": 200,
+        "haproxy": 200,
+    }
