@@ -89,7 +89,7 @@ wheelhouse: .venv/run.stamp  ## the wheels that the Ansible role installs: EXTRA
 	  .$(if $(EXTRAS),[$(EXTRAS)])
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## */\1\t/p' Makefile | expand -t 16
 
 clean:  ## everything that was built or installed here
 	rm -rf .venv build dist *.egg-info ansible/wheelhouse .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

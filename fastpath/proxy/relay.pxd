@@ -63,6 +63,7 @@ cdef struct pair_t:
     uint8_t kind                # PAIRS_*
     uint8_t end                 # END_*: what ended it
     uint8_t is_ending           # `end` is known
+    uint8_t is_answered         # the backend has sent something
     relay_t inward              # client to backend
     relay_t outward
 

@@ -14,6 +14,7 @@ from fastpath.loop cimport (
 )
 from fastpath.memory.pipes cimport pipe_get, pipe_put
 from fastpath.memory.wheel cimport timeout_disarm
+from fastpath.proxy.outlier cimport outlier_answered
 from fastpath.sys_linux cimport EPOLLIN, EPOLLOUT
 
 
@@ -278,6 +279,9 @@ cdef void _run(loop_t *loop, pair_t *pair) noexcept nogil:
     cdef bint moved = _relay(loop, inward, outward, pair.client, pair.backend)
     if _relay(loop, outward, inward, pair.backend, pair.client) or moved:
         _moved(loop, pair)
+    if outward.moved > 0 and not pair.is_answered:
+        pair.is_answered = True
+        outlier_answered(loop, pair.backend_slot)
     if inward.source_ended or outward.source_ended or inward.source_failed or outward.source_failed:
         _note_end(pair)
     elif inward.state == RELAY_OPEN and outward.state == RELAY_OPEN:

@@ -13,10 +13,10 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from fastpath.abi cimport (
-    CUT_BACKEND, END_CUT, END_DRAINED, END_STOPPED, FP_AGAIN, FP_FULL, FP_OK, FP_PORTS,
-    PROTOCOL_TCP, REJECT_CAPACITY, REJECT_CONNECT, REJECT_DESCRIPTORS, REJECT_NO_BACKEND,
-    REJECT_PORTS, REJECT_PREFACE, RELAYS_BACKEND, RELAYS_LISTENER, RELAYS_SERVICE, backend_t,
-    listener_t, service_t,
+    CUT_BACKEND, END_BACKEND, END_BACKEND_RESET, END_CLIENT, END_CUT, END_DRAINED, END_STOPPED,
+    FP_AGAIN, FP_FULL, FP_OK, FP_PORTS, PROTOCOL_TCP, REJECT_CAPACITY, REJECT_CONNECT,
+    REJECT_DESCRIPTORS, REJECT_NO_BACKEND, REJECT_PORTS, REJECT_PREFACE, RELAYS_BACKEND,
+    RELAYS_LISTENER, RELAYS_SERVICE, backend_t, listener_t, service_t,
 )
 from fastpath.atomics cimport gauge
 from fastpath.loop cimport (
@@ -30,6 +30,7 @@ from fastpath.proxy.accept_rate cimport accept_unused
 from fastpath.proxy.admission cimport admission_enter, admission_leave
 from fastpath.proxy.affinity cimport affinity_recall, affinity_remember
 from fastpath.proxy.balance cimport balance_choose, service_hash
+from fastpath.proxy.outlier cimport outlier_answered, outlier_failed
 from fastpath.proxy.prefixes cimport prefixes_have
 from fastpath.proxy.proxy_header cimport (
     PROXY_V2_SIZE_MAX, proxy_header_read, proxy_header_t, proxy_header_write,
@@ -74,9 +75,21 @@ cdef void _forget(loop_t *loop, stream_t *stream) noexcept nogil:
     slab_put(&streams.slab, stream)
 
 
+cdef void _judge(loop_t *loop, const pair_t *pair) noexcept nogil:
+    """Whether a backend that has sent nothing is to blame (outlier.pxd)."""
+    if pair.is_answered:
+        return
+    if pair.end == END_BACKEND or pair.end == END_BACKEND_RESET:
+        if pair.inward.moved > 0:
+            outlier_failed(loop, pair.backend_slot)
+    elif pair.end == END_CLIENT and pair.outward.source_ended:
+        outlier_answered(loop, pair.backend_slot)   # it took all, and has nothing to say
+
+
 cdef void _ended(loop_t *loop, pair_t *pair) noexcept nogil:
     cdef stream_t *stream = <stream_t *>pair.owner
     stream_ended(loop, stream)
+    _judge(loop, pair)
     backend_closed(loop, pair.backend_slot, True)
     _forget(loop, stream)
 
@@ -158,6 +171,7 @@ cdef int _connect(loop_t *loop, stream_t *stream) noexcept nogil:
             lacks_ports = True          # another backend may have some
         else:
             backend_refused(loop, backend.slot)
+            outlier_failed(loop, backend.slot)
     if lacks_ports:
         return -1 - REJECT_PORTS
     return -1 - (REJECT_CONNECT if stream.tries.n > 0 else REJECT_NO_BACKEND)
@@ -173,6 +187,7 @@ cdef void _connect_failed(loop_t *loop, stream_t *stream) noexcept nogil:
     """Try the next choice, or send the client away."""
     timeout_disarm(&stream.pair.timeout)
     backend_refused(loop, stream.pair.backend_slot)
+    outlier_failed(loop, stream.pair.backend_slot)
     backend_closed(loop, stream.pair.backend_slot, True)
     loop_close(loop, &stream.backend)
     _connect_or_turn_away(loop, stream)
