@@ -147,5 +147,35 @@ class Engine:
         reloads, and begin at 0 for what comes back after it was gone.
         """
 
+    def explain(
+        self, src: str, sport: int, dst: str, dport: int, udp: bool = False
+    ) -> dict[str, Any]:
+        """What becomes of a flow that came now, and why; nothing changes by asking.
+
+        {
+          "listener": "address:port" that gets it, or None: nobody listens there,
+          "gateway": the listener's; requests are routed one by one, so the rest is None,
+          "service": the listener's,
+          "allowed": whether the service takes connections from there,
+          "header": whether it must begin with a PROXY header. Who comes by that proxy is known
+              only then, so what follows holds if the proxy itself is the client.
+          "policy": one of fastpath.tables.BALANCES that chooses; with affinity it is "maglev",
+          "affinity": whether it is the client that is hashed and not the flow,
+          "hash": 16 hexadecimal digits, "entry": of the Maglev table that it hits,
+          "table": the backend there, None when none is usable,
+          "remembered": the backend that the client had last, for a service with an
+              affinity_timeout: it goes first,
+          "chosen": the backend that the flow goes to; None: to none, or it depends on the worker,
+          "orders": [for each worker: backends in the order in which they are tried],
+          "backends": {name: {
+              "weight", "up": as in the tables,
+              "active": connections, sessions and requests that it serves now,
+              "share": the part of its share that it gets while it starts slowly,
+              "ejected_ms": for how long it is ejected still,
+              "passed_over": why a first choice leaves it out, as fastpath.tables.PASSES}},
+        }
+        Raises ValueError for what is no address or port.
+        """
+
     def stop(self) -> None:
         """End the workers and free everything; the engine cannot be started again."""

@@ -10,6 +10,7 @@ from fastpath.abi cimport CUT_BACKEND, CUT_LISTENER, FP_OK, MAX_WORKERS, RELAYS_
 from fastpath.atomics cimport (
     add_shared, load_acquire, load_relaxed, load_signed, store_pointer, store_release,
 )
+from fastpath.explain cimport explain_flow
 from fastpath.log cimport dropped_total, read_records, read_until_quiet
 from fastpath.memory.slab cimport slab_free, slab_get, slab_init, slab_t
 from fastpath.proxy.balance cimport balance_renew
@@ -37,8 +38,8 @@ from fastpath.numbering import Numbering
 from fastpath.snapshot import compile as compile_tables
 from fastpath.sockets import listen, prepare_stream, resolve
 from fastpath.tables import (
-    CONNECT_BOUNDS_S, SESSION_BOUNDS_S, TIMEOUT_MAX_MS, Backend, Gateway, ListenError, Listener,
-    LogRecord, Route, Service, Tables, check, place_of,
+    CONNECT_BOUNDS_S, SESSION_BOUNDS_S, TIMEOUT_MAX_MS, Backend, Flow, Gateway, ListenError,
+    Listener, LogRecord, Route, Service, Tables, check, place_of,
 )
 
 __all__ = [
@@ -420,6 +421,15 @@ cdef class Engine:
             before = self.baselines.get(("listener", slot), 0)
             listeners[place_of(*key)] = {"accepted": accepted - before}
         return listeners
+
+    def explain(self, src, sport, dst, dport, udp=False):
+        """What becomes of a flow, and why."""
+        with self.lock:
+            self._must_live()
+            return explain_flow(
+                self.current.c, self.shared.common, self.shared.hash_key, self.tables,
+                Flow(src, sport, dst, dport, bool(udp)),
+            )
 
     def stop(self):
         """End the workers and free everything; the engine cannot be started again."""

@@ -1,6 +1,9 @@
 """Python's tables -> the C tables that the workers read."""
 
+from libc.stdint cimport uint32_t
+
 from fastpath.abi cimport snapshot_t
+from fastpath.sys_linux cimport sockaddr_any_t
 
 
 cdef class Snapshot:
@@ -9,6 +12,10 @@ cdef class Snapshot:
     cdef snapshot_t *c
     cdef dict maglev            # key -> Maglev: the tables that `c` points to
     cdef list texts             # bytes that `c` points to
+
+
+# Write a numeric address and a port, and return the size of the sockaddr; ValueError.
+cdef uint32_t put_address(sockaddr_any_t *where, str address, int port) except 0
 
 
 cdef class Maglev:

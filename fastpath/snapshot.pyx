@@ -123,7 +123,7 @@ cdef object _put_text(Snapshot self, text_t *text, str value):
     text.size = <uint32_t>len(data)
 
 
-cdef uint32_t _put_address(sockaddr_any_t *where, str address, int port) except 0:
+cdef uint32_t put_address(sockaddr_any_t *where, str address, int port) except 0:
     """Write a socket address and return its size."""
     endpoint = resolve(address, port)
     cdef bytes packed = endpoint.packed
@@ -176,7 +176,7 @@ cdef dict _put_services(Snapshot self, tuple services, numbering, Snapshot previ
         # Every node must see the same order: Maglev's turns go by it.
         for j, place in enumerate(sorted(wanted.backends, key=_name)):
             backend = &service.backends[j]
-            backend.address_size = _put_address(&backend.address, place.address, place.port)
+            backend.address_size = put_address(&backend.address, place.address, place.port)
             backend.slot = numbering.backends[wanted.name, place.name]
             backend.service_slot = service.slot
             backend.weight = place.weight
@@ -251,7 +251,7 @@ cdef class Rules:
         service.n_sources = <uint8_t>len(wanted.sources)
         for address in wanted.sources:
             # A port is what the kernel finds.
-            _put_address(self.next_source, address, 1)
+            put_address(self.next_source, address, 1)
             self.next_source.v4.sin_port = 0            # as in a sockaddr_in6
             self.next_source += 1
         self.put_prefixes(&service.allowed, wanted.allowed)
@@ -331,7 +331,7 @@ cdef object _put_listeners(
     memset(self.c.drains_of_slot, 1, sizeof(self.c.drains_of_slot))     # those that are gone
     for i, wanted in enumerate(listeners):
         listener = &self.c.listeners[i]
-        _put_address(&listener.address, wanted.address, wanted.port)
+        put_address(&listener.address, wanted.address, wanted.port)
         listener.wildcard = not any(resolve(wanted.address, wanted.port).packed)
         listener.slot = numbering.listeners[wanted.key]
         listener.fds = fds

@@ -38,6 +38,9 @@ ENDS = (
 BALANCES = ("maglev", "round-robin", "least-connections", "random-two")
 """How a backend is chosen, in the order of abi.pxd's BALANCE_*."""
 
+PASSES = ("", "unusable", "tried", "ejected", "slow_start")
+"""Why choices pass over a backend, in the order of proxy/policies.pxd's pass_t."""
+
 CONNECT_BOUNDS_S = tuple(0.000_25 * 4**i for i in range(11))
 SESSION_BOUNDS_S = tuple(0.01 * 4**i for i in range(11))
 """Upper bounds of the histograms' buckets, as in abi.pxd's times_t; one more is above them."""
@@ -194,6 +197,16 @@ class Tables(NamedTuple):
     listeners: tuple[Listener, ...]
     services: tuple[Service, ...]
     gateways: tuple[Gateway, ...]
+
+
+class Flow(NamedTuple):
+    """A connection or session as it comes to a listener."""
+
+    src: str
+    sport: int
+    dst: str
+    dport: int
+    udp: bool = False
 
 
 def place_of(address: str, port: int, udp: bool) -> str:

@@ -12,7 +12,7 @@ from fastpath.abi cimport (
 from fastpath.atomics cimport load_relaxed, load_signed
 from fastpath.http.state cimport http_t
 from fastpath.http.totals cimport HttpTotals
-from fastpath.proxy.outlier cimport outlier_is_ejected, outlier_last
+from fastpath.proxy.outlier cimport outlier_is_passed_over
 from fastpath.worker cimport worker_t
 
 import time
@@ -82,9 +82,7 @@ cdef object is_ejected(const common_t *common, const snapshot_t *snapshot, int s
     cdef const backend_t *backend = snapshot.backend_of_slot[slot]
     cdef const service_t *service = snapshot.service_of_slot[backend.service_slot]
     cdef uint64_t now_ms = time.monotonic_ns() // 1_000_000
-    if not outlier_is_ejected(common, backend, now_ms):
-        return False
-    return backend - service.backends <= outlier_last(common, service, now_ms)
+    return bool(outlier_is_passed_over(common, service, backend, now_ms))
 
 
 cdef object accepted_total(worker_t **workers, int n_workers, int slot):

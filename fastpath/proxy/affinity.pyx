@@ -5,6 +5,7 @@ from libc.stdint cimport uint16_t, uint64_t
 from fastpath.abi cimport FP_OK, MAX_BACKENDS, backend_t, service_t
 from fastpath.loop cimport loop_t
 from fastpath.proxy.clients cimport clients_recall, clients_remember, clients_t, service_key
+from fastpath.proxy.outlier cimport outlier_is_passed_over
 from fastpath.sys_linux cimport sockaddr_any_t
 
 
@@ -29,6 +30,8 @@ cdef const backend_t *affinity_recall(
         return NULL
     backend = loop.snapshot.backend_of_slot[key % MAX_BACKENDS]
     if backend == NULL or _key(backend) != key or not backend.usable:
+        return NULL
+    if outlier_is_passed_over(loop.common, service, backend, loop.now_ms):
         return NULL
     return backend
 

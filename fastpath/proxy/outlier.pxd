@@ -29,6 +29,11 @@ cdef int32_t outlier_last(
     const common_t *common, const service_t *service, uint64_t now_ms
 ) noexcept nogil
 
+# Whether that is so of this one.
+cdef bint outlier_is_passed_over(
+    const common_t *common, const service_t *service, const backend_t *backend, uint64_t now_ms
+) noexcept nogil
+
 # The backend with that slot is another one, or another place, or checks found it well.
 cdef void outlier_forget(common_t *common, uint16_t slot) noexcept nogil
 

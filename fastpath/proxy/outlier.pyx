@@ -57,6 +57,14 @@ cdef int32_t outlier_last(
     return last
 
 
+cdef bint outlier_is_passed_over(
+    const common_t *common, const service_t *service, const backend_t *backend, uint64_t now_ms
+) noexcept nogil:
+    if not outlier_is_ejected(common, backend, now_ms):
+        return False
+    return backend - service.backends <= outlier_last(common, service, now_ms)
+
+
 cdef void outlier_forget(common_t *common, uint16_t slot) noexcept nogil:
     store_signed(&common.outliers[slot].failures, 0)
     store_relaxed(&common.outliers[slot].ejections, 0)

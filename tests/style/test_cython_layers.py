@@ -11,7 +11,7 @@ from tests.style.sources import CYTHON, Finding, files, read, report
 
 # From the top; a name is a folder or a module right under fastpath.
 LAYERS = (
-    {"engine", "log", "snapshot", "totals"},
+    {"engine", "explain", "log", "snapshot", "totals"},
     {"worker"},
     {"http", "proxy"},
     {"loop"},
