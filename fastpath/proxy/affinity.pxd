@@ -10,7 +10,8 @@ from fastpath.abi cimport backend_t, service_t
 from fastpath.loop cimport loop_t
 from fastpath.sys_linux cimport sockaddr_any_t
 
-# The backend that the client had, if it is usable and not passed over as ejected; NULL: choose one. Belongs to the snapshot.
+# The backend that the client had, if it is usable and not passed over as ejected; NULL: choose one.
+# Belongs to the snapshot.
 cdef const backend_t *affinity_recall(
     loop_t *loop, const service_t *service, const sockaddr_any_t *client
 ) noexcept nogil

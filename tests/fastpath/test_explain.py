@@ -78,6 +78,16 @@ def test_a_flow_goes_where_it_was_said_to_go(engine: Engine, balance: str, addre
             assert said["table"] == seen
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
+def test_a_flow_that_is_logged_goes_where_it_was_said_to_go(engine: Engine, address: str) -> None:
+    port = free_port()
+    service = Service("s", tuple(greeter(name) for name in NAMES), logs=True)
+    engine.publish(tables(port, service, address=address))
+    for _ in range(20):
+        said, seen = asked_and_seen(engine, port, target="127.0.0.1")
+        assert said["chosen"] == seen
+
+
 def test_a_flow_over_ipv6_goes_where_it_was_said_to_go(engine: Engine) -> None:
     port = free_port()
     backends = tuple(greeter(name, "::1") for name in NAMES)
