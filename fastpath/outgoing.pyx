@@ -8,9 +8,14 @@ from fastpath.abi cimport (
 )
 from fastpath.sys_linux cimport (
     EADDRNOTAVAIL, EINPROGRESS, IPPROTO_IP, IPPROTO_TCP, IP_BIND_ADDRESS_NO_PORT, SOCK_CLOEXEC,
-    SOCK_NONBLOCK, SOCK_STREAM, TCP_NODELAY, bind, close, connect, setsockopt, sockaddr_any_t,
-    socket,
+    SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, SO_KEEPALIVE, TCP_KEEPIDLE, TCP_NODELAY,
+    TCP_USER_TIMEOUT, bind, close, connect, setsockopt, sockaddr_any_t, socket,
 )
+
+
+cdef enum:                      # as in sockets.py
+    PROBE_AFTER_S = 120
+    LOST_MS = 300000
 
 
 cdef int _connect(int fd, const backend_t *backend) noexcept nogil:
@@ -51,15 +56,26 @@ cdef int _connect_as(
     return result
 
 
+cdef void _make_lasting(int fd) noexcept nogil:
+    """What accepted sockets inherit (sockets.py): who has vanished is given up after LOST_MS."""
+    cdef int on = 1
+    cdef int probe_after_s = PROBE_AFTER_S
+    cdef unsigned int lost_ms = LOST_MS
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on))
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on))
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &probe_after_s, sizeof(probe_after_s))
+    # With it the number of probes does not matter, and so neither does how often they come.
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &lost_ms, sizeof(lost_ms))
+
+
 cdef int outgoing_open(
     const service_t *service, const backend_t *backend, uint64_t hash, int *fd
 ) noexcept nogil:
-    cdef int on = 1
     cdef int result
     fd[0] = socket(backend.address.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
     if fd[0] < 0:
         return FP_FULL
-    setsockopt(fd[0], IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on))
+    _make_lasting(fd[0])
     result = _connect_as(fd[0], service, backend, hash)
     if result != FP_OK:
         close(fd[0])

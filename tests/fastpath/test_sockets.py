@@ -1,12 +1,17 @@
-"""What the kernel gives accepted sockets of the options that listening ones have."""
+"""Options that sockets have on both sides of the engine, so that vanished peers are found out."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
+import stat
+from collections.abc import Iterator
 
 import pytest
 
 from fastpath.sockets import LOST_S, listen, prepare_stream, resolve
+from tests.fastpath.peers import Server, connect, read_exactly, running, tcp_tables
 from tests.net import free_port
 
 
@@ -42,3 +47,36 @@ def test_accepted_sockets_inherit_what_finds_peers_that_have_vanished(address: s
         assert not lasts(client)
         prepare_stream(client.fileno())
         assert lasts(client)
+
+
+@contextlib.contextmanager
+def engines_sockets(client: socket.socket, server: Server) -> Iterator[list[socket.socket]]:
+    """The two sockets of this process that are connected to these peers."""
+    peers = (client.getsockname(), (server.address, server.port))
+    with contextlib.ExitStack() as found:
+        sockets = []
+        for descriptor in map(int, os.listdir("/proc/self/fd")):
+            with contextlib.suppress(OSError):  # closed meanwhile, or not connected
+                if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                    continue
+                each = found.enter_context(socket.socket(fileno=os.dup(descriptor)))
+                if each.family == socket.AF_INET and each.getpeername() in peers:
+                    sockets.append(each)
+        yield sockets
+
+
+def test_the_engines_sockets_to_clients_and_backends_find_out_who_has_vanished() -> None:
+    server, port = Server(), free_port()
+    with running() as engine:
+        engine.publish(tcp_tables(port, server.backend("a")))
+        with connect(port) as client:
+            client.sendall(b"x")
+            assert read_exactly(client, 1) == b"x"
+            with engines_sockets(client, server) as (first, second):
+                for each in (first, second):
+                    tcp = socket.IPPROTO_TCP
+                    assert option(each, socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+                    assert option(each, tcp, socket.TCP_KEEPIDLE) < LOST_S
+                    assert option(each, tcp, socket.TCP_USER_TIMEOUT) == LOST_S * 1000
+                    assert option(each, tcp, socket.TCP_NODELAY) == 1
+    server.close()
