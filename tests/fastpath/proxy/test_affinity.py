@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ from fastpath.engine import Backend, Engine, Gateway, Listener, Service, Tables
 from tests.fastpath.http.gateways import to
 from tests.fastpath.peers import PATIENCE_S, Datagrams, Server, read_all, running
 from tests.net import free_port
+from tests.waiting import wait_until
 
 CLIENTS = [f"127.0.0.{last}" for last in range(10, 40)]
 NAMES = "abc"
@@ -101,3 +103,66 @@ def test_without_affinity_a_clients_connections_spread(engine: Engine) -> None:
     listener = Listener("127.0.0.1", port, "s", http=False)
     engine.publish(Tables((listener,), (Service("s", backends),), ()))
     assert {over_tcp("127.0.0.1", port) for _ in range(60)} == set(NAMES)
+
+
+REMEMBERED_MS = 10_000_000
+
+
+def remembering(port: int, backends: list[Backend], timeout_ms: int = REMEMBERED_MS) -> Tables:
+    """A TCP listener of a service that remembers who was where."""
+    service = Service("s", tuple(backends), affinity=True, affinity_timeout_ms=timeout_ms)
+    return Tables((Listener("127.0.0.1", port, "s", http=False),), (service,), ())
+
+
+def everybody(port: int) -> dict[str, str]:
+    """Which backend each client gets."""
+    return {source: over_tcp(source, port) for source in CLIENTS}
+
+
+def test_a_client_stays_where_it_was_until_that_is_long_ago(engine: Engine) -> None:
+    backends = [named(name).backend(name) for name in NAMES]
+    only_a = [backend._replace(up=backend.name == "a") for backend in backends]
+    port = free_port()
+    engine.publish(remembering(port, only_a))
+    assert set(everybody(port).values()) == {"a"}
+    engine.publish(remembering(port, backends))
+    assert set(everybody(port).values()) == {"a"}
+    engine.publish(remembering(port, backends, 1))
+    time.sleep(0.1)  # so that it is: workers read the clock once a turn
+    by_hash = everybody(port)
+    assert set(by_hash.values()) == set(NAMES)
+    # From here on they are remembered where they are now.
+    engine.publish(remembering(port, backends))
+    assert everybody(port) == by_hash
+
+
+def test_whose_backend_goes_away_moves_once(engine: Engine) -> None:
+    backends = [named(name).backend(name) for name in NAMES]
+    port = free_port()
+    engine.publish(remembering(port, backends))
+    before = everybody(port)
+    for gone in (backends[1]._replace(up=False), backends[1]._replace(weight=0)):
+        engine.publish(remembering(port, [backends[0], gone, backends[2]]))
+        after = everybody(port)
+        assert "b" not in after.values()
+        assert all(after[source] == name for source, name in before.items() if name != "b")
+        engine.publish(remembering(port, backends))
+        assert everybody(port) == after
+
+
+def test_a_new_backend_with_the_slot_of_an_old_one_does_not_inherit_its_clients(
+    engine: Engine,
+) -> None:
+    old, kept, new = (named(name).backend(name) for name in NAMES)
+    port = free_port()
+    engine.publish(remembering(port, [old]))
+    assert set(everybody(port).values()) == {"a"}
+    engine.publish(remembering(port, [kept]))
+    wait_until(lambda: engine.active() == 0)
+    # Use up all slots that nobody ever had: 8192 in all, 4096 at a time.
+    made = remembering(port, [kept])
+    for turn in range(2):
+        others = tuple(Backend(f"{turn}.{n}", "127.0.0.1", 9, 1, up=False) for n in range(4095))
+        engine.publish(made._replace(services=(*made.services, Service("others", others))))
+    engine.publish(remembering(port, [kept, new]))
+    assert set(everybody(port).values()) == {"b", "c"}
