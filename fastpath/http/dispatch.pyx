@@ -23,7 +23,7 @@ from fastpath.http.state cimport (
 from fastpath.hashing.bits cimport draw64
 from fastpath.loop cimport backend_connected, backend_refused, loop_t
 from fastpath.memory.slab cimport slab_get, slab_put
-from fastpath.proxy.balance cimport balance_choose
+from fastpath.proxy.affinity cimport affinity_choose, affinity_remember
 from fastpath.proxy.outlier cimport outlier_failed
 
 # ---- the request comes in ----
@@ -102,6 +102,9 @@ cdef int find_route(loop_t *loop, client_t *client, const request_t *request) no
 
 cdef void attach(loop_t *loop, client_t *client, bint is_pooled) noexcept nogil:
     """The upstream is ready to take the request."""
+    cdef const service_t *service = loop.snapshot.service_of_slot[client.service_slot]
+    if service != NULL:
+        affinity_remember(loop, service, &client.address, client.upstream.slot)
     client.state = CLIENT_EXCHANGE
     client.response_state = RESPONSE_HEAD
     client.is_pooled = is_pooled
@@ -117,7 +120,7 @@ cdef int connect_next(loop_t *loop, client_t *client) noexcept nogil:
     cdef bint lacks_ports = False
     cdef int result
     while service != NULL:
-        backend = balance_choose(loop, service, client.hash, &client.tries)
+        backend = affinity_choose(loop, service, &client.address, client.hash, &client.tries)
         if backend == NULL:
             break
         if pool_take(loop, backend, client, not is_repeatable(client)) != NULL:

@@ -307,6 +307,7 @@ cdef int http_accept(loop_t *loop, const listener_t *listener, int fd,
     client.header_timeout_ms = gateway.header_timeout_ms
     client.keepalive_timeout_ms = gateway.keepalive_timeout_ms
     client.timeout.owner = client
+    client.address = peer[0]
     client.flow = flow_hash(loop.hash_key, peer, &listener.address, IPPROTO_TCP)
     client.origin = client_hash(loop.hash_key, peer)
     local = listener.address

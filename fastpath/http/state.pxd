@@ -62,6 +62,7 @@ cdef struct client_t:
     flow_t response
     pair_t *pair                # owned, from http_t.pairs; the tunnel
     peer_t peer
+    sockaddr_any_t address      # where it comes from
     uint64_t flow               # hash of addresses and ports
     uint64_t origin             # hash of the client's address alone
     uint64_t hash               # of this request

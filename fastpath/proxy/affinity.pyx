@@ -4,6 +4,7 @@ from libc.stdint cimport uint16_t, uint64_t
 
 from fastpath.abi cimport FP_OK, MAX_BACKENDS, backend_t, service_t
 from fastpath.loop cimport loop_t
+from fastpath.proxy.balance cimport balance_choose, tries_t
 from fastpath.proxy.clients cimport clients_recall, clients_remember, clients_t, service_key
 from fastpath.proxy.outlier cimport outlier_is_passed_over
 from fastpath.sys_linux cimport sockaddr_any_t
@@ -34,6 +35,20 @@ cdef const backend_t *affinity_recall(
     if outlier_is_passed_over(loop.common, service, backend, loop.now_ms):
         return NULL
     return backend
+
+
+cdef const backend_t *affinity_choose(
+    loop_t *loop, const service_t *service, const sockaddr_any_t *client, uint64_t hash,
+    tries_t *tries,
+) noexcept nogil:
+    cdef const backend_t *known = NULL
+    if tries.n == 0:
+        known = affinity_recall(loop, service, client)
+    if known == NULL:
+        return balance_choose(loop, service, hash, tries)
+    tries.slots[0] = known.slot
+    tries.n = 1
+    return known
 
 
 cdef void affinity_remember(

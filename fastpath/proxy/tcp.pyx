@@ -28,8 +28,8 @@ from fastpath.memory.slab cimport slab_free, slab_get, slab_init, slab_put, slab
 from fastpath.memory.wheel cimport timeout_disarm, timeout_t
 from fastpath.proxy.accept_rate cimport accept_unused
 from fastpath.proxy.admission cimport admission_enter, admission_leave
-from fastpath.proxy.affinity cimport affinity_recall, affinity_remember
-from fastpath.proxy.balance cimport balance_choose, service_hash
+from fastpath.proxy.affinity cimport affinity_choose, affinity_remember
+from fastpath.proxy.balance cimport service_hash
 from fastpath.proxy.outlier cimport outlier_answered, outlier_failed
 from fastpath.proxy.prefixes cimport prefixes_have
 from fastpath.proxy.proxy_header cimport (
@@ -120,20 +120,6 @@ cdef void _break_off(loop_t *loop, stream_t *stream, bint reset, uint8_t end) no
 
 # ---- on the way to a backend ----
 
-cdef const backend_t *_choose(
-    loop_t *loop, const service_t *service, stream_t *stream
-) noexcept nogil:
-    """Where the client was before, if that is asked for; then as the service balances."""
-    cdef const backend_t *known = NULL
-    if stream.tries.n == 0:
-        known = affinity_recall(loop, service, &stream.client_address)
-    if known == NULL:
-        return balance_choose(loop, service, stream.hash, &stream.tries)
-    stream.tries.slots[0] = known.slot
-    stream.tries.n = 1
-    return known
-
-
 cdef int _connect_once(
     loop_t *loop, stream_t *stream, const service_t *service, const backend_t *backend
 ) noexcept nogil:
@@ -155,7 +141,9 @@ cdef int _connect(loop_t *loop, stream_t *stream) noexcept nogil:
     cdef bint lacks_ports = False
     cdef int result
     while service != NULL:
-        backend = _choose(loop, service, stream)
+        backend = affinity_choose(
+            loop, service, &stream.client_address, stream.hash, &stream.tries
+        )
         if backend == NULL:
             break
         result = _connect_once(loop, stream, service, backend)

@@ -108,10 +108,16 @@ def test_without_affinity_a_clients_connections_spread(engine: Engine) -> None:
 REMEMBERED_MS = 10_000_000
 
 
-def remembering(port: int, backends: list[Backend], timeout_ms: int = REMEMBERED_MS) -> Tables:
-    """A TCP listener of a service that remembers who was where."""
+def remembering(
+    port: int, backends: list[Backend], timeout_ms: int = REMEMBERED_MS, *, http: bool = False
+) -> Tables:
+    """A listener of a service that remembers who was where, or of a gateway to it."""
     service = Service("s", tuple(backends), affinity=True, affinity_timeout_ms=timeout_ms)
-    return Tables((Listener("127.0.0.1", port, "s", http=False),), (service,), ())
+    return Tables(
+        (Listener("127.0.0.1", port, "g" if http else "s", http=http),),
+        (service,),
+        (Gateway("g", any_depth=False, routes=(to("s"),)),),
+    )
 
 
 def everybody(port: int) -> dict[str, str]:
@@ -119,20 +125,21 @@ def everybody(port: int) -> dict[str, str]:
     return {source: over_tcp(source, port) for source in CLIENTS}
 
 
-def test_a_client_stays_where_it_was_until_that_is_long_ago(engine: Engine) -> None:
+@pytest.mark.parametrize("http", [False, True])
+def test_a_client_stays_where_it_was_until_that_is_long_ago(engine: Engine, *, http: bool) -> None:
     backends = [named(name).backend(name) for name in NAMES]
     only_a = [backend._replace(up=backend.name == "a") for backend in backends]
     port = free_port()
-    engine.publish(remembering(port, only_a))
+    engine.publish(remembering(port, only_a, http=http))
     assert set(everybody(port).values()) == {"a"}
-    engine.publish(remembering(port, backends))
+    engine.publish(remembering(port, backends, http=http))
     assert set(everybody(port).values()) == {"a"}
-    engine.publish(remembering(port, backends, 1))
+    engine.publish(remembering(port, backends, 1, http=http))
     time.sleep(0.1)  # so that it is: workers read the clock once a turn
     by_hash = everybody(port)
     assert set(by_hash.values()) == set(NAMES)
     # From here on they are remembered where they are now.
-    engine.publish(remembering(port, backends))
+    engine.publish(remembering(port, backends, http=http))
     assert everybody(port) == by_hash
 
 
