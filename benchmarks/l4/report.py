@@ -24,6 +24,9 @@ class Judgement(NamedTuple):
     field: str
     peer: str
     ratio: float
+    low: float
+    """The ratios of half of the runs are between `low` and `high`: what the noise was."""
+    high: float
     limit: float
     holds: bool
 
@@ -36,24 +39,27 @@ def medians(samples: Samples) -> dict[str, Sample]:
     }
 
 
-def ratio(samples: Samples, field: str, peer: str) -> float:
-    """Of piagent to a peer: the median of the ratios of runs that were side by side, for what a
+def ratio(samples: Samples, field: str, peer: str) -> tuple[float, float, float]:
+    """Of piagent to a peer: quartiles of the ratios of runs that were side by side, for what a
     noisy machine does to one of them it mostly does to the other.
     """
     pairs = zip(samples[OURS], samples[peer], strict=True)
     ratios: list[float] = [
         getattr(ours, field) / (getattr(theirs, field) or math.inf) for ours, theirs in pairs
     ]
-    return statistics.median(ratios)
+    if len(ratios) == 1:
+        ratios *= 2
+    low, middle, high = statistics.quantiles(ratios, method="inclusive")
+    return low, middle, high
 
 
 def _judge(name: str, bar: Bar, samples: Samples) -> Judgement:
     more_is_better = bar.field == "rate"
     ratios = {peer: ratio(samples, bar.field, peer) for peer in bar.peers}
-    best = (min if more_is_better else max)(ratios, key=ratios.__getitem__)
-    found = ratios[best]
+    best = (min if more_is_better else max)(ratios, key=lambda peer: ratios[peer][1])
+    low, found, high = ratios[best]
     holds = found >= bar.limit if more_is_better else found <= bar.limit
-    return Judgement(name, bar.field, best, found, bar.limit, holds)
+    return Judgement(name, bar.field, best, found, low, high, bar.limit, holds)
 
 
 def judge(results: dict[str, Samples]) -> list[Judgement]:
@@ -84,12 +90,13 @@ def _bars(judgements: list[Judgement]) -> str:
         [
             f"{j.workload}: {FIELDS[j.field]} / {j.peer}'s",
             f"{j.ratio:.2f}",
+            f"{j.low:.2f} to {j.high:.2f}",
             f"{'>=' if j.field == 'rate' else '<='} {j.limit:.2f}",
             "yes" if j.holds else "NO",
         ]
         for j in judgements
     ]
-    return table([OURS, "ratio", "bar", "holds"], rows)
+    return table([OURS, "ratio", "half of the runs", "bar", "holds"], rows)
 
 
 def report(results: dict[str, Samples]) -> str:

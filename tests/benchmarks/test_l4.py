@@ -26,12 +26,12 @@ def costs(*cpu_us: float) -> list[Sample]:
 
 def test_a_ratio_is_the_median_of_runs_that_were_side_by_side() -> None:
     samples = {"piagent": costs(10, 40, 30), "haproxy": costs(20, 40, 10)}
-    assert ratio(samples, "cpu_us", "haproxy") == 1.0  # of 0.5, 1.0 and 3.0
+    assert ratio(samples, "cpu_us", "haproxy") == (0.75, 1.0, 2.0)  # of 0.5, 1.0 and 3.0
 
 
 def test_a_peer_that_did_nothing_is_not_divided_by() -> None:
     samples = {"piagent": [sample(p99_us=3)], "haproxy": [sample(p99_us=0)]}
-    assert ratio(samples, "p99_us", "haproxy") == 0.0
+    assert ratio(samples, "p99_us", "haproxy") == (0.0, 0.0, 0.0)
 
 
 def test_the_better_peer_is_the_bar_for_each_figure_of_bulk_transfers() -> None:
@@ -65,8 +65,8 @@ def test_a_report_has_the_medians_and_says_which_bars_do_not_hold() -> None:
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in said]
     assert cells[2] == ["request: CPU us per request", "10.60", "11.00", "12.00", "10.00"]
     assert cells[3] == ["request: engine's CPU us per request", "10.60", "", "", ""]
-    assert cells[-2] == ["request: CPU / haproxy's", "0.96", "<= 1.00", "yes"]
-    assert cells[-1] == ["request: CPU / relay's", "1.06", "<= 1.05", "NO"]
+    assert cells[-2] == ["request: CPU / haproxy's", "0.96", "0.96 to 4.57", "<= 1.00", "yes"]
+    assert cells[-1] == ["request: CPU / relay's", "1.06", "1.06 to 5.03", "<= 1.05", "NO"]
 
 
 def test_what_is_absent_is_said_with_the_cure(
