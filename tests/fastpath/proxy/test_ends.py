@@ -58,7 +58,7 @@ def test_who_broke_it_off_is_noted() -> None:
         reset(client)
         wait_until(lambda: ended(engine) == {"client_reset": 1})
         engine.publish(tcp_tables(port, Server(reset).backend("a")))
-        with connect(port) as client, pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError), connect(port) as client:
             client.recv(1)
         wait_until(lambda: ended(engine) == {"client_reset": 1, "backend_reset": 1})
 
