@@ -101,5 +101,5 @@ COMPARISONS = {
     ),
     "udp-stream": _datagrams("udp", 16, Bar("cpu_us", ("nginx",), 0.5)),
     "udp-dns": _datagrams("udp", 1, Bar("cpu_us", ("nginx",), 0.5)),
-    "udp-gso": _datagrams("udp-gso", 16),
+    "udp-gso": _datagrams("udp-gso", 16, Bar("cpu_us", ("nginx",), 0.5)),
 }  # fmt: skip
