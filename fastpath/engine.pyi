@@ -99,7 +99,8 @@ class Engine:
     def read_log(self) -> list[LogRecord]:
         """The connections that are over since the last call, of services with `logs`.
 
-        Each worker keeps 4096 that have not been read; what there is no room for is counted.
+        Each worker keeps 4096 that have not been read; what there is no room for is counted. After
+        `stop` once those that were left, and those that it ended.
         """
 
     def turns(self) -> list[int]:

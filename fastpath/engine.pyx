@@ -23,8 +23,8 @@ from fastpath.totals cimport (
     open_total, rejected_total, relays_total, times_total, udp_total,
 )
 from fastpath.worker cimport (
-    shared_t, worker_free, worker_hand, worker_new, worker_pick_up, worker_protocols, worker_run,
-    worker_t, worker_wake,
+    shared_t, worker_end, worker_free, worker_hand, worker_new, worker_pick_up, worker_protocols,
+    worker_run, worker_t, worker_wake,
 )
 
 import errno
@@ -356,12 +356,12 @@ cdef class Engine:
     def read_log(self):
         """The records since the last call."""
         with self.lock:
-            self._must_live()
-            records = self.records + read_until_quiet(
-                self.shared.common, self.workers, self.n_workers, self.service_names,
-                self.backend_names,
-            )
-            self.records = []
+            records, self.records = self.records, []
+            if not self.stopped:
+                records += read_until_quiet(
+                    self.shared.common, self.workers, self.n_workers, self.service_names,
+                    self.backend_names,
+                )
             return records
 
     cdef list _read(self):
@@ -443,6 +443,9 @@ cdef class Engine:
                 worker_wake(self.workers[i])
             for thread in self.threads:
                 thread.join()
+            for i in range(self.n_workers):
+                worker_end(self.workers[i])
+            self.records += self._read()
             for i in range(self.n_workers):
                 worker_free(self.workers[i])
             self.n_workers = 0

@@ -52,7 +52,9 @@ cdef struct worker_t:
 
 # A new worker, or NULL: no memory or no descriptors. `capacity`: client connections at most.
 cdef worker_t *worker_new(shared_t *shared, uint16_t index, uint32_t capacity) noexcept nogil
-# Close all its sockets and free it.
+# After its thread has ended: close every connection; the records of that are there to be taken.
+cdef void worker_end(worker_t *self) noexcept nogil
+# The same if need be, close all its sockets and free it.
 cdef void worker_free(worker_t *self) noexcept nogil
 # The thread's body: turn until told to stop.
 cdef void worker_run(worker_t *self) noexcept nogil

@@ -296,6 +296,13 @@ cdef worker_t *worker_new(shared_t *shared, uint16_t index, uint32_t capacity) n
     return self
 
 
+cdef void worker_end(worker_t *self) noexcept nogil:
+    cdef int i
+    for i in range(PROTOCOL_COUNT):
+        if self.shared.protocols[i].free != NULL:
+            self.shared.protocols[i].free(&self.loop)
+
+
 cdef void worker_free(worker_t *self) noexcept nogil:
     cdef slab_t memory = self.self_memory
     cdef handed_t handed
@@ -304,9 +311,7 @@ cdef void worker_free(worker_t *self) noexcept nogil:
         close(handed.client)
         close(handed.backend)
     ring_free(&self.inbox)
-    for i in range(PROTOCOL_COUNT):
-        if self.shared.protocols[i].free != NULL:
-            self.shared.protocols[i].free(&self.loop)
+    worker_end(self)
     for i in range(MAX_LISTENERS):
         loop_close(&self.loop, &self.listeners[i].endpoint)
     loop_close(&self.loop, &self.wake)

@@ -15,7 +15,7 @@ from piagent.core.model import Wildcard
 from piagent.core.plan import Plan, PlannedService
 from piagent.core.proxying import ProxyHeader
 from piagent.core.routing import PlannedGateway
-from piagent.ports import ListenError
+from piagent.ports import ConnectionEnd, ListenError
 
 DRAIN_POLL_S = 0.05
 _HEADER_VERSIONS = {None: 0, ProxyHeader.V1: 1, ProxyHeader.V2: 2}
@@ -42,6 +42,17 @@ class EngineDataPlane:
     def stats(self) -> dict[str, Any]:
         """Counters since the start, as `fastpath.engine.Engine.stats` gives them."""
         return self._engine.stats()
+
+    def log_fd(self) -> int:
+        """A descriptor that is readable when `read_log` has something to say."""
+        return self._engine.log_fd()
+
+    def read_log(self) -> list[ConnectionEnd]:
+        """The connections that ended since the last call, of services with an access log.
+
+        After `stop` those that it ended, once.
+        """
+        return [ConnectionEnd._make(record) for record in self._engine.read_log()]
 
     def connections(self, address: str) -> int:
         """Client connections open now that came to this address."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -350,7 +350,64 @@ class ListenError(OSError):
         self.udp = udp
 
 
-class DataPlane(Protocol):
+class ConnectionEnd(NamedTuple):
+    """A connection that is over."""
+
+    service: str
+    """The name of a `PlannedService`."""
+    backend: str | None
+    """`address:port`; None: it never reached one."""
+    client: str
+    client_port: int
+    address: str
+    """Where the client connected to."""
+    port: int
+    started: float
+    """Unix time in seconds."""
+    connect_s: float | None
+    """How long connecting to the backend took; None: as `backend`."""
+    duration_s: float
+    bytes_in: int
+    """From the client."""
+    bytes_out: int
+    end: str
+    """How it ended, or why it was turned away: the engine's words (docs/reference/reasons.md)."""
+
+
+class ConnectionEnds(Protocol):
+    """The engine, as the access log sees it."""
+
+    def log_fd(self) -> int:
+        """A descriptor that is readable when `read_log` has something to say."""
+        ...
+
+    def read_log(self) -> Sequence[ConnectionEnd]:
+        """What ended since the last call, of services with an access log."""
+        ...
+
+
+class Lines(Protocol):
+    """A file that lines are appended to."""
+
+    trouble: str | None
+    """Why the last lines could not be written; None: they could."""
+    dropped: int
+    """Lines that were not written."""
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Have lines written, each with its end, without waiting for it."""
+        ...
+
+    def reopen(self) -> None:
+        """Open the path anew: the file may have been moved away."""
+        ...
+
+    async def close(self) -> None:
+        """Write what waits, unless that takes too long."""
+        ...
+
+
+class DataPlane(ConnectionEnds, Protocol):
     """The engine."""
 
     def apply(self, plan: Plan) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from piagent.core.checking import Question
 from piagent.core.plan import Plan
 from piagent.ports import (
     BusEvent,
+    ConnectionEnd,
     Disconnected,
     LanEvent,
     LinkState,
@@ -311,6 +312,27 @@ class FakeProber:
             answered(ProbeResult(good=reason is None, reason=reason or "connected"))
 
 
+class FakeLines:
+    """A file in memory."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.trouble: str | None = None
+        self.dropped = 0
+        self.lines: list[bytes] = []
+        self.opened = 1
+        self.closed = False
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        self.lines += lines
+
+    def reopen(self) -> None:
+        self.opened += 1
+
+    async def close(self) -> None:
+        self.closed = True
+
+
 class FakeDataPlane:
     """`ports.DataPlane` that remembers its plans."""
 
@@ -324,6 +346,9 @@ class FakeDataPlane:
         """Address -> how many connections clients have to it."""
         self.cut_off: list[tuple[str, str]] = []
         """Backends whose connections were cut, each (service, backend)."""
+        self.ends: list[ConnectionEnd] = []
+        """What `read_log` has to say; see `wake`."""
+        self._wake: tuple[socket.socket, socket.socket] | None = None
         self.relays: list[tuple[int, int]] = []
         """Descriptors that were handed over, for the test to use and close."""
 
@@ -340,6 +365,7 @@ class FakeDataPlane:
             "relays": {"total": 0, "active": 0, "bytes_in": 0, "bytes_out": 0},
             "udp": {"sessions": 0, "evicted": 0, "dropped": {}},
             "rejected": {},
+            "log_dropped": 0,
             "workers": [],
             "http": http,
         }
@@ -357,6 +383,26 @@ class FakeDataPlane:
     def cut_backends(self, backends: Collection[tuple[str, str]]) -> None:
         here = {(s.name, b.name) for s in self.plans[-1].services for b in s.backends}
         self.cut_off += sorted(here & set(backends))
+
+    def log_fd(self) -> int:
+        if self._wake is None:
+            self._wake = socket.socketpair()
+        return self._wake[0].fileno()
+
+    def read_log(self) -> list[ConnectionEnd]:
+        if self._wake is not None and self.stopped:
+            for end in self._wake:
+                end.close()
+        elif self._wake is not None and self.ends:
+            self._wake[0].recv(4096)
+        ends, self.ends = self.ends, []
+        return ends
+
+    def wake(self, *ends: ConnectionEnd) -> None:
+        """Connections that have ended."""
+        self.ends += ends
+        if self._wake is not None:
+            self._wake[1].send(b"x")
 
     def relay(self, client: socket.socket, backend: socket.socket) -> None:
         if self.draining:

@@ -14,6 +14,7 @@ from msgspec import Struct
 from piagent import ports
 from piagent.adapters.wireless import crowded
 from piagent.admin.server import AdminServer
+from piagent.agent.access_log import AccessLog
 from piagent.agent.brokers import BrokerBook
 from piagent.agent.election import Election
 from piagent.agent.followers import Followers
@@ -83,6 +84,8 @@ class Edge(Struct, frozen=True, kw_only=True):
     responder: Callable[[Callable[[Question], Answer]], ports.Responder] | None
     """Makes the DNS responder; None: there is none."""
     store: ports.Store[Saved]
+    lines: Callable[[str], ports.Lines]
+    """Makes what writes to an access log, given its path."""
 
 
 class Agent:
@@ -93,6 +96,7 @@ class Agent:
         self._edge = edge
         self._letters = letters
         self._serving = Serving(edge.plane, config, edge.clock.now_ns)
+        self._access_log = AccessLog(edge.plane, lambda: self._serving.plan, edge.lines)
         self.merged = Merged(config, ())
         """What is served, and what is not as it was wished."""
         self._vips = Vips(
@@ -160,6 +164,7 @@ class Agent:
         await self._admin.start()
         try:
             self._serving.start()
+            self._access_log.start()
             self._refresh()
             self._followers.follow()
             self._guard()
@@ -169,6 +174,7 @@ class Agent:
             await self._admin.stop()
             self._serving.stop()
             self._edge.plane.stop()
+            await self._access_log.stop()
 
     def reload(self, read: Callable[[], Config | None]) -> bool:
         """Make what `read` gives true in one step; False: it cannot be, nothing changed.
@@ -179,6 +185,7 @@ class Agent:
             log.warning("reload: not while stopping")
             return False
         self._edge.notifier.reloading()
+        self._access_log.reopen()
         config = read()
         return self._reloaded("bad-file" if config is None else self._reload(config))
 
@@ -263,6 +270,7 @@ class Agent:
             watch=self._watch,
             steward=self._steward,
             reloads=self._reloads,
+            access_log=self._access_log,
             services=self._services_view,
         )
 
@@ -272,6 +280,7 @@ class Agent:
             serving=self._serving,
             health=self._health,
             followers=self._followers,
+            access_log=self._access_log,
             merged=lambda: self.merged,
             networks=self._edge.addresses.networks,
             owners=self._election.placing.owners,
@@ -410,6 +419,7 @@ class Agent:
         # leaves this file may be in those of others.
         takers = self._election.placing.successors(leaving) if strict else {}
         self._serving.reconfigure(config, frozenset(leaving), strict=strict)
+        self._access_log.follow()
         self.merged = merged
         self._health.configure(config)
         self._backends_changed(self._health.down())

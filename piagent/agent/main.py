@@ -20,6 +20,7 @@ from piagent.adapters.embedded_broker import BrokerError, EmbeddedBroker
 from piagent.adapters.fence import KernelFence
 from piagent.adapters.guardian_line import line_from_environment
 from piagent.adapters.lan import KernelLan
+from piagent.adapters.line_file import LineFile
 from piagent.adapters.local_addresses import LoopbackAddresses
 from piagent.adapters.mqtt import MqttBus, Presence
 from piagent.adapters.mqtt_tls import Certificates
@@ -135,6 +136,7 @@ async def _build(config: Config, guardian: Guardian | None) -> Agent:
         speaker=ExabgpSpeaker(),
         responder=_responder(config),
         store=StateFile(config.node.state_file, Saved),
+        lines=LineFile,
     )
     return Agent(config, edge, group, letters)
 

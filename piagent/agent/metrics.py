@@ -138,6 +138,16 @@ def of_reloads(results: Counter[str]) -> Iterator[Family]:
     )
 
 
+def of_access_log(late: int, unwritten: int) -> Iterator[Family]:
+    """What is missing in the access logs."""
+    yield Family(
+        "piagent_access_log_dropped_total",
+        Kind.COUNTER,
+        "Connections without their line in an access log.",
+        (Sample({"reason": "late"}, late), Sample({"reason": "unwritten"}, unwritten)),
+    )
+
+
 def of_engine(stats: Mapping[str, Any]) -> Iterator[Family]:
     """The engine's counters."""
     backends = [

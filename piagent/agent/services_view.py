@@ -24,6 +24,7 @@ from piagent.admin.status import (
     SessionStatus,
     WhyService,
 )
+from piagent.agent.access_log import AccessLog
 from piagent.agent.endpoints import EndpointError
 from piagent.agent.followers import Followers
 from piagent.agent.health import HealthLoop
@@ -52,6 +53,7 @@ class ServicesView:
         serving: Serving,
         health: HealthLoop,
         followers: Followers,
+        access_log: AccessLog,
         merged: Callable[[], Merged],
         networks: Callable[[], tuple[str, ...]],
         owners: Callable[[], Mapping[str, str]],
@@ -62,6 +64,7 @@ class ServicesView:
         self._serving = serving
         self._health = health
         self._followers = followers
+        self._access_log = access_log
         self._merged = merged
         self._networks = networks
         self._owners = owners
@@ -289,6 +292,9 @@ class ServicesView:
             yield NoteStatus(about=about, reason=CatalogReason.PORT_UNAVAILABLE, detail=why)
         for address, why in sorted(self._followers.missing.items()):
             yield NoteStatus(about=address, reason=CatalogReason.ADDRESS_UNAVAILABLE, detail=why)
+        for path, why in self._access_log.troubles().items():
+            about = f"access log {path}"
+            yield NoteStatus(about=about, reason=CatalogReason.LOG_UNWRITABLE, detail=why)
         responder = self._followers.responder
         if responder is not None and responder.why_not is not None:
             reason = CatalogReason.PORT_UNAVAILABLE

@@ -20,6 +20,7 @@ from piagent.admin.status import (
 )
 from piagent.admin.tunnel import way
 from piagent.agent import metrics
+from piagent.agent.access_log import AccessLog
 from piagent.agent.brokers import BrokerBook
 from piagent.agent.election import Election
 from piagent.agent.handover import HandOverError
@@ -50,6 +51,7 @@ class View:
         watch: Watch,
         steward: Steward,
         reloads: Counter[str],
+        access_log: AccessLog,
         services: Callable[[int], ServicesView],
     ) -> None:
         """Looks at the parts when asked, keeps nothing."""
@@ -63,6 +65,7 @@ class View:
         self._watch = watch
         self._steward = steward
         self._reloads = reloads
+        self._access_log = access_log
         self._started_ms = wall_ms()
         self.services = services(self._started_ms)
 
@@ -118,7 +121,9 @@ class View:
         yield from metrics.of_election(tenure.transitions, tenure.alarms, election.failover)
         yield from metrics.of_conflicts(self._watch.conflicts)
         yield from metrics.of_reloads(self._reloads)
-        yield from metrics.of_engine(self._plane.stats())
+        stats = self._plane.stats()
+        yield from metrics.of_engine(stats)
+        yield from metrics.of_access_log(stats["log_dropped"], self._access_log.dropped)
 
     def _why_not_ready(self) -> str | None:
         if self._serving.plan is None:

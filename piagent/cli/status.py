@@ -146,7 +146,8 @@ def _service(service: ServiceStatus) -> list[tuple[str, ...]]:
 
 
 def _drain(drain: DrainStatus) -> tuple[str, ...]:
-    left = f"{drain.connections} connections, cut in {admin.until(drain.until)}"
+    plural = "" if drain.connections == 1 else "s"
+    left = f"{drain.connections} connection{plural}, cut in {admin.until(drain.until)}"
     return drain.backend, f"of {drain.service}", left
 
 

@@ -54,6 +54,8 @@ class CatalogReason(StrEnum):
     """Another program has the port, or this one may not listen on it."""
     ADDRESS_UNAVAILABLE = "address-unavailable"
     """A cluster address or BGP VIP cannot be on this node's `lo`."""
+    LOG_UNWRITABLE = "log-unwritable"
+    """An access log cannot be written on this node."""
 
 
 class Note(Struct, frozen=True):

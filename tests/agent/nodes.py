@@ -42,6 +42,7 @@ from tests.fakes import (
     FakeFence,
     FakeGuardian,
     FakeLan,
+    FakeLines,
     FakeLocalAddresses,
     FakeProber,
     FakeSpeaker,
@@ -185,6 +186,7 @@ class Bench:
         self.local = FakeLocalAddresses()
         self.speaker = FakeSpeaker()
         self.store = FakeStore(saved or Saved())
+        self.logs: dict[str, FakeLines] = {}
         edge = Edge(
             clock=clock,
             bus=self.bus,
@@ -201,9 +203,13 @@ class Bench:
             speaker=self.speaker,
             responder=None,
             store=self.store,
+            lines=self._lines,
         )
         self.agent = Agent(made, edge, group, letters)
         self.task: asyncio.Task[bool] | None = None
+
+    def _lines(self, path: str) -> FakeLines:
+        return self.logs.setdefault(path, FakeLines(path))
 
     def _announcer(self, announce_once: Callable[[str], Awaitable[None]]) -> FakeAnnouncer:
         self.announcers.append(FakeAnnouncer(announce_once))

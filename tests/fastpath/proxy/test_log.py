@@ -109,3 +109,17 @@ def test_a_record_keeps_its_names_when_their_owners_are_gone() -> None:
             engine.publish(tables(port, *backends, name=f"t{turn}"))
         (record,) = engine.read_log()
         assert (record.service, record.backend) == ("s", "a")
+
+
+def test_connections_that_the_end_of_the_engine_ends_have_a_record() -> None:
+    port = free_port()
+    engine = Engine()
+    engine.start()
+    engine.publish(tables(port, Server().backend("a")))
+    with connect(port) as client:
+        client.sendall(b"hello")
+        assert client.recv(5) == b"hello"
+        engine.stop()
+        (record,) = engine.read_log()
+        assert (record.backend, record.bytes_in, record.end) == ("a", 5, "stopped")
+    assert engine.read_log() == []
