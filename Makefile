@@ -1,5 +1,5 @@
 # make demo, make test: each sets itself up first (see .ci/setup.sh) and says what it does.
-.PHONY: build demo test lint asan lab sim sim-mutants sim-scale model bench bench-l4 bench-held bench-failover bench-lease wheelhouse clean help
+.PHONY: build demo test lint asan fuzz-structures fuzz-mutants lab sim sim-mutants sim-scale model bench bench-l4 bench-held bench-failover bench-lease wheelhouse clean help
 .DEFAULT_GOAL := build
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -50,6 +50,12 @@ lint: build .venv/dev.stamp .venv/probes.stamp  ## only the style checks
 
 asan: .venv/address.stamp  ## the engine's tests under AddressSanitizer and UBSan
 	@$(PY) -m tests.sanitizers address $(ARGS)
+
+fuzz-structures: .venv/address.stamp  ## slab, ring, wheel, … at random beside models; ARGS='--steps 1000000 wheel'
+	@$(PY) -m tests.fuzz $(ARGS)
+
+fuzz-mutants: .venv/dev.stamp .venv/probes.stamp  ## each rule of a structure broken once: what the models notice
+	@$(PY) -m tests.fuzz.mutants $(ARGS)
 
 TIMES ?= 10
 lab: build .venv/dev.stamp .venv/probes.stamp  ## faults of a real cluster in namespaces, again and again: TIMES=10

@@ -9,6 +9,7 @@ from setuptools import Extension, setup
 
 DEBUG = os.environ.get("PIAGENT_DEBUG") == "1"
 PROBE = os.environ.get("PIAGENT_PROBE") == "1"
+FOR_TESTS = {"_probe", "_fuzz"}
 # "address" or "thread": an engine that watches itself, in build/<name>/lib, never in place.
 SANITIZE = os.environ.get("PIAGENT_SANITIZE", "")
 
@@ -44,7 +45,7 @@ if SANITIZE and "--inplace" in sys.argv:
 
 
 def extensions() -> list[Extension]:
-    """One extension a .pyx file, named by its path; `_probe.pyx` files only for the tests."""
+    """One extension a .pyx file, named by its path; some only for the tests."""
     return [
         Extension(
             ".".join(source.with_suffix("").parts),
@@ -53,7 +54,7 @@ def extensions() -> list[Extension]:
             extra_link_args=SANITIZERS[SANITIZE],
         )
         for source in sorted(Path("fastpath").rglob("*.pyx"))
-        if PROBE or source.stem != "_probe"
+        if PROBE or source.stem not in FOR_TESTS
     ]
 
 

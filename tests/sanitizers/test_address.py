@@ -20,6 +20,11 @@ from tests.sanitizers.watched import (
 )
 
 ADDRESS = SANITIZERS["address"]
+SHORT = (
+    "tests/fuzz/test_structures.py::test_a_structure_does_what_its_model_does",
+    "tests/fastpath/memory",
+    "tests/fastpath/test_engine.py",
+)
 pytestmark = pytest.mark.timeout(900)  # everything may have to be built first
 
 
@@ -57,6 +62,6 @@ def test_misuse_of_a_slab_is_found(what: str, program: str) -> None:
 
 def test_nothing_is_found_in_the_engine() -> None:
     forget(ADDRESS)
-    code = run_pytest(ADDRESS, ["-q", "tests/fastpath/memory", "tests/fastpath/test_engine.py"])
+    code = run_pytest(ADDRESS, ["-q", *SHORT])
     assert not findings(ADDRESS), findings(ADDRESS)
     assert code == os.EX_OK

@@ -19,7 +19,7 @@ LAYERS = (
     {"outgoing"},
     {"abi", "atomics", "sys_linux"},
 )
-PROBE = "_probe"
+FOR_TESTS = ("_probe", "_fuzz")
 
 Edges = dict[str, list[tuple[int, str, str]]]
 """By module: line and file of each cimport, and the module that it names."""
@@ -51,14 +51,14 @@ def check(sources: dict[Path, str]) -> list[Finding]:
     findings = []
     for module, needed in graph.items():
         own = rank(module)
-        is_probe = module.endswith(PROBE)
+        is_probe = module.endswith(FOR_TESTS)
         if own is None and not is_probe:
             path = f"{module.replace('.', '/')}.pyx"
             findings.append(Finding(path, 1, f"{module} is in no layer of {Path(__file__).name}"))
             continue
         for line, path, target in needed:
             other = rank(target)
-            if target.endswith(PROBE):
+            if target.endswith(FOR_TESTS) and not is_probe:
                 findings.append(Finding(path, line, f"{target} is for tests only"))
             elif own is not None and not is_probe and other is not None and other < own:
                 findings.append(Finding(path, line, f"{target} is in a layer above {module}"))
@@ -110,6 +110,7 @@ def test_what_runs_upward_is_found() -> None:
         Path("fastpath/memory/slab.pyx"): "x = 1\nfrom fastpath.engine cimport (\n    a,\n)\n",
         Path("fastpath/engine.pyx"): "from fastpath.memory cimport slab\n",
         Path("fastpath/http/path.pyx"): "cimport fastpath.hashing._probe\n",
+        Path("fastpath/hashing/_fuzz.pyx"): "cimport fastpath.hashing._probe\n",
         Path("fastpath/hashing/_probe.pyx"): "from fastpath.hashing.maglev cimport b\n",
         Path("fastpath/hashing/maglev.pxd"): "cdef int b\n",
         Path("fastpath/other.pyx"): "",

@@ -1,0 +1,126 @@
+"""Each rule of a structure broken once: what the drivers notice. `make fuzz-mutants`.
+
+A copy of the engine is made, one place of it changed, the module that it is in built anew, and the
+structure driven there. Exit 0 when every break was found.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.fuzz.structures import STRUCTURES
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = 2_000_000
+PATIENCE_S = 120
+
+
+class Mutant(NamedTuple):
+    """One break."""
+
+    structure: str
+    path: str
+    """Of the file under fastpath; what is inline in a .pxd file is built into the driver."""
+    right: str
+    wrong: str
+
+
+SLAB, RING, PIPES = "memory/slab.pxd", "memory/ring.pxd", "memory/pipes.pyx"
+WHEEL, DISARM = "memory/wheel.pyx", "memory/wheel.pxd"
+SESSIONS, CLIENTS = "proxy/sessions.pyx", "proxy/clients.pyx"
+MUTANTS = (
+    Mutant("slab", SLAB, "self.n_fresh < self.n_objects", "self.n_fresh <= self.n_objects"),
+    Mutant("slab", SLAB, "self.n_fresh * self.stride", "self.n_fresh * 16"),
+    Mutant("slab", SLAB, "self.free_first = (<void **>taken)[0]", "self.free_first = NULL"),
+    Mutant("slab", SLAB, "self.n_used -= 1", "pass"),
+    Mutant("ring", RING, "if put.n_put - put.n_taken == self", "if put.n_put - put.n_taken > self"),
+    Mutant("ring", RING, "(take.n_taken & (self", "(take.n_put & (self"),
+    Mutant("ring", RING, "        put.n_taken = load_acquire(&self.take.n_taken)\n", ""),
+    Mutant("wheel", WHEEL, "if position & (WHEEL_SLOTS - 1):", "if False:"),
+    Mutant("wheel", WHEEL, "if timeout.due <= self.now:", "if timeout.due <= self.now + 1:"),
+    Mutant("wheel", WHEEL, "self.occupied[level] |=", "self.occupied[level] ="),
+    Mutant("wheel", WHEEL, "if best == 0 or tick < best", "if True"),
+    Mutant("wheel", WHEEL, "due > self.now else self.now + 1", "due > self.now else self.now"),
+    Mutant("wheel", DISARM, "            self.next.back = self.back\n", "            pass\n"),
+    Mutant("pipes", PIPES, "pipe.held == 0 and self.n_made", "self.n_made"),
+    Mutant("pipes", PIPES, "pipe.held == 0 and self.n_made <= self.n_max", "pipe.held == 0"),
+    Mutant("pipes", PIPES, "    _close(pipe)\n    self.n_made -= 1", "    _close(pipe)"),
+    Mutant("sessions", SESSIONS, "session.listener_slot == listener_slot", "True"),
+    Mutant("sessions", SESSIONS, "session.hash == hash", "True"),
+    Mutant("sessions", SESSIONS, "    place[0] = session.chain\n", "    place[0] = NULL\n"),
+    Mutant("sessions", SESSIONS, "ages.oldest = session.newer", "ages.oldest = NULL"),
+    Mutant("sessions", SESSIONS, "_due_ms(oldest) <= now_ms", "_due_ms(oldest) < now_ms"),
+    Mutant("sessions", SESSIONS, "if self.ages[AGE_UNREPLIED].oldest != NULL", "if False"),
+    Mutant("clients", CLIENTS, "known.n_open >= limit", "known.n_open > limit"),
+    Mutant("clients", CLIENTS, "    place[0] = known.chain\n", "    place[0] = NULL\n"),
+    Mutant("clients", CLIENTS, "memset(key.address + 8, 0, 8)", "pass"),
+    Mutant("clients", CLIENTS, "    known = self.oldest\n", "    known = self.newest\n"),
+    Mutant("clients", CLIENTS, "used_ms < timeout_ms", "used_ms <= timeout_ms"),
+    Mutant("clients", CLIENTS, "self.oldest = known.newer", "pass"),
+)
+
+
+def build(mutant: Mutant, root: Path) -> None:
+    """Copy the engine as it is built here to `root`, with the break in it."""
+    path = Path("fastpath", mutant.path)
+    shutil.copytree(ROOT / "fastpath", root / "fastpath", ignore=shutil.ignore_patterns("*.pyx"))
+    shutil.copy(ROOT / "setup.py", root)
+    if path.suffix == ".pxd":
+        driver = Path(*STRUCTURES[mutant.structure].module.split(".")).with_suffix(".pyx")
+        shutil.copy(ROOT / driver, root / driver)
+    text = (ROOT / path).read_text()
+    if mutant.right not in text:
+        raise SystemExit(f"{path} has no more {mutant.right!r}: tests/fuzz/mutants.py")
+    (root / path).write_text(text.replace(mutant.right, mutant.wrong))
+    subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
+        cwd=root,
+        env=os.environ | {"PIAGENT_PROBE": "1"},
+        capture_output=True,
+        check=True,
+    )
+
+
+def what_is_found(mutant: Mutant) -> str:
+    """The difference that driving it shows, or how its process ended; empty: nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        build(mutant, Path(folder))
+        command = ["--here", f"--steps={STEPS}", mutant.structure]
+        try:
+            done = subprocess.run(
+                [sys.executable, "-P", "-m", "tests.fuzz", *command],
+                cwd=folder,
+                env=os.environ | {"PYTHONPATH": f"{folder}:{ROOT}"},
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return "it hangs"
+    if done.returncode < 0:
+        return f"it ends by signal {-done.returncode}"
+    return done.stdout.partition("FAILED: ")[2].splitlines()[0] if done.returncode else ""
+
+
+def main() -> int:
+    """A line for each break, of the structures that are named or of all."""
+    n_missed = 0
+    mutants = [each for each in MUTANTS if each.structure in (sys.argv[1:] or STRUCTURES)]
+    for mutant in mutants:
+        found = what_is_found(mutant)
+        n_missed += not found
+        place = f"{mutant.structure:10}{mutant.right.strip()!r} -> {mutant.wrong.strip()!r}"
+        print(f"{place}: {found or 'NOT FOUND'}", flush=True)
+    print(f"{len(mutants) - n_missed} of {len(mutants)} found")
+    return 1 if n_missed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
