@@ -23,6 +23,7 @@ cdef struct stream_t:
     stream_t *next              # in streams_t.first
     stream_t *previous
     uint64_t hash               # of the flow, or of its client
+    uint64_t service_born       # tells the service from others in its slot
     uint64_t accepted_us
     uint64_t connecting_us      # when the try that is under way, or that worked, began
     uint64_t connected_us       # 0: it never was

@@ -55,6 +55,14 @@ cdef struct streams_t:          # the protocol's state in a loop
     stream_t *first             # every one that is open
 
 
+cdef inline const service_t *_service(loop_t *loop, const stream_t *stream) noexcept nogil:
+    """The stream's service as the tables have it now; NULL: they do not, or another in its slot."""
+    cdef const service_t *service = loop.snapshot.service_of_slot[stream.service_slot]
+    if service == NULL or service.born != stream.service_born:
+        return NULL
+    return service
+
+
 cdef inline streams_t *_streams(loop_t *loop) noexcept nogil:
     return <streams_t *>loop.states[PROTOCOL_TCP]
 
@@ -136,7 +144,7 @@ cdef int _connect_once(
 
 cdef int _connect(loop_t *loop, stream_t *stream) noexcept nogil:
     """Connect to the next choice: FP_OK; else a reason why not, as -1 - REJECT_*."""
-    cdef service_t *service = loop.snapshot.service_of_slot[stream.service_slot]
+    cdef const service_t *service = _service(loop, stream)
     cdef const backend_t *backend
     cdef bint lacks_ports = False
     cdef int result
@@ -195,7 +203,7 @@ cdef bint _introduce(loop_t *loop, stream_t *stream) noexcept nogil:
 
 cdef void _remember(loop_t *loop, const stream_t *stream) noexcept nogil:
     """Keep in mind where the client is, if its service asks for that."""
-    cdef const service_t *service = loop.snapshot.service_of_slot[stream.service_slot]
+    cdef const service_t *service = _service(loop, stream)
     if service != NULL:
         affinity_remember(loop, service, &stream.client_address, stream.pair.backend_slot)
 
@@ -277,7 +285,7 @@ cdef bint _read_header(stream_t *stream, const uint8_t *data, size_t size) noexc
 
 cdef void _on_preface(loop_t *loop, endpoint_t *endpoint) noexcept nogil:
     cdef stream_t *stream = <stream_t *>endpoint.owner
-    cdef service_t *service = loop.snapshot.service_of_slot[stream.service_slot]
+    cdef const service_t *service = _service(loop, stream)
     cdef proxy_header_t header
     cdef ssize_t n = recv(endpoint.fd, loop.scratch, PEEK_SIZE, MSG_PEEK)
     if n < 0 and (errno == EAGAIN or errno == EINTR):
@@ -322,6 +330,7 @@ cdef int _accept(
         return -1 - REJECT_CAPACITY
     stream.state = STREAM_PREFACE
     stream.service_slot = service.slot
+    stream.service_born = service.born
     stream.connect_timeout_ms = service.connect_timeout_ms
     stream.logs = service.logs
     stream.proxy_header = service.proxy_header

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from fastpath.engine import Backend, Engine, Listener, Service, Tables
 from tests.waiting import wait_until
@@ -183,6 +184,12 @@ def ask(port: int, text: bytes = b"hello") -> bytes:
         client.sendall(text)
         client.shutdown(socket.SHUT_WR)
         return read_all(client)
+
+
+def kernel_takes(connections: int) -> int:
+    """More bytes than so many connections in a row hold (tcp(7): tcp_rmem, tcp_wmem)."""
+    limits = (Path(f"/proc/sys/net/ipv4/tcp_{kind}mem").read_text() for kind in "rw")
+    return connections * sum(int(limit.split()[2]) for limit in limits) + (8 << 20)
 
 
 @contextlib.contextmanager

@@ -184,3 +184,21 @@ def test_a_service_that_is_gone_meanwhile_turns_its_client_away() -> None:
                 client.recv(1)
         wait_until(lambda: engine.active() == 0)
         assert engine.stats()["rejected"]["bad_preface"] == 1
+
+
+def test_a_service_in_the_slot_of_one_that_is_gone_does_not_get_its_client() -> None:
+    with running() as engine:
+        port = serve(engine, Server(), trusted=("127.0.0.1/32",))
+        with connect(port) as client:
+            client.sendall(V1[:9])
+            wait_until(lambda: engine.active() == 1)
+            other = Server()
+            for turn in range(3):  # so many that every slot is used again
+                services = tuple(
+                    Service(f"{turn}.{number}", (other.backend("b"),)) for number in range(1000)
+                )
+                engine.publish(Tables((), services, ()))
+            client.sendall(V1[9:] + b"x")
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+        assert other.n_accepted == 0

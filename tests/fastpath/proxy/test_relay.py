@@ -11,7 +11,6 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -20,6 +19,7 @@ from tests.fastpath.peers import (
     PATIENCE_S,
     Server,
     ask,
+    kernel_takes,
     read_all,
     read_exactly,
     running,
@@ -123,15 +123,9 @@ def test_a_reset_is_passed_on(engine: Engine) -> None:
         far.close()
 
 
-def kernel_takes_mib() -> int:
-    """More than two sockets that send and two that receive hold (tcp(7): tcp_rmem, tcp_wmem)."""
-    limits = (Path(f"/proc/sys/net/ipv4/tcp_{kind}mem").read_text() for kind in "rw")
-    return 2 * sum(int(limit.split()[2]) for limit in limits) // MIB + 8
-
-
 def test_nothing_is_read_ahead_of_a_backend_that_does_not_read(engine: Engine) -> None:
     client, backend = relayed(engine)
-    block = random.Random(3).randbytes(MIB) * kernel_takes_mib()
+    block = random.Random(3).randbytes(MIB) * (kernel_takes(2) // MIB)
     sender = threading.Thread(target=lambda: client.sendall(block))
     sender.start()
     sender.join(0.5)
