@@ -11,7 +11,8 @@ from collections.abc import Collection
 from typing import Any
 
 from fastpath import engine
-from piagent.core.model import Wildcard
+from piagent.core.flow import Flow
+from piagent.core.model import Protocol, Wildcard
 from piagent.core.plan import Plan, PlannedService
 from piagent.core.proxying import ProxyHeader
 from piagent.core.routing import PlannedGateway
@@ -53,6 +54,11 @@ class EngineDataPlane:
         After `stop` those that it ended, once.
         """
         return [ConnectionEnd._make(record) for record in self._engine.read_log()]
+
+    def explain(self, flow: Flow) -> dict[str, Any]:
+        """What becomes of a flow that came now, and why, as `Engine.explain` gives it."""
+        udp = flow.protocol is Protocol.UDP
+        return self._engine.explain(flow.src, flow.src_port, flow.dst, flow.dst_port, udp)
 
     def connections(self, address: str) -> int:
         """Client connections open now that came to this address."""

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from piagent.core.bgp import BgpRoute
 from piagent.core.checking import Question
+from piagent.core.flow import Flow
 from piagent.core.model import Bgp
 from piagent.core.plan import Plan
 
@@ -412,6 +413,10 @@ class DataPlane(ConnectionEnds, Protocol):
 
     def apply(self, plan: Plan) -> None:
         """Make the plan true in one step, or raise ListenError and change nothing."""
+        ...
+
+    def explain(self, flow: Flow) -> dict[str, Any]:
+        """What becomes of a flow that came now, as `fastpath.engine.Engine.explain` gives it."""
         ...
 
     def connections(self, address: str) -> int:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from piagent.core.checking import Question
+from piagent.core.flow import Flow
+from piagent.core.model import Protocol
 from piagent.core.plan import Plan
 from piagent.ports import (
     BusEvent,
@@ -383,6 +385,18 @@ class FakeDataPlane:
     def cut_backends(self, backends: Collection[tuple[str, str]]) -> None:
         here = {(s.name, b.name) for s in self.plans[-1].services for b in s.backends}
         self.cut_off += sorted(here & set(backends))
+
+    def explain(self, flow: Flow) -> dict[str, Any]:
+        place = flow.dst, flow.dst_port, flow.protocol is Protocol.UDP
+        keys = (
+            "listener", "gateway", "service", "allowed", "header", "policy", "affinity", "hash",
+            "entry", "table", "remembered", "chosen", "orders", "backends",
+        )  # fmt: skip
+        said: dict[str, Any] = dict.fromkeys(keys)
+        for one in self.plans[-1].listeners:
+            if (one.address, one.port, one.udp) == place:
+                said |= {"listener": "it", "service": one.target, "allowed": True}
+        return said
 
     def log_fd(self) -> int:
         if self._wake is None:

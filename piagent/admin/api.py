@@ -8,7 +8,7 @@ from functools import partial
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-from piagent.admin import exposition, services
+from piagent.admin import exposition, flow, services
 from piagent.admin.answer import (
     TEXT,
     Answer,
@@ -22,12 +22,14 @@ from piagent.admin.services import ServiceSource
 from piagent.admin.status import (
     Done,
     DrainNode,
+    FlowStatus,
     MoveVip,
     RouteStatus,
     Status,
     Tunnel,
     Why,
 )
+from piagent.core.flow import Flow
 
 READS = ("GET", "HEAD")
 """The methods that change nothing."""
@@ -51,6 +53,10 @@ class Source(Protocol):
 
     def why(self, vip: str) -> Why | None:
         """Who owns a VIP and why; None: there is no such VIP."""
+        ...
+
+    def explain(self, asked: Flow) -> FlowStatus:
+        """What becomes of a flow."""
         ...
 
     async def move(self, vip: str, node: str) -> str | None:
@@ -78,7 +84,7 @@ class Source(Protocol):
 
 
 async def answer(source: Source, method: str, target: str, body: bytes = b"") -> Answer:
-    """The answer to one request; the query is ignored."""
+    """The answer to one request; but for FLOW the query is ignored."""
     path = path_of(target)
     writer = WRITES.get(path)
     if writer is not None:
@@ -91,6 +97,8 @@ async def answer(source: Source, method: str, target: str, body: bytes = b"") ->
     handler = PATHS.get(path)
     if path.startswith(WHY):
         handler = partial(_why, what=unquote(path[len(WHY) :]))
+    if path == FLOW:
+        handler = partial(_flow, target=target)
     if handler is None:
         return problem(404, "not found", f"there is no {target[:200]!r}; known: {', '.join(PATHS)}")
     return handler(source) if method in READS else not_allowed(method, *READS)
@@ -153,6 +161,13 @@ def _why(source: Source, what: str) -> Answer:
     return json_answer(found)
 
 
+def _flow(source: Source, target: str) -> Answer:
+    try:
+        return json_answer(source.explain(flow.asked(target)))
+    except Refused as refused:
+        return refused.answer
+
+
 async def _move(source: Source, body: bytes) -> Answer:
     wanted = decoded(body, MoveVip)
     return _done(await source.move(wanted.vip, wanted.node))
@@ -181,6 +196,8 @@ def _about_services(reader: Callable[[ServiceSource], object]) -> Callable[[Sour
 
 WHY = "/api/v1/why/"
 """Followed by a VIP, or the name of a service or gateway."""
+FLOW = "/api/v1/flow"
+"""With a query (`admin.flow`)."""
 TUNNEL = "/api/v1/tunnel"
 """GET; becomes a stream to a backend (`admin.tunnel`)."""
 HEALTH = ("/healthz", "/readyz")

@@ -252,6 +252,52 @@ class WhyService(Struct, frozen=True, kw_only=True, tag_field="of", tag="name"):
     backends: tuple[BackendStatus, ...]
 
 
+class FlowBackend(Struct, frozen=True, kw_only=True):
+    """A backend, as the choice for a flow sees it."""
+
+    name: str
+    weight: int
+    up: bool
+    active: int
+    share: float
+    """Of its share, while it starts slowly; 1: all of it."""
+    ejected_ms: int
+    passed_over: str
+    """Why a first choice leaves it out; empty: it does not."""
+
+
+class FlowStatus(Struct, frozen=True, kw_only=True):
+    """What becomes of a flow that comes to this node now, and why."""
+
+    node: str
+    vip: bool
+    """Whether it is for a VIP."""
+    owner: str | None
+    """The VIP's."""
+    listener: str | None
+    """None: nobody listens there."""
+    gateway: str | None
+    """What is routed request by request; all that follows is None then, or empty."""
+    service: str | None
+    allowed: bool | None
+    header: bool | None
+    """Whether it must begin with a PROXY header: who that names is what counts then."""
+    policy: str | None
+    affinity: bool | None
+    hash: str | None
+    entry: int | None
+    """Of the Maglev table."""
+    table: str | None
+    """The backend there."""
+    remembered: str | None
+    """The backend that the client had last."""
+    chosen: str | None
+    """None: none, or the worker that gets it decides."""
+    orders: tuple[tuple[str, ...], ...]
+    """By worker, in which order backends are tried."""
+    backends: tuple[FlowBackend, ...]
+
+
 class MoveVip(Struct, frozen=True, forbid_unknown_fields=True):
     """The body of POST /api/v1/vips/move."""
 

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable
 from piagent import __version__
 from piagent.adapters.clock import wall_ms
 from piagent.admin.exposition import Family
+from piagent.admin.flow import flow_status
 from piagent.admin.status import (
+    FlowStatus,
     NodeStatus,
     RejectedNode,
     RouteStatus,
@@ -29,6 +31,7 @@ from piagent.agent.services_view import ServicesView
 from piagent.agent.serving import Serving
 from piagent.agent.steward import Steward
 from piagent.agent.watch import Watch
+from piagent.core.flow import Flow
 from piagent.core.lease_types import LEADER, KeyView, State
 from piagent.core.model import Config
 from piagent.core.wire import Presence
@@ -171,6 +174,16 @@ class View:
                 RejectedNode(node=each.node, reason=each.reason, detail=each.detail)
                 for each in placement.verdicts(vip)
             ),
+        )
+
+    def explain(self, asked: Flow) -> FlowStatus:
+        """What becomes of a flow that comes to this node now, and why."""
+        config = self._serving.config
+        return flow_status(
+            self._plane.explain(asked),
+            node=config.node.name,
+            vip=asked.dst in config.vips(),
+            owner=self._election.placing.owners().get(asked.dst),
         )
 
     def _leader(self) -> str | None:

@@ -25,6 +25,7 @@ COMMANDS: Final[dict[str, str]] = {
     "run": "the agent: owns VIPs and serves them until SIGTERM",
     "status": "the agent on this host: brokers, nodes, VIPs with their owners, services, backends",
     "why": "who owns a VIP and why, or how a service or gateway came by its addresses",
+    "flow": "say which backend a flow gets, by which rule, and why no other",
     "service": "list services, apply them without editing files, and delete them again",
     "endpoint": "have a program join a service for as long as it runs, or list who did",
     "pool": "list the pools with how many addresses they have left",

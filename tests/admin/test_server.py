@@ -23,6 +23,7 @@ from piagent.admin.server import AdminError, AdminServer, bind
 from piagent.admin.status import (
     AppliedStatus,
     EndpointStatus,
+    FlowStatus,
     PoolStatus,
     RegisterEndpoint,
     RemoveEndpoint,
@@ -33,6 +34,7 @@ from piagent.admin.status import (
     WhyService,
 )
 from piagent.core.applying import Order, Outcome, Result, Verdict
+from piagent.core.flow import Flow
 from tests.waiting import until
 
 
@@ -101,6 +103,11 @@ class Known:
             return None
         return Why(vip=mine, rival=None, next=None, others=())
 
+    def explain(self, asked: Flow) -> FlowStatus:
+        nothing = dict.fromkeys(FlowStatus.__struct_fields__)
+        fields = nothing | {"node": "pi-1", "vip": False, "orders": (), "backends": ()}
+        return FlowStatus(**fields)
+
     async def move(self, vip: str, node: str) -> str | None:
         return None if node == "pi-2" else f"node {node} is not there"
 
@@ -161,6 +168,10 @@ APPLY = b'{"changes":[{"kind":"service","name":"web","table":{}}]}'
         (get("/api/v1/why/%31%327.0.0.9"), 200),
         (get("/api/v1/why/10.9.9.9"), 404),
         (get("/api/v1/why/web"), 200),
+        (get("/api/v1/flow?src=10.0.0.9:1&dst=10.0.0.1:80&proto=tcp"), 200),
+        (get("/api/v1/flow?src=10.0.0.9:1&dst=10.0.0.1:80&proto=tcp", "HEAD"), 200),
+        (get("/api/v1/flow"), 400),
+        (post("/api/v1/flow", b"{}"), 405),
         (get("/api/v1/applied"), 200),
         (get("/api/v1/pools"), 200),
         (get("/api/v1/endpoints"), 200),

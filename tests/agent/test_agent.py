@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from piagent.admin.server import AdminError
 from piagent.core.eligibility import Standing, refusals
+from piagent.core.flow import flow_of
 from piagent.core.lease_types import Reason
 from piagent.core.model import Backend, Election, Node
 from piagent.core.proxying import Proxying
@@ -249,6 +250,16 @@ async def test_reload_adds_and_removes_vips_and_backends(tmp_path: Path) -> None
         "10.0.0.3": 1, "10.0.0.1": 0, "10.0.0.2": 0,
     }  # fmt: skip
     assert [v.address for v in one.agent.view.status().vips] == [OTHER_VIP]
+    await one.stop()
+
+
+async def test_a_flow_is_explained_with_the_owner_of_its_vip(tmp_path: Path) -> None:
+    one = Cluster(tmp_path).add("n1").start()
+    await until(one.owns, "n1 owns the VIP")
+    told = one.agent.view.explain(flow_of("10.0.0.77:1", f"{VIP}:80", "tcp"))
+    assert (told.node, told.vip, told.owner, told.service) == ("n1", True, "n1", "web:80")
+    told = one.agent.view.explain(flow_of("10.0.0.77:1", "10.0.0.1:80", "tcp"))
+    assert (told.vip, told.owner, told.listener) == (False, None, None)
     await one.stop()
 
 

@@ -17,6 +17,8 @@ from piagent.admin.status import (
     BackendStatus,
     BrokerStatus,
     DrainStatus,
+    FlowBackend,
+    FlowStatus,
     GatewayStatus,
     NodeStatus,
     NoteStatus,
@@ -30,8 +32,23 @@ from piagent.admin.status import (
     VipStatus,
     Why,
 )
+from piagent.core.flow import Flow
+from piagent.core.model import host_port
 from tests.admin.known import ScriptedServices
 
+FLOW = FlowStatus(
+    node="pi-1", vip=True, owner="pi-1", listener="10.0.0.9:80", gateway=None, service="api:80",
+    allowed=True, header=False, policy="maglev", affinity=False, hash="00000000000000ff",
+    entry=255, table="10.0.0.21:8080", remembered=None, chosen="10.0.0.21:8080",
+    orders=(("10.0.0.21:8080", "10.0.0.22:8080"),) * 2,
+    backends=tuple(
+        FlowBackend(
+            name=f"10.0.0.{last}:8080", weight=weight, up=weight > 0, active=active, share=1.0,
+            ejected_ms=0, passed_over="" if weight else "unusable",
+        )
+        for last, weight, active in ((21, 2, 7), (22, 1, 0), (23, 0, 0))
+    ),
+)  # fmt: skip
 DRAIN = DrainStatus(service="api:80", backend="10.0.0.22:8080", connections=3, until=0)
 
 
@@ -121,6 +138,10 @@ class Source:
             return None
         other = RejectedNode(node="pi-2", reason="no-room", detail="has 1 of at most 1")
         return Why(vip=known[vip], rival="02:00:00:00:00:99", next="pi-2", others=(other,))
+
+    def explain(self, asked: Flow) -> FlowStatus:
+        udp = "/udp" if asked.protocol == "udp" else ""
+        return replace(FLOW, listener=f"{host_port(asked.dst, asked.dst_port)}{udp}")
 
     async def move(self, vip: str, node: str) -> str | None:
         return None if node == "pi-2" else f"node {node} is not there"

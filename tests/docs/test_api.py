@@ -9,7 +9,7 @@ import pytest
 from msgspec import Struct
 
 from piagent.admin import status
-from piagent.admin.api import PATHS, TUNNEL, WHY, WRITES
+from piagent.admin.api import FLOW, PATHS, TUNNEL, WHY, WRITES
 from piagent.core.applying import Change, Order, Outcome, Result, Verdict
 
 PAGE = Path("docs/reference/api.md").read_text()
@@ -26,7 +26,7 @@ def first_cells(text: str) -> list[str]:
 
 
 def test_the_page_has_every_path_and_no_other() -> None:
-    assert first_cells(PAGE.partition("\n## ")[0]) == [*PATHS, WHY, TUNNEL, *WRITES]
+    assert first_cells(PAGE.partition("\n## ")[0]) == [*PATHS, WHY, FLOW, TUNNEL, *WRITES]
 
 
 def test_the_page_has_a_section_for_each_value_and_no_other() -> None:
