@@ -363,6 +363,7 @@ class FakeDataPlane:
         http = {"requests": {}, "durations": {}, "rejected": {}, "uncounted": 0}
         return {
             "services": {},
+            "ends": {},
             "listeners": {},
             "relays": {"total": 0, "active": 0, "bytes_in": 0, "bytes_out": 0},
             "udp": {"sessions": 0, "evicted": 0, "dropped": {}},

@@ -150,9 +150,29 @@ def of_access_log(late: int, unwritten: int) -> Iterator[Family]:
 
 def of_engine(stats: Mapping[str, Any]) -> Iterator[Family]:
     """The engine's counters."""
+    yield from _of_backends(stats["services"])
+    yield Family(
+        "piagent_rejected_total",
+        Kind.COUNTER,
+        "Connections that were closed without reaching a backend.",
+        tuple(Sample({"reason": why}, count) for why, count in stats["rejected"].items()),
+    )
+    yield from _of_ends(stats["ends"])
+    yield from _of_udp(stats["udp"])
+    yield Family(
+        "piagent_tunnels_active",
+        Kind.GAUGE,
+        "Streams of `piagent port-forward` that are open.",
+        (Sample({}, stats["relays"]["active"]),),
+    )
+    yield from _of_http(stats["http"])
+
+
+def _of_backends(services: Mapping[str, Any]) -> Iterator[Family]:
+    """What connections to backends bring about."""
     backends = [
         ({"service": service, "backend": backend}, counted)
-        for service, of_service in stats["services"].items()
+        for service, of_service in services.items()
         for backend, counted in of_service.items()
     ]
     yield Family(
@@ -173,6 +193,28 @@ def of_engine(stats: Mapping[str, Any]) -> Iterator[Family]:
         "Attempts to connect to the backend that failed.",
         tuple(Sample(labels, counted["connect_failures"]) for labels, counted in backends),
     )
+    for name, key, meaning in (
+        ("connect", "connect_seconds", "How long connecting to the backend took, by TCP."),
+        ("session", "session_seconds", "How long TCP connections lasted, from accept to end."),
+    ):
+        yield Family(
+            f"piagent_{name}_seconds",
+            Kind.HISTOGRAM,
+            meaning,
+            tuple(line for labels, one in backends for line in _histogram(one[key], labels)),
+        )
+    yield Family(
+        "piagent_backend_ejected",
+        Kind.GAUGE,
+        "Whether the backend is passed over because connections to it failed.",
+        tuple(Sample(labels, counted["ejected"]) for labels, counted in backends),
+    )
+    yield Family(
+        "piagent_backend_ejections_total",
+        Kind.COUNTER,
+        "How often that began.",
+        tuple(Sample(labels, counted["ejections"]) for labels, counted in backends),
+    )
     yield Family(
         "piagent_bytes_total",
         Kind.COUNTER,
@@ -183,20 +225,30 @@ def of_engine(stats: Mapping[str, Any]) -> Iterator[Family]:
             for direction in ("in", "out")
         ),
     )
-    yield Family(
-        "piagent_rejected_total",
-        Kind.COUNTER,
-        "Connections that were closed without reaching a backend.",
-        tuple(Sample({"reason": why}, count) for why, count in stats["rejected"].items()),
-    )
-    yield from _of_udp(stats["udp"])
-    yield Family(
-        "piagent_tunnels_active",
-        Kind.GAUGE,
-        "Streams of `piagent port-forward` that are open.",
-        (Sample({}, stats["relays"]["active"]),),
-    )
-    yield from _of_http(stats["http"])
+
+
+def _of_ends(stats: Mapping[str, Any]) -> Iterator[Family]:
+    """What became of the TCP connections of each service."""
+    for name, key, meaning in (
+        ("ended", "ended", "TCP connections that are over, by how they ended."),
+        ("rejected", "rejected", "TCP connections that reached no backend, by why."),
+    ):
+        yield Family(
+            f"piagent_connections_{name}_total",
+            Kind.COUNTER,
+            meaning,
+            tuple(
+                Sample({"service": service, "reason": reason}, count)
+                for service, counted in stats.items()
+                for reason, count in counted[key].items()
+            ),
+        )
+
+
+def _histogram(known: Mapping[str, Any], labels: Mapping[str, str]) -> tuple[Sample, ...]:
+    """The engine's form of a histogram as samples."""
+    buckets = [(math.inf if at_most is None else at_most, n) for at_most, n in known["buckets"]]
+    return histogram_samples(buckets, known["sum"], labels)
 
 
 def _of_udp(stats: Mapping[str, Any]) -> Iterator[Family]:
@@ -243,11 +295,7 @@ def _of_http(stats: Mapping[str, Any]) -> Iterator[Family]:
             line
             for gateway, routes in stats["durations"].items()
             for route, known in routes.items()
-            for line in histogram_samples(
-                [(math.inf if at_most is None else at_most, n) for at_most, n in known["buckets"]],
-                known["sum"],
-                {"gateway": gateway, "route": route},
-            )
+            for line in _histogram(known, {"gateway": gateway, "route": route})
         ),
     )
     yield Family(

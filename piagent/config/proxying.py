@@ -11,7 +11,7 @@ from piagent.config.key_files import resolve
 from piagent.config.problems import elements, key_path, unique
 from piagent.core.model import HealthKind, Protocol
 from piagent.core.plan import is_loopback
-from piagent.core.proxying import Affinity, Ejection, Limits, Proxying, Timeouts
+from piagent.core.proxying import Affinity, Balance, Ejection, Limits, Proxying, Timeouts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,6 +46,9 @@ def check_proxying(service: Service, path: KeyPath, report: Report) -> None:
         what = "no client stays with its backend, so nothing ends"
         cure = 'write affinity = "client-ip", or leave it out'
         report.error((*path, "affinity_timeout"), what, cure)
+    if service.affinity is Affinity.CLIENT_IP and service.balance not in {"", Balance.MAGLEV}:
+        what = 'with affinity = "client-ip" it is the hash of the client\'s address that chooses'
+        report.warn((*path, "balance"), what, "leave one of the two out")
     for key in ("allowed_sources", "trusted_proxies", "source_addresses"):
         unique(report, elements((*path, key), getattr(service, key)), "once is enough")
     if service.headless:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import socket
+
+import pytest
 from msgspec.structs import replace
 
 from piagent.admin.exposition import render
 from piagent.admin.status import EndpointStatus, NoteStatus, SessionStatus
 from piagent.agent import metrics
+from piagent.core.plan import Plan, PlannedBackend, PlannedListener, PlannedService
 from tests.admin.known import ScriptedServices
 from tests.admin.test_server import Known
+from tests.net import free_port
 from tests.prometheus import Key, parse
+from tests.waiting import wait_until
 
 
 def values(text: bytes, name: str) -> dict[Key, float]:
@@ -66,3 +72,44 @@ def test_a_session_is_up_or_not() -> None:
         key(name, peer="a"): 1,
         key(name, peer="b"): 0,
     }
+
+
+def test_what_the_engine_counts_of_a_service_is_there() -> None:
+    plane = pytest.importorskip("piagent.dataplane").EngineDataPlane(1, b"secret")
+    port = free_port()
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            to = server.getsockname()[1]
+            backends = (PlannedBackend("b", "127.0.0.1", to, 1, up=True),)
+            listener = PlannedListener("127.0.0.1", port, "s:1", http=False)
+            plane.apply(Plan((listener,), (PlannedService("s:1", backends),), ()))
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+                accepted, _ = server.accept()
+                accepted.close()
+                assert client.recv(1) == b""
+        wait_until(lambda: plane.connections("127.0.0.1") == 0)
+        plane.apply(Plan((listener,), (PlannedService("s:1", ()),), ()))
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            assert client.recv(1) == b""
+        wait_until(lambda: plane.connections("127.0.0.1") == 0)
+        plane.apply(Plan((listener,), (PlannedService("s:1", backends),), ()))
+        text = render(metrics.of_engine(plane.stats()))
+    finally:
+        plane.stop()
+
+    def said(name: str) -> dict[Key, float]:
+        found = values(text, name).items()
+        return {(each, tuple(sorted(labels))): value for (each, labels), value in found}
+
+    of = {"service": "s:1", "backend": "b"}
+    for name in ("piagent_backend_ejected", "piagent_backend_ejections_total"):
+        assert said(name) == {key(name, **of): 0}
+    for name, reason in (
+        ("piagent_connections_ended_total", "backend"),
+        ("piagent_connections_rejected_total", "no_backend"),
+    ):
+        assert said(name)[key(name, service="s:1", reason=reason)] == 1
+        assert sum(said(name).values()) == 1
+    for name in ("piagent_connect_seconds", "piagent_session_seconds"):
+        assert key(f"{name}_count", **of) in said(name)
+        assert key(f"{name}_bucket", **of, le="+Inf") in said(name)

@@ -25,7 +25,7 @@ from tests.config.test_services import BOTH, GOOD, HTTP, ROUTE, TO, UDP, service
 STAYS = 'affinity = "client-ip"'
 ALL = (
     'mode = "proxy"',
-    'balance = "least-connections"',
+    'balance = "maglev"',
     STAYS,
     'affinity_timeout = "20m"',
     'allowed_sources = ["192.168.0.0/16", "192.0.2.7", "2001:DB8::/32"]',
@@ -44,7 +44,6 @@ ALL = (
 def test_everything_that_a_service_says_is_read(load: Load, folder: Path) -> None:
     (made,) = load(GOOD + service("load-balancer", HTTP, TO, *ALL)).config.services
     assert made.proxying == Proxying(
-        balance=Balance.LEAST_CONNECTIONS,
         affinity_ms=1_200_000,
         allowed=("192.168.0.0/16", "192.0.2.7/32", "2001:db8::/32"),
         trusted=("198.51.100.0/24",),
@@ -196,6 +195,9 @@ WARNINGS = {
         service("load-balancer", HTTP, TO,
                 "limits = { connections = 10, connections_per_source = 11 }"),
         "service[0].limits.connections_per_source", "more than the 10 of all"),
+    "a policy that affinity leaves nothing to": (
+        service("load-balancer", HTTP, TO, STAYS, 'balance = "round-robin"'),
+        "service[0].balance", "the hash of the client's address that chooses"),
     "no source for the backends": (
         service("load-balancer", HTTP, TO, FOREIGN), "service[0].source_addresses",
         "none is IPv4, as backend 192.0.2.21 is"),
@@ -217,7 +219,7 @@ def test_it_is_a_warning(load: Load, text: str, key: str, what: str) -> None:
 
 FINE = {
     "all by UDP that means something there": service(
-        "load-balancer", UDP, TO, STAYS, 'balance = "random-two"', 'slow_start = "1s"',
+        "load-balancer", UDP, TO, 'balance = "random-two"', 'slow_start = "1s"',
         'allowed_sources = ["192.0.2.0/24"]', 'drain_timeout = "1m"', 'ejection = "off"',
         "limits = { connections = 5 }"),
     "all for the TCP port beside a UDP one": service("load-balancer", BOTH, TO, *ALL),

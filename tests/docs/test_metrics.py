@@ -68,9 +68,14 @@ STATS = {
                 "bytes_in": 1,
                 "bytes_out": 1,
                 "connect_failures": 1,
+                "connect_seconds": {"buckets": [(0.1, 1), (None, 1)], "sum": 0.1, "count": 1},
+                "session_seconds": {"buckets": [(0.1, 1), (None, 1)], "sum": 0.1, "count": 1},
+                "ejected": False,
+                "ejections": 0,
             }
         }
     },
+    "ends": {"s:80": {"ended": {"client": 1}, "rejected": {"capacity": 1}}},
     "relays": {"active": 1},
     "udp": {"sessions": 1, "evicted": 1, "dropped": {"unsent": 1}},
     "rejected": {"capacity": 1},
