@@ -90,11 +90,21 @@ cdef enum:
 # Why a datagram was dropped; names in tables.py.
 cdef enum:
     DROP_NO_BACKEND = 0         # no usable backend, or every one tried refused
-    DROP_DESCRIPTORS = 1        # none left for a socket to the backend
+    DROP_DESCRIPTORS = 1        # none left for a socket to the backend, or no local port
     DROP_UNSENT = 2             # the kernel did not take it: queue full, too long, address gone
-    DROP_TRUNCATED = 3          # longer than DATAGRAM_SIZE
+    DROP_TRUNCATED = 3          # longer than there is room for
     DROP_GROUP = 4              # sent by broadcast or multicast
-    DROP_COUNT = 5
+    DROP_SOURCE = 5             # `allowed_sources` does not have the client
+    DROP_SERVICE = 6            # the service has as many sessions as it may have
+    DROP_CLIENT = 7             # the client has, and none of them in this worker
+    DROP_COUNT = 8
+
+
+# Why a UDP session made room for a newer one; names in tables.py.
+cdef enum:
+    EVICTED_BY_TABLE = 0        # a worker has no room for more
+    EVICTED_BY_CLIENT = 1       # its client has as many as one may have
+    EVICTED_COUNT = 2
 
 
 # Indexes of loop_t.protocols; listener_t.protocol.
@@ -292,8 +302,10 @@ cdef struct counters_t:
     int64_t clients             # client connections open now
     uint64_t rejected[REJECT_COUNT]
     int64_t sessions            # of UDP, open now
-    uint64_t evicted            # sessions that made room for newer ones
+    uint64_t evicted[EVICTED_COUNT]
     uint64_t dropped[DROP_COUNT]
+    uint64_t segments_received  # datagrams that came several in one message (UDP_GRO)
+    uint64_t segments_sent      # those that left so (UDP_SEGMENT)
     listener_counters_t listeners[MAX_LISTENERS + 1]    # and RELAYS_LISTENER
     backend_counters_t backends[MAX_BACKENDS + 1]       # and RELAYS_BACKEND
     times_t times[MAX_BACKENDS + 1]

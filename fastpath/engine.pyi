@@ -21,7 +21,9 @@ class Engine:
         """Set aside memory for `connections` clients in all.
 
         UDP sessions have room of their own once there is a UDP listener: as many in each worker as
-        `connections`, 4096 and a quarter of its descriptors at most.
+        `connections`, 4096 and a quarter of its descriptors at most. Of that one client address
+        (an IPv6 /64) has a quarter, 64 at least, or Service.connections_per_source; beyond it the
+        client's own sessions make room, the unanswered and longest silent ones first.
 
         Raises the process's soft limit of descriptors as far as that needs and the hard limit
         allows; what is not allowed then lowers the number of connections that are admitted.
@@ -131,8 +133,12 @@ class Engine:
               "accepted": connections or sessions, those turned away included}},
           "relays": {"total": handed to `relay`, "active": open now,
                      "bytes_in": from clients to backends, "bytes_out": back},
-          "udp": {"sessions": open now, "evicted": ended to make room for newer ones,
-                  "dropped": {reason: datagrams}},          # reasons: fastpath.tables.DROPS
+          "udp": {"sessions": open now,
+                  "evicted": {reason: ended to make room for newer ones},
+                  "dropped": {reason: datagrams},
+                  "segments": {"received": datagrams that came several in one message,
+                               "sent": those that left so}},
+                  # reasons: fastpath.tables.EVICTIONS, fastpath.tables.DROPS
           "rejected": {reason: connections turned away},   # reasons: fastpath.tables.REASONS
           "log_dropped": records that `read_log` was too late for,
           "workers": [{"turns": n, "active": client connections}],

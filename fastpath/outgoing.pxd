@@ -17,3 +17,7 @@ from fastpath.abi cimport backend_t, service_t
 cdef int outgoing_open(
     const service_t *service, const backend_t *backend, uint64_t hash, int *fd
 ) noexcept nogil
+# The same for UDP, which is connected at once: FP_OK says nothing of the backend.
+cdef int outgoing_open_datagrams(
+    const service_t *service, const backend_t *backend, uint64_t hash, int *fd
+) noexcept nogil

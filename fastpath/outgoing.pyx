@@ -7,9 +7,9 @@ from fastpath.abi cimport (
     FP_BAD, FP_FULL, FP_OK, FP_PORTS, MAX_SOURCES, backend_t, service_t,
 )
 from fastpath.sys_linux cimport (
-    EADDRNOTAVAIL, EINPROGRESS, IPPROTO_IP, IPPROTO_TCP, IP_BIND_ADDRESS_NO_PORT, SOCK_CLOEXEC,
-    SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, SO_KEEPALIVE, TCP_KEEPIDLE, TCP_NODELAY,
-    TCP_USER_TIMEOUT, bind, close, connect, setsockopt, sockaddr_any_t, socket,
+    EADDRNOTAVAIL, EAGAIN, EINPROGRESS, IPPROTO_IP, IPPROTO_TCP, IP_BIND_ADDRESS_NO_PORT,
+    SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, SO_KEEPALIVE, TCP_KEEPIDLE,
+    TCP_NODELAY, TCP_USER_TIMEOUT, bind, close, connect, setsockopt, sockaddr_any_t, socket,
 )
 
 
@@ -21,7 +21,8 @@ cdef enum:                      # as in sockets.py
 cdef int _connect(int fd, const backend_t *backend) noexcept nogil:
     if connect(fd, &backend.address.any, backend.address_size) == 0 or errno == EINPROGRESS:
         return FP_OK
-    return FP_PORTS if errno == EADDRNOTAVAIL else FP_BAD
+    # EAGAIN is UDP's word for it.
+    return FP_PORTS if errno == EADDRNOTAVAIL or errno == EAGAIN else FP_BAD
 
 
 cdef int _connect_from(
@@ -68,16 +69,29 @@ cdef void _make_lasting(int fd) noexcept nogil:
     setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &lost_ms, sizeof(lost_ms))
 
 
-cdef int outgoing_open(
-    const service_t *service, const backend_t *backend, uint64_t hash, int *fd
+cdef int _open(
+    int kind, const service_t *service, const backend_t *backend, uint64_t hash, int *fd
 ) noexcept nogil:
     cdef int result
-    fd[0] = socket(backend.address.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+    fd[0] = socket(backend.address.any.sa_family, kind | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
     if fd[0] < 0:
         return FP_FULL
-    _make_lasting(fd[0])
+    if kind == SOCK_STREAM:
+        _make_lasting(fd[0])
     result = _connect_as(fd[0], service, backend, hash)
     if result != FP_OK:
         close(fd[0])
         fd[0] = -1
     return result
+
+
+cdef int outgoing_open(
+    const service_t *service, const backend_t *backend, uint64_t hash, int *fd
+) noexcept nogil:
+    return _open(SOCK_STREAM, service, backend, hash, fd)
+
+
+cdef int outgoing_open_datagrams(
+    const service_t *service, const backend_t *backend, uint64_t hash, int *fd
+) noexcept nogil:
+    return _open(SOCK_DGRAM, service, backend, hash, fd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import NamedTuple
 
@@ -26,6 +27,9 @@ _LASTING = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
 )
 """What accepted sockets inherit from the listening one, so that no connection has a call for it."""
+UDP_GRO = 104  # linux/udp.h
+DATAGRAMS_SIZE = 1 << 20
+"""Of a UDP listener's buffers; the kernel gives as much as net.core.rmem_max and wmem_max allow."""
 _STREAMS = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
 
@@ -85,15 +89,27 @@ def _open(endpoint: Endpoint, *, udp: bool, shared: bool) -> socket.socket:
             opened.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
         if not udp:
             _set_lasting(opened)
-        elif endpoint.family == socket.AF_INET6:
-            opened.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
         else:
-            opened.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+            _prepare_datagrams(opened, endpoint)
         opened.bind(endpoint.sockaddr)
     except OSError:
         opened.close()
         raise
     return opened
+
+
+def _prepare_datagrams(opened: socket.socket, endpoint: Endpoint) -> None:
+    """Have it tell what fastpath.proxy.datagram reads, and room for what comes in a burst."""
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, DATAGRAMS_SIZE)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, DATAGRAMS_SIZE)
+    with contextlib.suppress(OSError):  # before Linux 5.0
+        opened.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+    if any(endpoint.packed):
+        return  # nothing comes to it but what was sent to its address
+    if endpoint.family == socket.AF_INET6:
+        opened.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
+    else:
+        opened.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
 
 
 def prepare_stream(descriptor: int) -> None:

@@ -23,6 +23,10 @@ cdef extern from "<sys/socket.h>" nogil:
         size_t msg_controllen
         int msg_flags
 
+    struct mmsghdr:
+        msghdr msg_hdr
+        unsigned int msg_len
+
     struct cmsghdr:
         size_t cmsg_len
         int cmsg_level
@@ -47,6 +51,7 @@ cdef extern from "<sys/socket.h>" nogil:
     enum: MSG_MORE
     enum: MSG_PEEK
     enum: MSG_TRUNC
+    enum: MSG_ERRQUEUE
 
     cmsghdr *CMSG_FIRSTHDR(msghdr *message)
     cmsghdr *CMSG_NXTHDR(msghdr *message, cmsghdr *header)
@@ -66,6 +71,8 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t send(int fd, const void *data, size_t size, int flags)
     ssize_t recvmsg(int fd, msghdr *message, int flags)
     ssize_t sendmsg(int fd, const msghdr *message, int flags)
+    int recvmmsg(int fd, mmsghdr *messages, unsigned int n, int flags, void *timeout)
+    int sendmmsg(int fd, mmsghdr *messages, unsigned int n, int flags)
 
 cdef extern from "<netinet/in.h>" nogil:
     struct in_addr:
@@ -100,12 +107,26 @@ cdef extern from "<netinet/in.h>" nogil:
     enum: IPPROTO_UDP
     enum: IP_BIND_ADDRESS_NO_PORT
     enum: IP_PKTINFO
+    enum: IP_RECVERR
     enum: IPV6_PKTINFO
+    enum: IPV6_RECVERR
     uint16_t htons(uint16_t value)
     uint16_t ntohs(uint16_t value)
 
 cdef extern from "<arpa/inet.h>" nogil:
     const char *inet_ntop(int family, const void *address, char *text, socklen_t size)
+
+cdef extern from "<netinet/udp.h>" nogil:
+    enum: UDP_GRO
+    enum: UDP_SEGMENT
+
+cdef extern from "<linux/errqueue.h>" nogil:
+    struct sock_extended_err:
+        uint32_t ee_errno
+        uint8_t ee_origin
+
+    enum: SO_EE_ORIGIN_ICMP
+    enum: SO_EE_ORIGIN_ICMP6
 
 cdef extern from "<netinet/tcp.h>" nogil:
     enum: TCP_KEEPIDLE
@@ -204,6 +225,8 @@ cdef extern from "<errno.h>" nogil:
     enum: ECONNRESET
     enum: EINPROGRESS
     enum: EINTR
+    enum: EINVAL
+    enum: EIO
     enum: EMSGSIZE
     enum: EMFILE
     enum: ENFILE

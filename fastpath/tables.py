@@ -51,8 +51,20 @@ _WEIGHT_MAX = 65535
 TIMEOUT_MAX_MS = 0x7FFFFFFF
 
 
-DROPS = ("no_backend", "descriptors", "unsent", "truncated", "group")
+DROPS = (
+    "no_backend",
+    "descriptors",
+    "unsent",
+    "truncated",
+    "group",
+    "source_not_allowed",
+    "service_limit",
+    "client_limit",
+)
 """Why datagrams were dropped, in the order of abi.pxd's DROP_*."""
+
+EVICTIONS = ("table_full", "client_limit")
+"""Why UDP sessions made room for newer ones, in the order of abi.pxd's EVICTED_*."""
 
 
 class Backend(NamedTuple):
@@ -93,7 +105,10 @@ class Service(NamedTuple):
     """This host's addresses that connections to backends come from; none: the kernel's choice."""
     connections_max: int = 0
     connections_per_source: int = 0
-    """Open ones at a time, in all and from one client address; 0: no limit of its own."""
+    """Open ones at a time, in all and from one client address; 0: no limit of its own.
+
+    Of UDP they limit sessions; a client that has as many as it may loses its oldest to the next.
+    """
     accept_rate: int = 0
     """Connections a second; what is above waits in the kernel's backlog. 0: no limit."""
     slow_start_ms: int = 0

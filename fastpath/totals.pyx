@@ -6,8 +6,8 @@ Relaxed loads of counters that run on: every number is one that was true, not al
 from libc.stdint cimport int64_t, uint64_t
 
 from fastpath.abi cimport (
-    PROTOCOL_HTTP, RELAYS_BACKEND, TIMES_COUNT, backend_counters_t, backend_t, service_counters_t,
-    service_t, times_t,
+    PROTOCOL_HTTP, RELAYS_BACKEND, TIMES_COUNT, backend_counters_t, backend_t, counters_t,
+    service_counters_t, service_t, times_t,
 )
 from fastpath.atomics cimport load_relaxed, load_signed
 from fastpath.http.state cimport http_t
@@ -17,7 +17,7 @@ from fastpath.worker cimport worker_t
 
 import time
 
-from fastpath.tables import DROPS, ENDS, REASONS
+from fastpath.tables import DROPS, ENDS, EVICTIONS, REASONS
 
 
 cdef dict backend_total(worker_t **workers, int n_workers, int slot):
@@ -124,20 +124,27 @@ cdef dict relays_total(worker_t **workers, int n_workers):
 
 
 cdef dict udp_total(worker_t **workers, int n_workers):
+    cdef counters_t *counters
     cdef int64_t sessions = 0
-    cdef uint64_t evicted = 0
-    cdef uint64_t n
+    cdef uint64_t received = 0, sent = 0
     cdef int i, why
-    dropped = {}
+    dropped = dict.fromkeys(DROPS, 0)
+    evicted = dict.fromkeys(EVICTIONS, 0)
     for i in range(n_workers):
-        sessions += load_signed(&workers[i].loop.counters.sessions)
-        evicted += load_relaxed(&workers[i].loop.counters.evicted)
-    for why, name in enumerate(DROPS):
-        n = 0
-        for i in range(n_workers):
-            n += load_relaxed(&workers[i].loop.counters.dropped[why])
-        dropped[name] = n
-    return {"sessions": sessions, "evicted": evicted, "dropped": dropped}
+        counters = workers[i].loop.counters
+        sessions += load_signed(&counters.sessions)
+        received += load_relaxed(&counters.segments_received)
+        sent += load_relaxed(&counters.segments_sent)
+        for why, name in enumerate(EVICTIONS):
+            evicted[name] += load_relaxed(&counters.evicted[why])
+        for why, name in enumerate(DROPS):
+            dropped[name] += load_relaxed(&counters.dropped[why])
+    return {
+        "sessions": sessions,
+        "evicted": evicted,
+        "dropped": dropped,
+        "segments": {"received": received, "sent": sent},
+    }
 
 
 cdef dict http_total(worker_t **workers, int n_workers, routes):

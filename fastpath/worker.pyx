@@ -245,6 +245,13 @@ cdef void worker_wake(worker_t *self) noexcept nogil:
     eventfd_write(self.wake.fd, 1)
 
 
+cdef void _turned(worker_t *self) noexcept nogil:
+    cdef int i
+    for i in range(PROTOCOL_COUNT):
+        if self.shared.protocols[i].turned != NULL:
+            self.shared.protocols[i].turned(&self.loop)
+
+
 cdef void worker_run(worker_t *self) noexcept nogil:
     cdef loop_t *loop = &self.loop
     cdef int n
@@ -257,6 +264,7 @@ cdef void worker_run(worker_t *self) noexcept nogil:
         worker_pick_up(self)
         loop_dispatch(loop)
         loop_afterwards(loop)
+        _turned(self)
 
 
 cdef worker_t *worker_new(shared_t *shared, uint16_t index, uint32_t capacity) noexcept nogil:

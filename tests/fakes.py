@@ -366,7 +366,7 @@ class FakeDataPlane:
             "ends": {},
             "listeners": {},
             "relays": {"total": 0, "active": 0, "bytes_in": 0, "bytes_out": 0},
-            "udp": {"sessions": 0, "evicted": 0, "dropped": {}},
+            "udp": {"sessions": 0, "evicted": {}, "dropped": {}, "segments": {}},
             "rejected": {},
             "log_dropped": 0,
             "workers": [],

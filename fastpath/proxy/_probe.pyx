@@ -22,7 +22,6 @@ from fastpath.proxy.clients cimport (
     clients_enter, clients_free, clients_init, clients_leave, clients_recall, clients_remember,
     clients_t, known_client_t,
 )
-from fastpath.proxy.datagram cimport parties_t
 from fastpath.proxy.outlier cimport outlier_answered, outlier_failed
 from fastpath.proxy.policies cimport (
     PASS_EJECTED as _PASS_EJECTED, PASS_NOT, PASS_SLOW as _PASS_SLOW, PASS_TRIED as _PASS_TRIED,
@@ -33,12 +32,6 @@ from fastpath.proxy.prefixes cimport prefixes_have
 from fastpath.proxy.proxy_header cimport (
     PROXY_V1_SIZE_MAX, PROXY_V2_SIZE_MAX as _PROXY_V2_SIZE_MAX, proxy_header_read, proxy_header_t,
     proxy_header_write,
-)
-from fastpath.proxy.sessions cimport (
-    AGE_REPLIED, REPLIED_MS as _REPLIED_MS, SESSIONS_MAX as _SESSIONS_MAX,
-    UNREPLIED_MS as _UNREPLIED_MS, session_t, sessions_add, sessions_expired, sessions_find,
-    sessions_free, sessions_init, sessions_oldest, sessions_patience, sessions_remove, sessions_t,
-    sessions_touch,
 )
 from fastpath.proxy.sni cimport SNI_SIZE_MAX as _SNI_SIZE_MAX, sni_peek, sni_t
 from fastpath.snapshot cimport Snapshot
@@ -54,74 +47,10 @@ from fastpath.tables import Tables, check
 PROXY_V2_SIZE_MAX = _PROXY_V2_SIZE_MAX
 SNI_SIZE_MAX = _SNI_SIZE_MAX
 RATE_AHEAD_MS = _RATE_AHEAD_MS
-SESSIONS_MAX = _SESSIONS_MAX
-UNREPLIED_MS = _UNREPLIED_MS
-REPLIED_MS = _REPLIED_MS
 PASS_UNUSABLE = _PASS_UNUSABLE
 PASS_TRIED = _PASS_TRIED
 PASS_EJECTED = _PASS_EJECTED
 PASS_SLOW = _PASS_SLOW
-
-
-cdef class Sessions:
-    """Sessions without sockets, that are told by their client's port."""
-
-    cdef sessions_t sessions
-
-    def __cinit__(self):
-        if sessions_init(&self.sessions) != 0:
-            raise MemoryError
-
-    def __dealloc__(self):
-        while self.sessions.n > 0:
-            sessions_remove(&self.sessions, sessions_oldest(&self.sessions))
-        sessions_free(&self.sessions)
-
-    cdef session_t *_find(self, port, hash, listener):
-        cdef parties_t parties = _parties(port)
-        return sessions_find(&self.sessions, hash, listener, &parties)
-
-    def has(self, port, hash, listener):
-        return self._find(port, hash, listener) != NULL
-
-    def add(self, port, hash, listener, now_ms):
-        cdef parties_t parties = _parties(port)
-        sessions_add(&self.sessions, hash, listener, &parties, now_ms)
-
-    def touch(self, port, hash, listener, replied, now_ms):
-        cdef session_t *session = self._find(port, hash, listener)
-        sessions_touch(&self.sessions, session, AGE_REPLIED if replied else session.age, now_ms)
-
-    def remove(self, port, hash, listener):
-        sessions_remove(&self.sessions, self._find(port, hash, listener))
-
-    def oldest(self):
-        return _named(sessions_oldest(&self.sessions))
-
-    def expired(self, now_ms):
-        return _named(sessions_expired(&self.sessions, now_ms))
-
-    def patience(self, now_ms):
-        return sessions_patience(&self.sessions, now_ms)
-
-    @property
-    def n(self):
-        return self.sessions.n
-
-
-cdef parties_t _parties(port):
-    cdef parties_t parties
-    memset(&parties, 0, sizeof(parties))
-    parties.client.v4.sin_family = AF_INET
-    parties.client.v4.sin_port = htons(port)
-    return parties
-
-
-cdef object _named(const session_t *session):
-    """(port, hash, listener), or None."""
-    if session == NULL:
-        return None
-    return ntohs(session.parties.client.v4.sin_port), session.hash, session.listener_slot
 
 
 cdef enum:

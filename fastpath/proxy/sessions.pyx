@@ -1,63 +1,177 @@
 """Who talks to whom over UDP: sessions, found by client, ended by age."""
 
-from libc.stdint cimport uint8_t, uint64_t
-from libc.string cimport memcmp, memset
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
 
 from fastpath.abi cimport FP_FULL, FP_OK, fp_assert
+from fastpath.hashing.siphash cimport siphash13
 from fastpath.memory.slab cimport slab_free, slab_get, slab_init, slab_put
+from fastpath.proxy.address cimport address_put
+from fastpath.proxy.batch cimport batch_free, batch_init
+from fastpath.sys_linux cimport AF_INET6
 
 
 cdef enum:
     BUCKETS = 2 * SESSIONS_MAX
+    KEY_SIZE = 18               # an address, the service's slot
 
 
-cdef int sessions_init(sessions_t *self) noexcept nogil:
+cdef int sessions_init(sessions_t *self, const uint64_t *hash_key) noexcept nogil:
     if (
         slab_init(&self.slab, SESSIONS_MAX, sizeof(session_t)) != FP_OK
+        or slab_init(&self.clients_slab, SESSIONS_MAX, sizeof(client_t)) != FP_OK
         or slab_init(&self.table_memory, 1, BUCKETS * sizeof(session_t *)) != FP_OK
-        or slab_init(&self.datagram_memory, 1, DATAGRAM_SIZE) != FP_OK
+        or slab_init(&self.clients_memory, 1, BUCKETS * sizeof(client_t *)) != FP_OK
+        or batch_init(&self.batch) != FP_OK
     ):
         sessions_free(self)
         return FP_FULL
+    self.hash_key[0] = hash_key[0]
+    self.hash_key[1] = hash_key[1]
     self.table = <session_t **>slab_get(&self.table_memory)         # fresh pages are zero
-    self.datagram = <uint8_t *>slab_get(&self.datagram_memory)
+    self.clients = <client_t **>slab_get(&self.clients_memory)
     return FP_OK
 
 
 cdef void sessions_free(sessions_t *self) noexcept nogil:
     fp_assert(self.n == 0)
     slab_free(&self.slab)
+    slab_free(&self.clients_slab)
     slab_free(&self.table_memory)
-    slab_free(&self.datagram_memory)
+    slab_free(&self.clients_memory)
+    batch_free(&self.batch)
     self.table = NULL
-    self.datagram = NULL
+    self.clients = NULL
 
 
-cdef void _age(sessions_t *self, session_t *session, uint8_t age) noexcept nogil:
+# ---- lists ----
+
+cdef void _link(ages_t *ages, session_t *session, int which) noexcept nogil:
     """Put it into a list as the newest."""
-    cdef ages_t *ages = &self.ages[age]
-    session.age = age
-    session.newer = NULL
-    session.older = ages.newest
+    session.links[which].newer = NULL
+    session.links[which].older = ages.newest
     if ages.newest != NULL:
-        ages.newest.newer = session
+        ages.newest.links[which].newer = session
     else:
         ages.oldest = session
     ages.newest = session
 
 
-cdef void _unage(sessions_t *self, session_t *session) noexcept nogil:
-    """Take it out of its list."""
-    cdef ages_t *ages = &self.ages[session.age]
-    if session.newer != NULL:
-        session.newer.older = session.older
+cdef void _unlink(ages_t *ages, session_t *session, int which) noexcept nogil:
+    cdef links_t *links = &session.links[which]
+    if links.newer != NULL:
+        links.newer.links[which].older = links.older
     else:
-        ages.newest = session.older
-    if session.older != NULL:
-        session.older.newer = session.newer
+        ages.newest = links.older
+    if links.older != NULL:
+        links.older.links[which].newer = links.newer
     else:
-        ages.oldest = session.newer
+        ages.oldest = links.newer
 
+
+cdef void _renew(
+    sessions_t *self, session_t *session, uint8_t age, uint64_t now_ms
+) noexcept nogil:
+    """Make it the newest of its age."""
+    session.used_ms = now_ms
+    if session.age != age or self.ages[age].newest != session:
+        _unlink(&self.ages[session.age], session, LIST_ALL)
+        _link(&self.ages[age], session, LIST_ALL)
+    if session.age != age or session.client.ages[age].newest != session:
+        _unlink(&session.client.ages[session.age], session, LIST_CLIENT)
+        _link(&session.client.ages[age], session, LIST_CLIENT)
+    session.age = age
+
+
+cdef void sessions_asked(sessions_t *self, session_t *session, uint64_t now_ms) noexcept nogil:
+    _renew(
+        self, session, AGE_UNREPLIED if session.age == AGE_UNREPLIED else AGE_ASSURED, now_ms
+    )
+
+
+cdef void sessions_answered(sessions_t *self, session_t *session, uint64_t now_ms) noexcept nogil:
+    _renew(self, session, max(session.age, <uint8_t>AGE_REPLIED), now_ms)
+
+
+cdef session_t *ages_oldest(ages_t *ages) noexcept nogil:
+    cdef int age
+    for age in range(<int>AGE_COUNT):
+        if ages[age].oldest != NULL:
+            return ages[age].oldest
+    return NULL
+
+
+# ---- clients ----
+
+cdef bint _is_of_a_link(const uint8_t *address) noexcept nogil:
+    """Whether the /64 of this IPv6 address is a link's and not a host's."""
+    return (address[0] == 0xfe and address[1] & 0xc0 == 0x80) or address[0] & 0xfe == 0xfc
+
+
+cdef uint64_t _key_of(
+    const sessions_t *self, uint8_t *key, const sockaddr_any_t *client, uint16_t service_slot
+) noexcept nogil:
+    """Fill in KEY_SIZE bytes and return their hash."""
+    address_put(key, client)
+    if client.any.sa_family == AF_INET6 and not _is_of_a_link(key):
+        memset(key + 8, 0, 8)
+    key[16] = <uint8_t>(service_slot & 0xff)
+    key[17] = <uint8_t>(service_slot >> 8)
+    return siphash13(self.hash_key[0], self.hash_key[1], key, KEY_SIZE)
+
+
+cdef client_t *_find_client(
+    sessions_t *self, const uint8_t *key, uint64_t hash, uint16_t service_slot
+) noexcept nogil:
+    cdef client_t *client = self.clients[hash % BUCKETS]
+    while client != NULL:
+        if (
+            client.hash == hash
+            and client.service_slot == service_slot
+            and memcmp(client.address, key, sizeof(client.address)) == 0
+        ):
+            return client
+        client = client.chain
+    return NULL
+
+
+cdef client_t *sessions_of(
+    sessions_t *self, const sockaddr_any_t *client, uint16_t service_slot
+) noexcept nogil:
+    cdef uint8_t key[KEY_SIZE]
+    cdef uint64_t hash = _key_of(self, key, client, service_slot)
+    return _find_client(self, key, hash, service_slot)
+
+
+cdef client_t *_client(
+    sessions_t *self, const sockaddr_any_t *address, uint16_t service_slot
+) noexcept nogil:
+    """The one that is there, or a new one."""
+    cdef uint8_t key[KEY_SIZE]
+    cdef uint64_t hash = _key_of(self, key, address, service_slot)
+    cdef client_t *client = _find_client(self, key, hash, service_slot)
+    if client != NULL:
+        return client
+    client = <client_t *>slab_get(&self.clients_slab)
+    fp_assert(client != NULL)                   # each has a session
+    memset(client, 0, sizeof(client_t))
+    memcpy(client.address, key, sizeof(client.address))
+    client.hash = hash
+    client.service_slot = service_slot
+    client.chain = self.clients[hash % BUCKETS]
+    self.clients[hash % BUCKETS] = client
+    return client
+
+
+cdef void _forget_client(sessions_t *self, client_t *client) noexcept nogil:
+    cdef client_t **place = &self.clients[client.hash % BUCKETS]
+    while place[0] != client:
+        place = &place[0].chain
+    place[0] = client.chain
+    slab_put(&self.clients_slab, client)
+
+
+# ---- sessions ----
 
 cdef session_t *sessions_find(
     sessions_t *self, uint64_t hash, uint16_t listener_slot, const parties_t *parties
@@ -76,7 +190,7 @@ cdef session_t *sessions_find(
 
 cdef session_t *sessions_add(
     sessions_t *self, uint64_t hash, uint16_t listener_slot, const parties_t *parties,
-    uint64_t now_ms,
+    uint16_t service_slot, uint64_t now_ms,
 ) noexcept nogil:
     cdef session_t **bucket = &self.table[hash % BUCKETS]
     cdef session_t *session = <session_t *>slab_get(&self.slab)
@@ -89,7 +203,10 @@ cdef session_t *sessions_add(
     session.parties = parties[0]
     session.chain = bucket[0]
     bucket[0] = session
-    _age(self, session, AGE_UNREPLIED)
+    session.client = _client(self, &parties.client, service_slot)
+    session.client.n += 1
+    _link(&self.ages[AGE_UNREPLIED], session, LIST_ALL)
+    _link(&session.client.ages[AGE_UNREPLIED], session, LIST_CLIENT)
     self.n += 1
     return session
 
@@ -97,31 +214,22 @@ cdef session_t *sessions_add(
 cdef void sessions_remove(sessions_t *self, session_t *session) noexcept nogil:
     cdef session_t **place = &self.table[session.hash % BUCKETS]
     fp_assert(session.upstream.fd < 0)
+    fp_assert(session.first == NULL)
     while place[0] != session:
         place = &place[0].chain
     place[0] = session.chain
-    _unage(self, session)
+    _unlink(&self.ages[session.age], session, LIST_ALL)
+    _unlink(&session.client.ages[session.age], session, LIST_CLIENT)
+    session.client.n -= 1
+    if session.client.n == 0:
+        _forget_client(self, session.client)
     self.n -= 1
     slab_put(&self.slab, session)
 
 
-cdef void sessions_touch(
-    sessions_t *self, session_t *session, uint8_t age, uint64_t now_ms
-) noexcept nogil:
-    session.used_ms = now_ms
-    _unage(self, session)
-    _age(self, session, age)
-
-
-cdef session_t *sessions_oldest(sessions_t *self) noexcept nogil:
-    if self.ages[AGE_UNREPLIED].oldest != NULL:
-        return self.ages[AGE_UNREPLIED].oldest
-    return self.ages[AGE_REPLIED].oldest
-
-
 cdef inline uint64_t _due_ms(const session_t *session) noexcept nogil:
     """When it will have been silent for too long."""
-    return session.used_ms + (REPLIED_MS if session.age == AGE_REPLIED else UNREPLIED_MS)
+    return session.used_ms + (UNREPLIED_MS if session.age == AGE_UNREPLIED else REPLIED_MS)
 
 
 cdef session_t *sessions_expired(sessions_t *self, uint64_t now_ms) noexcept nogil:
@@ -143,3 +251,33 @@ cdef uint32_t sessions_patience(sessions_t *self, uint64_t now_ms) noexcept nogi
         if oldest != NULL:
             due_ms = min(due_ms, _due_ms(oldest))
     return <uint32_t>(due_ms - now_ms) if due_ms > now_ms else 0
+
+
+# ---- what waits to be sent ----
+
+cdef void sessions_wait(
+    sessions_t *self, session_t *session, datagram_t *datagram
+) noexcept nogil:
+    datagram.next = NULL
+    if session.first != NULL:
+        session.last.next = datagram
+        session.last = datagram
+        return
+    session.first = datagram
+    session.last = datagram
+    session.next_waiting = NULL
+    if self.first_waiting != NULL:
+        self.last_waiting.next_waiting = session
+    else:
+        self.first_waiting = session
+    self.last_waiting = session
+
+
+cdef session_t *sessions_waiting(sessions_t *self, datagram_t **messages) noexcept nogil:
+    cdef session_t *session = self.first_waiting
+    if session == NULL:
+        return NULL
+    self.first_waiting = session.next_waiting
+    messages[0] = session.first
+    session.first = NULL
+    return session

@@ -263,13 +263,19 @@ def _of_udp(stats: Mapping[str, Any]) -> Iterator[Family]:
         "piagent_udp_evicted_total",
         Kind.COUNTER,
         "Sessions that made room for others.",
-        (Sample({}, stats["evicted"]),),
+        tuple(Sample({"reason": why}, count) for why, count in stats["evicted"].items()),
     )
     yield Family(
         "piagent_udp_dropped_total",
         Kind.COUNTER,
         "Datagrams that were not passed on.",
         tuple(Sample({"reason": why}, count) for why, count in stats["dropped"].items()),
+    )
+    yield Family(
+        "piagent_udp_segments_total",
+        Kind.COUNTER,
+        "Datagrams that the kernel received and sent several in one message.",
+        tuple(Sample({"direction": which}, count) for which, count in stats["segments"].items()),
     )
 
 

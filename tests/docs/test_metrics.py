@@ -77,7 +77,12 @@ STATS = {
     },
     "ends": {"s:80": {"ended": {"client": 1}, "rejected": {"capacity": 1}}},
     "relays": {"active": 1},
-    "udp": {"sessions": 1, "evicted": 1, "dropped": {"unsent": 1}},
+    "udp": {
+        "sessions": 1,
+        "evicted": {"table_full": 1},
+        "dropped": {"unsent": 1},
+        "segments": {"received": 1, "sent": 1},
+    },
     "rejected": {"capacity": 1},
     "http": {
         "requests": {"g": {"r": {"GET": {200: 1}}}},

@@ -11,7 +11,7 @@ import pytest
 
 from fastpath.engine import Engine, Listener, ListenError, Service, Tables
 from tests.fastpath.peers import PATIENCE_S, Datagrams, Server, ask, running, udp_tables
-from tests.net import free_port
+from tests.net import free_udp_port
 from tests.waiting import wait_until
 
 LONGEST = 65507
@@ -25,7 +25,7 @@ def engine() -> Iterator[Engine]:
 
 @pytest.fixture
 def port() -> int:
-    return free_port()
+    return free_udp_port()
 
 
 def client_of(port: int, address: str = "127.0.0.1") -> socket.socket:
@@ -261,6 +261,41 @@ def test_a_session_stays_where_no_new_one_is_to_go(engine: Engine, port: int) ->
         assert exchange(new) == b"bhello"
 
 
+def test_sessions_come_from_the_sources_of_their_service(engine: Engine, port: int) -> None:
+    server = Datagrams("a")
+    tables = udp_tables(port)
+    sources = ("127.0.0.2", "127.0.0.3", "::1")
+    engine.publish(tables._replace(services=(Service("s", (server.backend(),), sources=sources),)))
+    with contextlib.ExitStack() as clients:
+        for _ in range(30):
+            assert exchange(clients.enter_context(client_of(port))) == b"ahello"
+    assert {sender.partition(":")[0] for sender, _ in server.heard} == {"127.0.0.2", "127.0.0.3"}
+
+
+def test_a_client_is_remembered_where_that_is_asked_for(engine: Engine, port: int) -> None:
+    servers = [Datagrams(name) for name in "abcdef"]
+    few, all_of_them = (
+        udp_tables(port)._replace(
+            services=(
+                Service(
+                    "s",
+                    tuple(server.backend() for server in some),
+                    affinity=True,
+                    affinity_timeout_ms=60_000,
+                ),
+            )
+        )
+        for some in (servers[:1], servers)
+    )
+    engine.publish(few)
+    with client_of(port) as client:
+        assert exchange(client) == b"ahello"
+    engine.publish(all_of_them)
+    for _ in range(5):
+        with client_of(port) as client:
+            assert exchange(client) == b"ahello"
+
+
 def test_a_session_follows_its_listener_to_another_service(engine: Engine, port: int) -> None:
     servers = [Datagrams("a"), Datagrams("b")]
     services = tuple(Service(server.name, (server.backend(),)) for server in servers)
@@ -291,7 +326,7 @@ def test_the_oldest_makes_room_and_rather_one_that_was_never_answered(port: int)
         for turn, client in enumerate(made[2:], 1):
             client.send(b"x")
             wait_until(lambda turn=turn: len(server.heard) == 2 + turn)
-        assert engine.stats()["udp"]["evicted"] == 2
+        assert engine.stats()["udp"]["evicted"] == {"table_full": 2, "client_limit": 0}
         assert engine.stats()["udp"]["sessions"] == 3
         server.silent = False
         senders = {sender for sender, _ in server.heard}
@@ -299,7 +334,7 @@ def test_the_oldest_makes_room_and_rather_one_that_was_never_answered(port: int)
             assert exchange(client) == b"ahello"
         assert {sender for sender, _ in server.heard} == senders
         assert exchange(made[2]) == b"ahello"
-        assert engine.stats()["udp"]["evicted"] == 3
+        assert engine.stats()["udp"]["evicted"]["table_full"] == 3
 
 
 def cut(engine: Engine) -> None:
@@ -330,7 +365,7 @@ def test_a_udp_port_in_use_is_named_and_tcp_is_another_matter(engine: Engine) ->
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
             if reuse:
                 taken.setsockopt(socket.SOL_SOCKET, reuse, 1)
-            busy = free_port()
+            busy = free_udp_port()
             taken.bind(("127.0.0.1", busy))
             with pytest.raises(ListenError) as caught:
                 engine.publish(udp_tables(busy))
