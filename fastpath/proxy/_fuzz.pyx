@@ -14,9 +14,10 @@ from fastpath.proxy.clients cimport (
 )
 from fastpath.proxy.datagram cimport parties_t
 from fastpath.proxy.sessions cimport (
-    AGE_REPLIED, REPLIED_MS, UNREPLIED_MS, session_t, sessions_add, sessions_expired,
-    sessions_find, sessions_free, sessions_init, sessions_oldest, sessions_patience,
-    sessions_remove, sessions_t, sessions_touch,
+    AGE_ASSURED, AGE_REPLIED, AGE_UNREPLIED, EVERY_SERVICE, REPLIED_MS, UNREPLIED_MS, ages_oldest,
+    client_t, session_t, sessions_add, sessions_answered, sessions_asked, sessions_expired,
+    sessions_find, sessions_free, sessions_init, sessions_of, sessions_patience, sessions_remove,
+    sessions_t,
 )
 from fastpath.sys_linux cimport AF_INET, AF_INET6, htons, sockaddr_any_t
 
@@ -30,7 +31,7 @@ cdef struct spoken_t:           # the model's session
     session_t *session          # NULL: there is none
     uint64_t used_ms
     uint64_t order              # of what was heard; the last one is the highest
-    bint replied
+    int age
 
 
 cdef class SessionsFuzz(Fuzz):
@@ -45,26 +46,40 @@ cdef class SessionsFuzz(Fuzz):
     cdef uint32_t n_bits        # of milliseconds between two steps at most
 
     def __cinit__(self, *, seed, n_keys, n_hashes, n_bits):
+        cdef uint64_t hash_key[2]
+        hash_key[0], hash_key[1] = seed, 1
         self.n_keys = n_keys
         self.n_hashes = n_hashes
         self.n_bits = n_bits
         self.now_ms = 1000000
-        if n_keys > MANY or sessions_init(&self.sessions) != FP_OK:
+        if n_keys > MANY or sessions_init(&self.sessions, hash_key) != FP_OK:
             raise MemoryError
 
     def __dealloc__(self):
         while self.sessions.n > 0:
-            sessions_remove(&self.sessions, sessions_oldest(&self.sessions))
+            sessions_remove(&self.sessions, ages_oldest(self.sessions.ages))
         sessions_free(&self.sessions)
 
     cdef uint64_t _key(self, int i, parties_t *parties, uint16_t *listener) noexcept nogil:
         """Fill in who talks to whom; keys differ in one of three parts. Returns the hash."""
         memset(parties, 0, sizeof(parties_t))
-        parties.client.v4.sin_family = AF_INET
-        parties.client.v4.sin_port = htons(<uint16_t>(1 + i % 4))
+        if i % 4 < 2:           # one address, two ports
+            parties.client.v4.sin_family = AF_INET
+            parties.client.v4.sin_port = htons(<uint16_t>(1 + i % 4))
+        else:                   # two addresses of one /64
+            parties.client.v6.sin6_family = AF_INET6
+            parties.client.v6.sin6_addr.s6_addr[0] = 0x20
+            parties.client.v6.sin6_addr.s6_addr[15] = <uint8_t>(i % 4)
         listener[0] = <uint16_t>(i // 4 % 2)
         # Neighbours in hash share a bucket, whatever a power of two there are of them.
         return 7 + (<uint64_t>(i // 8 % self.n_hashes) << 32) + (i // 8 // self.n_hashes)
+
+    cdef bint _of_one(self, int i, int other) noexcept nogil:
+        """Whether these count together: of one client, and of services that limit them alike."""
+        return i // 2 % 4 == other // 2 % 4
+
+    cdef uint16_t _service(self, int i) noexcept nogil:
+        return <uint16_t>5 if i // 4 % 2 else <uint16_t>EVERY_SERVICE
 
     cdef session_t *_find(self, int i) noexcept nogil:
         cdef parties_t parties
@@ -87,6 +102,7 @@ cdef class SessionsFuzz(Fuzz):
         else:
             self._make_room()
         self._compare()
+        self._compare_client(i)
 
     cdef void _hear(self, int i, bint replied) noexcept nogil:
         cdef spoken_t *spoken = &self.model[i]
@@ -95,14 +111,17 @@ cdef class SessionsFuzz(Fuzz):
         cdef uint64_t hash
         if spoken.session == NULL:
             hash = self._key(i, &parties, &listener)
-            spoken.session = sessions_add(&self.sessions, hash, listener, &parties, self.now_ms)
-            spoken.replied = False
-        else:
-            spoken.replied = spoken.replied or replied
-            sessions_touch(
-                &self.sessions, spoken.session,
-                AGE_REPLIED if replied else spoken.session.age, self.now_ms,
+            spoken.session = sessions_add(
+                &self.sessions, hash, listener, &parties, self._service(i), self.now_ms
             )
+            spoken.age = AGE_UNREPLIED
+        elif replied:
+            sessions_answered(&self.sessions, spoken.session, self.now_ms)
+            spoken.age = max(spoken.age, <int>AGE_REPLIED)
+        else:
+            sessions_asked(&self.sessions, spoken.session, self.now_ms)
+            if spoken.age != AGE_UNREPLIED:
+                spoken.age = AGE_ASSURED
         self.n_heard += 1
         spoken.order = self.n_heard
         spoken.used_ms = self.now_ms
@@ -120,7 +139,9 @@ cdef class SessionsFuzz(Fuzz):
         return NOBODY
 
     cdef uint64_t _due_ms(self, int i) noexcept nogil:
-        return self.model[i].used_ms + (REPLIED_MS if self.model[i].replied else UNREPLIED_MS)
+        return self.model[i].used_ms + (
+            UNREPLIED_MS if self.model[i].age == AGE_UNREPLIED else REPLIED_MS
+        )
 
     cdef void _expire(self) noexcept nogil:
         """End all that are silent for too long, and no other."""
@@ -138,7 +159,7 @@ cdef class SessionsFuzz(Fuzz):
             )
 
     cdef void _make_room(self) noexcept nogil:
-        cdef int i = self._index(sessions_oldest(&self.sessions))
+        cdef int i = self._index(ages_oldest(self.sessions.ages))
         if i != NOBODY:
             self._remove(i)
 
@@ -155,17 +176,38 @@ cdef class SessionsFuzz(Fuzz):
             if oldest == NOBODY or self._goes_before(i, oldest):
                 oldest = i
         self.expect(self.sessions.n == n, b"how many there are")
-        self.expect(self._index(sessions_oldest(&self.sessions)) == oldest, b"who makes room")
+        self.expect(self._index(ages_oldest(self.sessions.ages)) == oldest, b"who makes room")
         self.expect(
             sessions_patience(&self.sessions, self.now_ms)
             == (due_ms - self.now_ms if due_ms > self.now_ms else 0),
             b"when the next one is due",
         )
 
+    cdef void _compare_client(self, int key) noexcept nogil:
+        """The same of those that count together with one."""
+        cdef parties_t parties
+        cdef uint16_t listener = 0
+        cdef client_t *client
+        cdef int oldest = NOBODY
+        cdef int i
+        cdef uint32_t n = 0
+        for i in range(self.n_keys):
+            if self.model[i].session != NULL and self._of_one(i, key):
+                n += 1
+                if oldest == NOBODY or self._goes_before(i, oldest):
+                    oldest = i
+        self._key(key, &parties, &listener)
+        client = sessions_of(&self.sessions, &parties.client, self._service(key))
+        self.expect((client.n if client != NULL else 0) == n, b"how many a client has")
+        self.expect(
+            client == NULL or self._index(ages_oldest(client.ages)) == oldest,
+            b"who of a client's makes room",
+        )
+
     cdef bint _goes_before(self, int i, int other) noexcept nogil:
-        """Whether this one makes room first: never answered, or else silent for longer."""
-        if self.model[i].replied != self.model[other].replied:
-            return self.model[other].replied
+        """Whether this one makes room first: less is known of it, or it is silent for longer."""
+        if self.model[i].age != self.model[other].age:
+            return self.model[i].age < self.model[other].age
         return self.model[i].order < self.model[other].order
 
 
