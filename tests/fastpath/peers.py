@@ -116,6 +116,19 @@ class Refusing:
         self._bound.bind(("127.0.0.1", 0))
         self.port: int = self._bound.getsockname()[1]
 
+    def listen(self, answer: bytes) -> None:
+        """Refuse no more: answer whatever comes first."""
+        self._bound.listen()
+
+        def serve() -> None:
+            while True:
+                connection, _ = self._bound.accept()
+                with connection, contextlib.suppress(OSError):
+                    if connection.recv(100):
+                        connection.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+
     def backend(self, name: str) -> Backend:
         """As the engine's tables name it."""
         return Backend(name, "127.0.0.1", self.port, 1, up=True)

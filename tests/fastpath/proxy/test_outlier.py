@@ -1,4 +1,4 @@
-"""Failing backends are passed over: with real sockets, by HTTP requests and UDP sessions."""
+"""Failing backends are passed over: HTTP, TCP and UDP with real sockets."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from tests.fastpath.peers import (
     PATIENCE_S,
     Datagrams,
     Refusing,
+    Server,
     Silent,
     connect,
     read_all,
     running,
 )
 from tests.net import free_port
+from tests.waiting import wait_until
 
 FAILURES = 3
 NAMES = "abc"
@@ -288,6 +290,128 @@ def test_ejections_live_through_reloads_and_end_when_checks_find_it_well() -> No
         engine.publish(web_tables(port, made))
         assert {get(port) for _ in range(10)} == {"a", "b"}
         assert state(engine)["b"] == (1, False)  # the counter goes on
+
+
+# ---- TCP ----
+
+
+def tcp_serve(engine: Engine, made: Service) -> int:
+    port = free_port()
+    engine.publish(Tables((Listener("127.0.0.1", port, "s", http=False),), (made,), ()))
+    return port
+
+
+def answering(name: str) -> Backend:
+    """A TCP backend that answers what comes first with its name."""
+
+    def serve(connection: socket.socket) -> None:
+        if connection.recv(100):
+            connection.sendall(name.encode())
+
+    return Server(serve).backend(name)
+
+
+def say(engine: Engine, port: int) -> str:
+    """What comes back for a word; "-" when the connection ends without one. It is over then."""
+    with connect(port) as client:
+        try:
+            client.sendall(b"hello")
+            answer = client.recv(10).decode() or "-"
+        except ConnectionError:
+            answer = "-"
+    wait_until(lambda: engine.active() == 0)
+    return answer
+
+
+def hang_up(connection: socket.socket) -> None:
+    """Listen, and close without a word."""
+    connection.recv(100)
+
+
+def slam(connection: socket.socket) -> None:
+    """Listen, and break the connection off."""
+    connection.recv(100)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+
+@pytest.mark.parametrize("mood", [hang_up, slam])
+@pytest.mark.parametrize("balance", ["maglev", "round-robin", "least-connections", "random-two"])
+def test_a_tcp_backend_that_ends_connections_without_a_word_is_ejected(
+    engine: Engine, mood: Callable[[socket.socket], None], balance: str
+) -> None:
+    made = service(answering("a"), Server(mood).backend("b"), answering("c"), balance=balance)
+    port = tcp_serve(engine, made)
+    said = Counter()
+    while not ejected(engine):
+        said[say(engine, port)] += 1
+    assert said["-"] == FAILURES
+    assert "-" not in {say(engine, port) for _ in range(30)}
+    assert state(engine) == {"a": (0, False), "b": (1, True), "c": (0, False)}
+
+
+@pytest.mark.parametrize("peer", ["refusing", "silent"])
+def test_a_tcp_backend_that_lets_nobody_connect_is_ejected_and_no_client_sees_it(
+    engine: Engine, peer: str
+) -> None:
+    bad: Refusing | Silent = Refusing() if peer == "refusing" else Silent()
+    made = service(answering("a"), bad.backend("b"))._replace(connect_timeout_ms=100)
+    port = tcp_serve(engine, made)
+    assert {say(engine, port) for _ in range(20)} == {"a"}
+    assert engine.stats()["services"]["s"]["b"]["connect_failures"] == FAILURES
+    assert state(engine) == {"a": (0, False), "b": (1, True)}
+
+
+def test_a_tcp_backend_that_refused_is_back_when_it_listens_again(engine: Engine) -> None:
+    bound = Refusing()
+    port = tcp_serve(engine, service(answering("a"), bound.backend("b"), eject_ms=500))
+    while not ejected(engine):
+        assert say(engine, port) == "a"
+    bound.listen(b"b")
+    while say(engine, port) != "b":
+        time.sleep(0.01)
+    assert {say(engine, port) for _ in range(10)} == {"a", "b"}
+
+
+@pytest.mark.parametrize("timeout_ms", [0, 3_600_000], ids=["by hash", "remembered"])
+def test_a_client_leaves_the_backend_that_it_stays_with_when_that_is_ejected(
+    engine: Engine, timeout_ms: int
+) -> None:
+    bad: set[str] = set()
+
+    def unless_bad(name: str) -> Backend:
+        def serve(connection: socket.socket) -> None:
+            if connection.recv(100) and name not in bad:
+                connection.sendall(name.encode())
+
+        return Server(serve).backend(name)
+
+    made = service(*[unless_bad(name) for name in NAMES])
+    port = tcp_serve(engine, made._replace(affinity=True, affinity_timeout_ms=timeout_ms))
+    home = say(engine, port)
+    assert {say(engine, port) for _ in range(5)} == {home}
+    bad.add(home)
+    assert [say(engine, port) for _ in range(FAILURES)] == ["-"] * FAILURES
+    other = say(engine, port)
+    assert other in set(NAMES) - {home}
+    assert {say(engine, port) for _ in range(5)} == {other}
+
+
+def test_clients_that_say_nothing_or_end_first_are_nobodys_failures(engine: Engine) -> None:
+    def wait(connection: socket.socket) -> None:
+        connection.recv(100)
+        read_all(connection)
+
+    port = tcp_serve(
+        engine, service(Server(wait).backend("a"), Server(lambda _: None).backend("b"))
+    )
+    for _ in range(6 * FAILURES):
+        with connect(port) as client:  # "b" closes at once
+            client.shutdown(socket.SHUT_WR)
+            assert client.recv(1) == b""
+    for _ in range(2 * FAILURES):
+        with connect(port) as client, contextlib.suppress(ConnectionError):
+            client.sendall(b"to a")  # which does not answer, and the client does not wait
+    assert state(engine)["a"] == (0, False)
 
 
 # ---- UDP ----

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fastpath.engine import Backend, Service, Tables
 
-probe = pytest.importorskip("fastpath.proxy._probe", reason="built without PIAGENT_PROBE=1")
+probe = pytest.importorskip("fastpath._probe", reason="built without PIAGENT_PROBE=1")
 
 MASK = 2**64 - 1
 MAX_TRIES = 8
