@@ -162,6 +162,7 @@ SHORT = extension(SERVER_NAME, vector(b"\0" + vector(b"a", 2), 2))
         [extension(SERVER_NAME, vector((b"\0" + vector(b"a", 2)) * 2, 2))],
         [extension(SERVER_NAME, vector(b"\0" + vector(b"a", 2), 2) + b"x")],
         [extension(SERVER_NAME, vector(b"\0" + vector(b"a", 2) + b"x", 2))],
+        [extension(SERVER_NAME, vector(b"\0" + vector(b"a", 2) + extension(5, b""), 2))],
         [extension(SERVER_NAME, vector(b"\0\0\5a", 2))],
         [extension(ALPN, b"")],
         [extension(ALPN, b"\0")],
@@ -174,6 +175,11 @@ SHORT = extension(SERVER_NAME, vector(b"\0" + vector(b"a", 2), 2))
 )
 def test_a_malformed_extension_is_refused(extensions: list[bytes]) -> None:
     assert verdict(records(message(extensions))) == BAD
+
+
+def test_nothing_may_follow_the_extensions() -> None:
+    for more in (b"x", extension(5, b"")):
+        assert verdict(records(message([SHORT], more=more))) == BAD
 
 
 GREETING = hello(b"a.example")
