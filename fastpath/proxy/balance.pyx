@@ -1,33 +1,29 @@
 """Which backend serves a flow: by a keyed hash and the service's policy, and who is next."""
 
 from libc.stdint cimport int32_t, uint16_t, uint32_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy
 
 from fastpath.abi cimport MAX_BACKENDS, MAX_TRIES
 from fastpath.atomics cimport store_signed
 from fastpath.hashing.siphash cimport siphash13
+from fastpath.proxy.address cimport ADDRESS_SIZE, address_put
 from fastpath.proxy.outlier cimport outlier_forget
 from fastpath.proxy.policies cimport choice_init, choice_make, choice_t
 from fastpath.sys_linux cimport AF_INET
 
 
 cdef enum:
-    ADDRESS_SIZE = 16
     FLOW_SIZE = 37              # two addresses, two ports, the protocol
 
 
 cdef void _put_address(
     uint8_t *ip, uint8_t *port, const sockaddr_any_t *address
 ) noexcept nogil:
-    """Write 16 bytes of address (IPv4 as ::ffff:a.b.c.d) and 2 of port, in network order."""
+    """Write ADDRESS_SIZE bytes of address and 2 of port, in network order."""
+    address_put(ip, address)
     if address.any.sa_family == AF_INET:
-        memset(ip, 0, 10)
-        ip[10] = 0xff
-        ip[11] = 0xff
-        memcpy(ip + 12, &address.v4.sin_addr, 4)
         memcpy(port, &address.v4.sin_port, 2)
     else:
-        memcpy(ip, &address.v6.sin6_addr, 16)
         memcpy(port, &address.v6.sin6_port, 2)
 
 
