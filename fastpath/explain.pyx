@@ -181,7 +181,8 @@ cdef object _explain_choice(
     answer["entry"] = hash % MAGLEV_SIZE
     if service.maglev != NULL:
         answer["table"] = stage.names[service.maglev[hash % MAGLEV_SIZE]]
-    answer["remembered"] = stage.known(peer)
+    if listener.protocol != PROTOCOL_UDP:           # sessions go by the hash alone
+        answer["remembered"] = stage.known(peer)
     answer["backends"] = stage.backends(hash)
     answer["orders"] = []
     for worker in range(common.n_workers):

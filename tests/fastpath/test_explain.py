@@ -147,6 +147,21 @@ def test_with_affinity_it_is_the_client_and_what_is_remembered_of_it(engine: Eng
     assert sorted(said["orders"][0]) == list(NAMES)
 
 
+def test_udp_sessions_go_by_the_hash_whatever_is_remembered_of_the_client(engine: Engine) -> None:
+    port = free_port()
+    answering = [Datagrams(name) for name in NAMES]
+    backends = tuple(each.backend() for each in answering)
+    service = Service("s", backends, affinity=True, affinity_timeout_ms=3_600_000)
+    engine.publish(tables(port, service, udp=True))
+    said = engine.explain("127.0.0.1", 1, "127.0.0.1", port, udp=True)
+    with bound(socket.SOCK_DGRAM) as client:
+        client.sendto(b"", ("127.0.0.1", port))
+        assert client.recv(1).decode() == said["chosen"] == said["table"]
+    assert said["remembered"] is None
+    for each in answering:
+        each.close()
+
+
 def test_asking_changes_nothing(engine: Engine) -> None:
     port = free_port()
     backends = tuple(greeter(name) for name in NAMES)
