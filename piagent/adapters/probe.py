@@ -171,7 +171,7 @@ class _Conversation:
         self.look_at = min(now + LOOK_AFTER_S, self._end)
         self._head = b""
         http = question.check.kind is HealthKind.HTTP
-        self._unsent = _request(question) if http else b""
+        self._unsent = question.preface + (_request(question) if http else b"")
 
     def close(self) -> None:
         """Hang up."""
@@ -197,13 +197,13 @@ class _Conversation:
             self._connected = _is_connected(self._connection, self._question)
             if not self._connected:
                 return None
-        if self._question.check.kind is HealthKind.TCP:
-            return ProbeResult(good=True, reason="connected")
+        tcp = self._question.check.kind is HealthKind.TCP
         if self._unsent:
             self._unsent = self._unsent[self._connection.send(self._unsent) :]
             self._gap = LOOK_AFTER_S
-            return None
-        return self._read()
+            if self._unsent or not tcp:
+                return None
+        return ProbeResult(good=True, reason="connected") if tcp else self._read()
 
     def _read(self) -> ProbeResult:
         """The status decides as soon as the whole head of the answer has come."""

@@ -91,6 +91,32 @@ def test_a_listening_port_is_good_and_a_closed_one_refused(address: str) -> None
     assert probe(port, TCP, address) == ProbeResult(False, "refused")
 
 
+@pytest.mark.parametrize("check", [TCP, HTTP])
+def test_a_check_of_who_expects_a_proxy_header_begins_with_one(check: HealthCheck) -> None:
+    got: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        got.append(await reader.readline())
+        if check is HTTP:
+            got.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        writer.close()
+
+    async def main() -> ProbeResult:
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            answer: asyncio.Future[ProbeResult] = asyncio.get_running_loop().create_future()
+            asks = Question("s", "b", "127.0.0.1", port, check, b"PROXY UNKNOWN\r\n")
+            NetworkProber().ask(asks, answer.set_result)
+            result = await answer
+            await until(lambda: len(got) == 1 + (check is HTTP), "the server has read it")
+            return result
+
+    assert asyncio.run(main()).good
+    assert got[0] == b"PROXY UNKNOWN\r\n"
+    assert check is TCP or got[1].startswith(b"GET /healthz?x=1 HTTP/1.1\r\n")
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 def test_the_status_of_a_get_decides(address: str) -> None:
     ok = asked(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", address=address)
