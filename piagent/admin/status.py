@@ -9,6 +9,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from piagent.core.proxying import ProxyHeader
+
 
 class BrokerStatus(Struct, frozen=True, kw_only=True):
     """One broker, as this node reaches it."""
@@ -328,6 +330,8 @@ class Tunnel(Struct, frozen=True, kw_only=True):
     """The service's."""
     backends: tuple[TunnelBackend, ...]
     """In the order in which they are tried."""
+    header: ProxyHeader | None = None
+    """What their connections begin with; it names no client."""
 
 
 class RegisterEndpoint(Struct, frozen=True, forbid_unknown_fields=True):

@@ -21,6 +21,7 @@ from piagent.admin.answer import Refused
 from piagent.admin.api import Source
 from piagent.admin.status import Tunnel, TunnelBackend
 from piagent.core.model import Backend, Protocol, Service, ServicePort, host_port
+from piagent.core.proxying import NOBODYS_HEADER
 
 PROTOCOL: Final = "piagent-tunnel/1"
 """In the Upgrade header."""
@@ -66,6 +67,7 @@ def way(
         backends=tuple(
             TunnelBackend(each.address, each.port or port.target_port) for each in chosen
         ),
+        header=service.proxying.header,
     )
 
 
@@ -92,7 +94,7 @@ async def connect(tunnel: Tunnel) -> tuple[str, socket.socket]:
     for backend in tunnel.backends[:ATTEMPTS]:
         place = host_port(backend.address, backend.port)
         try:
-            return place, await _connect(backend)
+            return place, await _connect(backend, NOBODYS_HEADER[tunnel.header])
         except TimeoutError:
             failures.append(f"{place}: no answer in {CONNECT_S:g} s")
         except OSError as error:
@@ -101,7 +103,7 @@ async def connect(tunnel: Tunnel) -> tuple[str, socket.socket]:
     raise Refused(502, "no backend accepts", "; ".join(failures))
 
 
-async def _connect(backend: TunnelBackend) -> socket.socket:
+async def _connect(backend: TunnelBackend, header: bytes) -> socket.socket:
     family = socket.AF_INET6 if ":" in backend.address else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -110,6 +112,7 @@ async def _connect(backend: TunnelBackend) -> socket.socket:
         async with asyncio.timeout(CONNECT_S):
             loop = asyncio.get_running_loop()
             await loop.sock_connect(sock, (backend.address, backend.port))
+            await loop.sock_sendall(sock, header)
     except BaseException:
         sock.close()
         raise

@@ -11,7 +11,15 @@ from piagent.config.key_files import resolve
 from piagent.config.problems import elements, key_path, unique
 from piagent.core.model import HealthKind, Protocol
 from piagent.core.plan import is_loopback
-from piagent.core.proxying import Affinity, Balance, Ejection, Limits, Proxying, Timeouts
+from piagent.core.proxying import (
+    ONE_CLIENT,
+    Affinity,
+    Balance,
+    Ejection,
+    Limits,
+    Proxying,
+    Timeouts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -129,10 +137,7 @@ def _owners(file: File, address: str) -> Iterator[str]:
 def check_route_to(service: Service, place: KeyPath, report: Report) -> None:
     """Check what a route leads to: connections to its backends bring requests of many clients."""
     if service.proxy_protocol is not None:
-        what = (
-            f'"{service.name}" tells its backends of each connection who the client is, and a'
-            " gateway's connections bring requests of many"
-        )
+        what = f'"{service.name}" has proxy_protocol: {ONE_CLIENT}'
         cure = "a service of its own without proxy_protocol: X-Forwarded-For says it"
         report.error(place, what, cure)
     for key in ("allowed_sources", "limits"):

@@ -17,7 +17,8 @@ from msgspec.structs import replace
 from piagent.core.assignments import Applied, Assignment, Assignments, Stamp, compose, latest
 from piagent.core.catalog import Thing, wants_of_things
 from piagent.core.lease_types import MAX_KEYS
-from piagent.core.model import Pool, Route, routed
+from piagent.core.model import Pool, Route, Service, routed
+from piagent.core.proxying import ONE_CLIENT
 from piagent.core.records import Kind, Record, RecordName, digest, key_of
 from piagent.core.wants import Want
 
@@ -177,6 +178,12 @@ class _Work:
                 blamed = missing if missing in self._outcomes else key
                 if blamed in self._outcomes:
                     what = f"route {thing.name} leads to {missing}, which is not there"
+                    self._spoil(blamed, what)
+            to = key_of(Kind.SERVICE, thing.service or "")
+            service = self._things.get(to)
+            if isinstance(service, Service) and service.proxying.header is not None:
+                what = f"route {thing.name} leads to {to}, which has proxy_protocol: {ONE_CLIENT}"
+                for blamed in {to, key} & self._outcomes.keys():
                     self._spoil(blamed, what)
 
     def check_wants(self) -> None:

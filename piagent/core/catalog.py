@@ -26,6 +26,7 @@ from piagent.core.model import (
     routed,
 )
 from piagent.core.plan import is_loopback
+from piagent.core.proxying import ONE_CLIENT
 from piagent.core.records import Kind, key_of
 from piagent.core.wants import Want, want_of_service, wants_of
 
@@ -277,6 +278,7 @@ def _leading(
         one.name: {port.port for port in one.ports if port.protocol is Protocol.TCP}
         for one in services
     }
+    told = {one.name for one in services if one.proxying.header is not None}
     there = {one.name for one in gateways}
     for route in routes:
         missing = None
@@ -288,6 +290,8 @@ def _leading(
             missing = f'service "{route.service}" has no TCP port'
         elif route.service_port not in {None, *ports.get(route.service or "", ())}:
             missing = f'service "{route.service}" has no TCP port {route.service_port}'
+        elif route.service in told:
+            missing = f'service "{route.service}" has proxy_protocol: {ONE_CLIENT}'
         if missing is None:
             yield route
         else:

@@ -6,8 +6,12 @@ Units are in the names, as in `model`.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 from msgspec import Struct
+
+ONE_CLIENT: Final = "a header tells of one client, and a gateway's connections are many clients'"
+"""Why a route cannot lead to a service with `proxy_protocol`."""
 
 
 class Mode(StrEnum):
@@ -42,6 +46,14 @@ class ProxyHeader(StrEnum):
 
     V1 = "v1"
     V2 = "v2"
+
+
+NOBODYS_HEADER: Final = {
+    None: b"",
+    ProxyHeader.V1: b"PROXY UNKNOWN\r\n",
+    ProxyHeader.V2: b"\r\n\r\n\0\r\nQUIT\n" + b"\x20\0\0\0",
+}
+"""What a connection begins with that the proxy makes for itself (PROXY protocol, 2.1 and 2.2)."""
 
 
 class Limits(Struct, frozen=True, kw_only=True):

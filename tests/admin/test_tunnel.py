@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from piagent.admin import tunnel as tunnel_module
 from piagent.admin.answer import Refused
@@ -21,6 +22,7 @@ from piagent.admin.status import Tunnel
 from piagent.admin.tunnel import way
 from piagent.admin.tunnel_client import open_tunnel, tunnel_target
 from piagent.core.model import Backend, Protocol, Service, ServicePort, ServiceType
+from piagent.core.proxying import ProxyHeader, Proxying
 from tests.admin.test_access import TOKEN, listening
 from tests.admin.test_server import Known
 from tests.net import free_port
@@ -341,5 +343,28 @@ def test_a_stop_while_a_tunnel_is_being_made_leaves_no_socket_open(tmp_path: Pat
                 (await asked).sock.close()
             assert asked.exception() is not None
             assert source.relays == []
+
+    asyncio.run(scenario())
+
+
+def test_a_backend_that_expects_a_proxy_header_gets_one_that_names_nobody(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as backend:
+            source = Serving(backend.getsockname()[1])
+            told = Proxying(header=ProxyHeader.V1)
+            source.services = (replace(source.services[0], proxying=told),)
+            async with listening(tmp_path, source=source) as (_, where):
+                reader, writer = await asyncio.open_connection("127.0.0.1", where)
+                writer.write(request() + b"early")
+                await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+                upstream, _ = backend.accept()
+                with upstream:
+                    upstream.settimeout(20)
+                    whole = b"PROXY UNKNOWN\r\nearly"
+                    assert upstream.recv(len(whole), socket.MSG_WAITALL) == whole
+                for pair in source.relays:
+                    for each in pair:
+                        each.close()
+                writer.close()
 
     asyncio.run(scenario())

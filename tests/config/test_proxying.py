@@ -186,7 +186,7 @@ def test_it_is_refused_with_its_place_and_a_cure(
 def test_a_route_cannot_lead_to_backends_that_are_told_one_client(errors: Problems) -> None:
     (problem,) = errors(GOOD + service("cluster", HTTP, TO, V2) + ROUTE)
     assert problem.key == "route[0].backends[0].service"
-    assert "requests of many" in problem.what
+    assert '"a" has proxy_protocol: a header tells of one client' in problem.what
     assert "X-Forwarded-For" in problem.cure
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from piagent.core.checking import PREFACES, Question, question
+from piagent.core.checking import Question, question
 from piagent.core.model import Backend, HealthCheck
-from piagent.core.proxying import ProxyHeader, Proxying
+from piagent.core.proxying import NOBODYS_HEADER, ProxyHeader, Proxying
 from tests.core.things import service
 
 BACKEND = Backend(address="192.0.2.1")
@@ -20,12 +20,12 @@ def test_a_check_asks_the_backends_port_and_says_nothing_first() -> None:
 @pytest.mark.parametrize("header", list(ProxyHeader))
 def test_who_expects_a_proxy_header_gets_one_that_names_nobody(header: ProxyHeader) -> None:
     web = service("web", proxying=Proxying(header=header))
-    assert question(web, HealthCheck(), BACKEND).preface == PREFACES[header] != b""
+    assert question(web, HealthCheck(), BACKEND).preface == NOBODYS_HEADER[header] != b""
     assert question(web, HealthCheck(port=9), BACKEND).preface == b"", "another port"
 
 
 def test_the_headers_are_as_the_protocol_has_them() -> None:
-    assert PREFACES[ProxyHeader.V1] == b"PROXY UNKNOWN\r\n"
+    assert NOBODYS_HEADER[ProxyHeader.V1] == b"PROXY UNKNOWN\r\n"
     signature = bytes.fromhex("0d0a0d0a000d0a515549540a")
     local, unspecified, nothing_follows = b"\x20", b"\x00", b"\x00\x00"
-    assert PREFACES[ProxyHeader.V2] == signature + local + unspecified + nothing_follows
+    assert NOBODYS_HEADER[ProxyHeader.V2] == signature + local + unspecified + nothing_follows
