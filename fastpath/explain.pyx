@@ -123,11 +123,6 @@ def find_listener(listeners, endpoint, udp):
     return wildcard
 
 
-cdef bint knows_local(const listener_t *listener):
-    """Whether a wildcard listener's streams find out which address they came to."""
-    return listener.wildcard and (listener.service.logs or listener.service.proxy_header)
-
-
 cdef dict explain_flow(
     const snapshot_t *snapshot, common_t *common, const uint64_t *hash_key, tables, flow
 ):
@@ -151,7 +146,7 @@ cdef dict explain_flow(
     answer["service"] = tables.listeners[index].target
     put_address(&peer, flow.src, flow.sport)
     local = listener.address
-    if flow.udp or knows_local(listener):
+    if flow.udp:                        # a session knows which address of ours it is for
         put_address(&local, flow.dst, flow.dport)
     _explain_choice(answer, snapshot, common, hash_key, tables, listener, &peer, &local)
     return answer

@@ -36,6 +36,7 @@ cdef struct stream_t:
     uint8_t state               # STREAM_*
     uint8_t proxy_header        # version that the backend gets; 0: none
     uint8_t logs                # a record is kept at the end
+    uint8_t asks_local          # `local_address` is the listener's: not yet the one that was used
     tries_t tries
 
 

@@ -35,7 +35,9 @@ from fastpath.proxy.prefixes cimport prefixes_have
 from fastpath.proxy.proxy_header cimport (
     PROXY_V2_SIZE_MAX, proxy_header_read, proxy_header_t, proxy_header_write,
 )
-from fastpath.proxy.relay cimport EVICT_IDLE_MS, pair_evict, pair_start, pair_stop, pair_t
+from fastpath.proxy.relay cimport (
+    EVICT_IDLE_MS, RELAY_DROPPING, pair_evict, pair_start, pair_stop, pair_t,
+)
 from fastpath.proxy.stream cimport (
     STREAM_CONNECTING, STREAM_PREFACE, STREAM_RELAYING, stream_connected, stream_ended,
     stream_rejected, stream_t,
@@ -88,7 +90,7 @@ cdef void _judge(loop_t *loop, const pair_t *pair) noexcept nogil:
     if pair.is_answered:
         return
     if pair.end == END_BACKEND or pair.end == END_BACKEND_RESET:
-        if pair.inward.moved > 0:
+        if pair.inward.moved > 0 or pair.inward.state == RELAY_DROPPING:
             outlier_failed(loop, pair.backend_slot)
     elif pair.end == END_CLIENT and pair.outward.source_ended:
         outlier_answered(loop, pair.backend_slot)   # it took all, and has nothing to say
@@ -254,16 +256,26 @@ cdef stream_t *_new(
     return stream
 
 
+cdef void _find_local(stream_t *stream) noexcept nogil:
+    """Where the client connected to on a wildcard listener, for those who are told."""
+    cdef socklen_t size = sizeof(stream.local_address)
+    if stream.asks_local:
+        getsockname(stream.client.fd, &stream.local_address.any, &size)
+
+
 cdef void _begin(loop_t *loop, stream_t *stream, const service_t *service) noexcept nogil:
     """It is known who the client is: let it in, or not, and connect to a backend."""
-    cdef int result = admission_enter(loop, service, &stream.client_address, &stream.admitted)
+    cdef int result
+    # By the listener's address, even if it stands for all: a log must not move flows.
+    stream.hash = service_hash(
+        loop.hash_key, service, &stream.client_address, &stream.local_address, IPPROTO_TCP
+    )
+    _find_local(stream)
+    result = admission_enter(loop, service, &stream.client_address, &stream.admitted)
     if result != FP_OK:
         accept_unused(loop, service)    # who may not come must not use up the others' rate
         _turn_away(loop, stream, -1 - result)
         return
-    stream.hash = service_hash(
-        loop.hash_key, service, &stream.client_address, &stream.local_address, IPPROTO_TCP
-    )
     _connect_or_turn_away(loop, stream)
 
 
@@ -280,6 +292,7 @@ cdef bint _read_header(stream_t *stream, const uint8_t *data, size_t size) noexc
     if not header.local:
         stream.client_address = header.source
         stream.local_address = header.destination
+        stream.asks_local = False
     return True
 
 
@@ -313,14 +326,6 @@ cdef void _await_preface(loop_t *loop, stream_t *stream) noexcept nogil:
     loop_arm(loop, &stream.pair.timeout, _preface_timed_out, PREFACE_MS)
 
 
-cdef void _find_local(stream_t *stream, const listener_t *listener) noexcept nogil:
-    """Where the client connected to, for those who want to know it exactly."""
-    cdef socklen_t size = sizeof(stream.local_address)
-    stream.local_address = listener.address
-    if listener.wildcard and (stream.logs or stream.proxy_header != 0):
-        getsockname(stream.client.fd, &stream.local_address.any, &size)
-
-
 cdef int _accept(
     loop_t *loop, const listener_t *listener, int fd, const sockaddr_any_t *peer
 ) noexcept nogil:
@@ -336,7 +341,8 @@ cdef int _accept(
     stream.proxy_header = service.proxy_header
     stream.client_address = peer[0]
     endpoint_init(&stream.client, NULL, stream, fd, READABLE | WRITABLE)
-    _find_local(stream, listener)
+    stream.local_address = listener.address
+    stream.asks_local = listener.wildcard and (stream.logs or stream.proxy_header != 0)
     if prefixes_have(&service.trusted, peer):
         _await_preface(loop, stream)
     else:

@@ -198,7 +198,7 @@ def test_a_service_in_the_slot_of_one_that_is_gone_does_not_get_its_client() -> 
                     Service(f"{turn}.{number}", (other.backend("b"),)) for number in range(1000)
                 )
                 engine.publish(Tables((), services, ()))
-            client.sendall(V1[9:] + b"x")
-            with pytest.raises(ConnectionResetError):
+            with pytest.raises((ConnectionResetError, BrokenPipeError)):  # noqa: PT012 -- either
+                client.sendall(V1[9:] + b"x")
                 client.recv(1)
         assert other.n_accepted == 0
