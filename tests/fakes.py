@@ -346,6 +346,8 @@ class FakeDataPlane:
         self.stopped = False
         self.open: dict[str, int] = {}
         """Address -> how many connections clients have to it."""
+        self.counted: dict[str, dict[str, dict[str, Any]]] = {}
+        """Service port -> backend -> what `stats` says of it."""
         self.cut_off: list[tuple[str, str]] = []
         """Backends whose connections were cut, each (service, backend)."""
         self.ends: list[ConnectionEnd] = []
@@ -362,7 +364,7 @@ class FakeDataPlane:
     def stats(self) -> dict[str, Any]:
         http = {"requests": {}, "durations": {}, "rejected": {}, "uncounted": 0}
         return {
-            "services": {},
+            "services": self.counted,
             "ends": {},
             "listeners": {},
             "relays": {"total": 0, "active": 0, "bytes_in": 0, "bytes_out": 0},

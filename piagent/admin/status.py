@@ -82,6 +82,8 @@ class BackendStatus(Struct, frozen=True, kw_only=True):
     up: bool
     since: int
     reason: str
+    ejected: bool = False
+    """At one of the service's ports at least, on this node."""
 
 
 class PortStatus(Struct, frozen=True, kw_only=True):

@@ -281,6 +281,7 @@ class Agent:
             health=self._health,
             followers=self._followers,
             access_log=self._access_log,
+            counted=lambda: self._edge.plane.stats()["services"],
             merged=lambda: self.merged,
             networks=self._edge.addresses.networks,
             owners=self._election.placing.owners,

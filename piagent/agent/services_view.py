@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_address, ip_interface
 from typing import Any
 
+from msgspec.structs import replace
+
 from piagent.adapters.clock import wall_ms
 from piagent.admin.status import (
     AppliedStatus,
@@ -36,6 +38,7 @@ from piagent.core.bgp import Announcement
 from piagent.core.bulletin import TTL_MAX_MS, Endpoint
 from piagent.core.catalog import CatalogReason, Merged
 from piagent.core.model import Backend, Gateway, Service, ServiceType, host_port
+from piagent.core.plan import places_of
 from piagent.core.records import Kind, key_of
 
 COUNT_MAX = 2**53
@@ -54,17 +57,23 @@ class ServicesView:
         health: HealthLoop,
         followers: Followers,
         access_log: AccessLog,
+        counted: Callable[[], Mapping[str, Any]],
         merged: Callable[[], Merged],
         networks: Callable[[], tuple[str, ...]],
         owners: Callable[[], Mapping[str, str]],
         started_ms: int,
     ) -> None:
-        """`networks`: this host's addresses with their prefix. `owners`: VIP -> node."""
+        """What it tells from.
+
+        `networks`: this host's addresses with their prefix. `owners`: VIP -> node. `counted`: what
+        the engine counts, by service port and backend.
+        """
         self._services = services
         self._serving = serving
         self._health = health
         self._followers = followers
         self._access_log = access_log
+        self._counted = counted
         self._merged = merged
         self._networks = networks
         self._owners = owners
@@ -188,7 +197,7 @@ class ServicesView:
 
     def services(self) -> tuple[ServiceStatus, ...]:
         """Each with its backends."""
-        applied = self._services.registry.applied()
+        applied, ejected = self._services.registry.applied(), self._ejected()
         return tuple(
             ServiceStatus(
                 name=service.name,
@@ -196,7 +205,7 @@ class ServicesView:
                 vips=service.vips,
                 cluster_ips=service.cluster_ips,
                 ports=_ports(service),
-                backends=self._backends(service),
+                backends=self._backends(service, ejected),
                 applied=self._version(key_of(Kind.SERVICE, service.name), applied),
             )
             for service in self._serving.config.services
@@ -219,9 +228,9 @@ class ServicesView:
         """What is not as it was wished."""
         return tuple(self._notes())
 
-    def drains(self, stats: Mapping[str, Any]) -> tuple[DrainStatus, ...]:
-        """The backends that get no more connections; `stats`: what the engine counted."""
-        counted, late_ms = stats["services"], wall_ms() - self._serving.now_ms()
+    def drains(self) -> tuple[DrainStatus, ...]:
+        """The backends that get no more connections."""
+        counted, late_ms = self._counted(), wall_ms() - self._serving.now_ms()
         return tuple(
             DrainStatus(
                 service=service,
@@ -276,7 +285,7 @@ class ServicesView:
             given=has.why or "",
             owners={vip: owners.get(vip) for vip in vips},
             notes=notes,
-            backends=self._backends(service) if service else (),
+            backends=self._backends(service, self._ejected()) if service else (),
         )
 
     def _version(self, key: str, applied: Mapping[str, Applied]) -> int:
@@ -300,8 +309,22 @@ class ServicesView:
             reason = CatalogReason.PORT_UNAVAILABLE
             yield NoteStatus(about="dns", reason=reason, detail=responder.why_not)
 
-    def _backends(self, service: Service) -> tuple[BackendStatus, ...]:
-        return tuple(self._backend(service, backend) for backend in service.backends)
+    def _ejected(self) -> frozenset[tuple[str, str]]:
+        """Service port and backend, as the plan names them."""
+        return frozenset(
+            (service, backend)
+            for service, backends in self._counted().items()
+            for backend, counted in backends.items()
+            if counted["ejected"]
+        )
+
+    def _backends(
+        self, service: Service, ejected: frozenset[tuple[str, str]]
+    ) -> tuple[BackendStatus, ...]:
+        return tuple(
+            replace(self._backend(service, one), ejected=bool(ejected & places_of(service, one)))
+            for one in service.backends
+        )
 
     def _backend(self, service: Service, backend: Backend) -> BackendStatus:
         target = self._health.target(service.name, backend.id)

@@ -95,7 +95,7 @@ class View:
             notes=self.services.notes(),
             routed=self.services.routed(),
             bgp=self.services.sessions(),
-            drains=self.services.drains(self._plane.stats()) if self._serving.drains else (),
+            drains=self.services.drains() if self._serving.drains else (),
         )
 
     def routes(self) -> tuple[RouteStatus, ...]:

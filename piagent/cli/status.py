@@ -86,11 +86,16 @@ def backend_rows(backends: Iterable[BackendStatus]) -> list[tuple[str, ...]]:
     return [
         (
             f"{backend.address} weight {backend.weight}",
-            f"{'up' if backend.up else 'DOWN'} for {admin.ago(backend.since)}",
+            _state(backend),
             backend.reason,
         )
         for backend in backends
     ]
+
+
+def _state(backend: BackendStatus) -> str:
+    since = f"{'up' if backend.up else 'DOWN'} for {admin.ago(backend.since)}"
+    return f"{since}, ejected" if backend.ejected else since
 
 
 def version_words(applied: int) -> str:

@@ -129,6 +129,15 @@ def service_key(service: Service, port: ServicePort, *, local: bool = False) -> 
     return f"{service.name}:{port.port}{protocol}{LOCAL if local else ''}"
 
 
+def places_of(service: Service, backend: Backend) -> frozenset[tuple[str, str]]:
+    """Under which names of PlannedService and PlannedBackend a backend may be in a plan."""
+    return frozenset(
+        (service_key(service, port, local=local), _name(backend, port))
+        for port in service.ports
+        for local in (False, True)
+    )
+
+
 def is_loopback(address: str) -> bool:
     """Tell whether every host has this address by itself: 127.0.0.0/8 and ::1."""
     return address.startswith("127.") or address == "::1"
@@ -171,6 +180,10 @@ def _services(config: Config, down: frozenset[tuple[str, str]]) -> Iterator[Plan
                 yield PlannedService(key, local, service.proxying)
 
 
+def _name(backend: Backend, port: ServicePort) -> str:
+    return host_port(backend.address, backend.port or port.target_port)
+
+
 def _backends(
     service: Service,
     port: ServicePort,
@@ -179,7 +192,7 @@ def _backends(
 ) -> tuple[PlannedBackend, ...]:
     return tuple(
         PlannedBackend(
-            name=host_port(backend.address, backend.port or port.target_port),
+            name=_name(backend, port),
             address=backend.address,
             port=backend.port or port.target_port,
             weight=backend.weight,

@@ -253,6 +253,22 @@ async def test_reload_adds_and_removes_vips_and_backends(tmp_path: Path) -> None
     await one.stop()
 
 
+async def test_a_backend_that_is_ejected_is_shown_to_be_so(tmp_path: Path) -> None:
+    one = Cluster(tmp_path).add("n1").start()
+    await until(one.owns, "n1 owns the VIP")
+    one.plane.counted = {
+        "web:80": {"10.0.0.1:8080": {"ejected": False}, "10.0.0.2:8080": {"ejected": True}}
+    }
+    (web,) = one.agent.view.status().services
+    assert [(each.address, each.ejected) for each in web.backends] == [
+        ("10.0.0.1", False), ("10.0.0.2", True),
+    ]  # fmt: skip
+    why = one.agent.view.services.why("web")
+    assert why is not None
+    assert why.backends == web.backends
+    await one.stop()
+
+
 async def test_a_flow_is_explained_with_the_owner_of_its_vip(tmp_path: Path) -> None:
     one = Cluster(tmp_path).add("n1").start()
     await until(one.owns, "n1 owns the VIP")

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from piagent.admin.status import BackendStatus
 from piagent.cli import main
+from piagent.cli.status import backend_rows
 
 
 def test_status_says_everything_in_lines(
@@ -54,6 +56,13 @@ def test_status_says_everything_in_lines(
         "not as wished",
         "gateway/new exhausted vip: lan has none left",
     ]
+
+
+def test_a_backend_that_is_ejected_says_so() -> None:
+    one = BackendStatus(address="a", weight=1, up=True, since=0, reason="connected", ejected=True)
+    ((_, state, reason),) = backend_rows((one,))
+    assert state.endswith(" d, ejected")
+    assert reason == "connected"
 
 
 def test_status_as_json_is_what_the_agent_says(

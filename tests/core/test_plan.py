@@ -32,6 +32,7 @@ from piagent.core.plan import (
     PlannedRoute,
     PlannedService,
     is_loopback,
+    places_of,
     plan,
     with_leaving,
 )
@@ -295,6 +296,19 @@ def test_an_endpoint_brings_its_own_port_and_serves_one_port_if_it_says_so() -> 
     assert [(one.name, one.up) for one in udp.backends] == [
         ("192.0.2.21:5300", True), ("192.0.2.30:9999", True), ("192.0.2.30:9998", False),
     ]  # fmt: skip
+
+
+def test_a_backend_is_found_in_a_plan_by_its_places() -> None:
+    local = replace(WEB, traffic_policy=TrafficPolicy.LOCAL)
+    on_nodes = tuple(replace(one, node="pi-1") for one in local.backends)
+    local = replace(local, backends=(*on_nodes, Backend(address="192.0.2.30", port=9, only="http")))
+    made = plan(with_service(local), NOTHING, ALL_UP).services
+    for backend in local.backends:
+        there = {(s.name, b.name) for s in made for b in s.backends if b.address == backend.address}
+        assert there
+        assert there <= places_of(local, backend)
+        others = [places_of(local, one) for one in local.backends if one is not backend]
+        assert not any(there & each for each in others)
 
 
 def test_what_becomes_of_its_connections_is_of_every_port() -> None:
