@@ -1,5 +1,5 @@
 # make demo, make test: each sets itself up first (see .ci/setup.sh) and says what it does.
-.PHONY: build demo test lint asan fuzz-structures fuzz-mutants lab sim sim-mutants sim-scale model bench bench-l4 bench-held bench-failover bench-lease wheelhouse clean help
+.PHONY: build demo test lint asan tsan fuzz-structures fuzz-mutants lab sim sim-mutants sim-scale model bench bench-l4 bench-held bench-failover bench-lease wheelhouse clean help
 .DEFAULT_GOAL := build
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -50,6 +50,11 @@ lint: build .venv/dev.stamp .venv/probes.stamp  ## only the style checks
 
 asan: .venv/address.stamp  ## the engine's tests under AddressSanitizer and UBSan
 	@$(PY) -m tests.sanitizers address $(ARGS)
+
+tsan: .venv/probes.stamp .venv/dev.stamp  ## the engine's tests under ThreadSanitizer
+	@echo "==> building the engine that ThreadSanitizer watches, beside the other"
+	@$(PY) -m tests.sanitizers thread --build | sed -un $(PROGRESS)
+	@$(PY) -m tests.sanitizers thread $(ARGS)
 
 fuzz-structures: .venv/address.stamp  ## slab, ring, wheel, … at random beside models; ARGS='--steps 1000000 wheel'
 	@$(PY) -m tests.fuzz $(ARGS)

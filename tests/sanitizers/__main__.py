@@ -1,4 +1,4 @@
-"""The engine's tests under a sanitizer: `make asan`, or `python -m tests.sanitizers address`.
+"""The engine's tests under a sanitizer: `make asan`, `make tsan`.
 
 Further arguments are pytest's. Exit 0 when every test passed and the sanitizer found nothing.
 """

@@ -24,6 +24,7 @@ SHORT = (
     "tests/fuzz/test_structures.py::test_a_structure_does_what_its_model_does",
     "tests/fastpath/memory",
     "tests/fastpath/test_engine.py",
+    "tests/fastpath/test_storm.py",
 )
 pytestmark = pytest.mark.timeout(900)  # everything may have to be built first
 

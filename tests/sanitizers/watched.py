@@ -27,6 +27,8 @@ class Sanitizer(NamedTuple):
     """GCC's, to be loaded first."""
     options: dict[str, str]
     """Environment variables; `{log}` stands for where findings go."""
+    through: str = ""
+    """A command that starts Python for it."""
 
 
 SANITIZERS = {
@@ -41,6 +43,13 @@ SANITIZERS = {
             # Its own allocator hides from the sanitizer what it gives out.
             "PYTHONMALLOC": "malloc",
         },
+    ),
+    "thread": Sanitizer(
+        "thread",
+        ("libtsan.so",),
+        {"TSAN_OPTIONS": "log_path={log}"},
+        # It knows where memory is mapped, which a kernel with vm.mmap_rnd_bits > 28 randomises.
+        "setarch -R ",
     ),
 }
 
@@ -91,7 +100,8 @@ def interpreter(sanitizer: Sanitizer) -> Path:
     """A program that is this Python with the sanitizer loaded."""
     path = folder(sanitizer) / "python"
     preload = ":".join([str(library(name)) for name in sanitizer.libraries])
-    path.write_text(f'#!/bin/sh\nLD_PRELOAD={preload} exec {sys.executable} "$@"\n')
+    command = f"{sanitizer.through}env LD_PRELOAD={preload} {sys.executable}"
+    path.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
     path.chmod(0o755)
     return path
 
