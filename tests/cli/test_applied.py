@@ -187,6 +187,61 @@ backends = ["127.0.0.1"]
     assert "service/late not-found: it is not applied" in capsys.readouterr().err
 
 
+def test_what_an_applied_service_says_of_its_connections_holds(
+    setting: Setting, second: Echo, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    vip = f"127.{os.getpid() % 200 + 20}.{os.getpid() // 200 % 250}.32"
+    node = setting.node("n1", more=f'[[pool]]\nname = "lan"\naddresses = ["{vip}"]\n').start()
+    owner_of([node])
+    port, file = free_port(), tmp_path / "late.toml"
+    printed: list[str] = []  # by the commands, and by the agent: its access log
+    flow = ["flow", "explain", "--src", "127.0.0.1:40000", "--dst", f"{vip}:{port}"]
+
+    def apply(to: int, *lines: str) -> None:
+        service = (
+            "[[service]]", 'name = "late"', 'type = "load-balancer"', "node_ports = false",
+            f"ports = [{{ port = {port}, target_port = {to} }}]", 'backends = ["127.0.0.1"]',
+            'drain_timeout = "2s"', 'access_log = "-"', *lines,
+        )  # fmt: skip
+        file.write_text("\n".join(service))
+        assert piagent(node, "service", "apply", str(file)) == 0
+
+    def says(words: list[str], text: str) -> None:
+        def said() -> bool:
+            assert piagent(node, *words) == 0
+            printed.append(capfd.readouterr().out)
+            return text in printed[-1]
+
+        wait_until(said, node.output)
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        apply(silent.getsockname()[1])
+        says(flow, f"goes to 127.0.0.1:{silent.getsockname()[1]}: maglev")
+        wait_until(lambda: reachable(vip, port), node.output)
+        with socket.create_connection((vip, port), timeout=20) as client:
+            says(["status"], "late (load-balancer")
+            apply(second.port, 'allowed_sources = ["192.0.2.0/24"]')
+            says(flow, "is turned away: allowed_sources does not have 127.0.0.1")
+            says(["status"], f"127.0.0.1:{silent.getsockname()[1]}  of late:{port}")
+            with socket.create_connection((vip, port), timeout=20) as stranger:
+                assert stranger.recv(1) == b""
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+    says(["status"], "late (load-balancer")
+    node.send(signal.SIGTERM)
+    assert node.wait() == 0
+    printed.append(capfd.readouterr().out)
+    for end in ("source_not_allowed", "drained"):
+        assert f'"end":"{end}"' in "".join(printed)
+
+
+def reachable(address: str, port: int) -> bool:
+    """Whether somebody listens there."""
+    with contextlib.suppress(OSError), socket.create_connection((address, port), timeout=5):
+        return True
+    return False
+
+
 def _versions(node: Node, capsys: pytest.CaptureFixture[str]) -> dict[str, int]:
     """What a node lists as applied and served."""
     assert piagent(node, "service", "list", "--json") == 0
