@@ -1,5 +1,5 @@
 # make demo, make test: each sets itself up first (see .ci/setup.sh) and says what it does.
-.PHONY: build demo test lint asan tsan fuzz-structures fuzz-mutants lab sim sim-mutants sim-scale model bench bench-l4 bench-held bench-failover bench-lease wheelhouse clean help
+.PHONY: build demo test lint asan tsan fuzz-structures fuzz-mutants lab sim sim-mutants sim-scale model bench bench-l4 bench-held soak bench-failover bench-lease wheelhouse clean help
 .DEFAULT_GOAL := build
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -88,6 +88,9 @@ bench-l4: build  ## TCP and UDP beside HAProxy, nginx and a minimal relay: ARGS=
 
 bench-held: build .venv/dev.stamp  ## 8,000 idle connections: memory and CPU time of each, beside HAProxy
 	@$(PY) -m benchmarks.l4.held $(ARGS)
+
+soak: build .venv/dev.stamp  ## a million connections in ten minutes, with a reload each second
+	@$(PY) -m benchmarks.soak $(ARGS)
 
 bench-failover: build .venv/dev.stamp  ## an owner's end beside keepalived's (apt install keepalived): ARGS=20
 	@$(PY) -m benchmarks.failover $(ARGS)
