@@ -73,8 +73,10 @@ class FakeBroker:
 
     def publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
         self.log.append((topic, payload))
-        if retain:
+        if retain and payload:
             self.retained[topic] = payload
+        elif retain:
+            self.retained.pop(topic, None)  # MQTT 3.1.1 section 3.3.1.3
         for member in self._members:
             member.take(self.label, topic, payload, retain=False)
 
@@ -160,6 +162,7 @@ class FakeAddresses:
         """False: removals cannot be confirmed."""
         self.failure: Exception | None = None
         """Raised by `add`."""
+        self.own: tuple[str, ...] = ("10.0.0.100/8",)
 
     @property
     def present(self) -> set[str]:
@@ -190,7 +193,7 @@ class FakeAddresses:
         return bytes((2, 0, 0, 0, 0, 1))
 
     def networks(self) -> tuple[str, ...]:
-        return ("10.0.0.100/8",)
+        return self.own
 
 
 class FakeFence:

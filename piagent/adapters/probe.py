@@ -1,10 +1,10 @@
 """Health checks over real connections: TCP connects and HTTP/1.1 GETs.
 
 Many small conversations at a time cost little when they are looked at together: all checks that
-begin together get their sockets together, and are looked at once, a little later, by when a LAN
-and most backends have answered. What takes longer is looked at again, each time after twice as
-long, and for the last time when its time is up. So no socket is registered with the event loop and
-no check has a task or timer of its own.
+begin together get their sockets together, and are looked at together, at once and a little later,
+by when a LAN and most backends have answered. What takes longer is looked at again, each time after
+twice as long, and for the last time when its time is up. So no socket is registered with the event
+loop and no check has a task or timer of its own.
 """
 
 from __future__ import annotations
@@ -113,14 +113,18 @@ class NetworkProber:
 
 
 def _connecting(question: Question) -> tuple[socket.socket, bool]:
-    """A socket that connects, and whether it has already; raises OSError."""
+    """A socket that connects, and whether it has already; raises OSError.
+
+    It is asked twice: an address of this very host answers before the first call has returned.
+    """
     family = socket.AF_INET6 if ":" in question.address else socket.AF_INET
     connection = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        return connection, _is_connected(connection, question)
+        connected = _is_connected(connection, question) or _is_connected(connection, question)
     except OSError:
         connection.close()
         raise
+    return connection, connected
 
 
 def _is_connected(connection: socket.socket, question: Question) -> bool:
@@ -168,7 +172,7 @@ class _Conversation:
         self._connected = connected
         self._end = now + question.check.timeout_ms / 1000
         self._gap = LOOK_AFTER_S
-        self.look_at = min(now + LOOK_AFTER_S, self._end)
+        self.look_at = now if connected else min(now + LOOK_AFTER_S, self._end)
         self._head = b""
         http = question.check.kind is HealthKind.HTTP
         self._unsent = question.preface + (_request(question) if http else b"")

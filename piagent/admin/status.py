@@ -84,6 +84,10 @@ class BackendStatus(Struct, frozen=True, kw_only=True):
     reason: str
     ejected: bool = False
     """At one of the service's ports at least, on this node."""
+    checked_by: str | None = None
+    """The node that checked it last, as far as this one knows."""
+    checked: int | None = None
+    """When this node did, or heard of it."""
 
 
 class PortStatus(Struct, frozen=True, kw_only=True):

@@ -126,14 +126,16 @@ class Agent:
             letters=letters,
             group=group,
             config=self._config,
-            changed=self._changed,
+            changed=self._others_changed,
             asked=self._asked,
         )
         self.services = self._make_services(edge, config)
         self._handovers = HandOvers(letters, self._election.members, self._host())
         self._tenure = self._employed()
         self._steward = Steward(letters, self._election, self._handovers, self._watch, self._config)
-        self._health = HealthLoop(edge.prober, self._backends_changed)
+        self._health = HealthLoop(
+            edge.prober, self.services.duty, edge.addresses.networks, self._backends_changed
+        )
         self._health.configure(config)
         self._followers = Followers(
             serving=self._serving,
@@ -296,6 +298,11 @@ class Agent:
         self._steward.drain(drain)
 
     # ---- changes ------------------------------------------------------------------------------
+
+    def _others_changed(self) -> None:
+        """Who is there, and what they say of themselves."""
+        self.services.duty.others_changed()
+        self._changed()
 
     def _changed(self) -> None:
         """What this node is, or may own, may be another now."""

@@ -1,4 +1,4 @@
-"""The retained messages about services: what is written, and what is read back.
+"""The retained messages about services and backends: what is written, and what is read back.
 
 Whatever is not signed, not JSON, or of a version that this one does not understand is passed over:
 what is in force names what it stands on by digest, so retained garbage changes nothing.
@@ -16,17 +16,19 @@ from piagent.agent.letters import Letters
 from piagent.core import wire
 from piagent.core.assignments import Assignments
 from piagent.core.bulletin import Endpoints, Wants, is_sound
+from piagent.core.checking import Key, Verdict
 from piagent.core.records import Record
 from piagent.ports import Received
 
-Message = Assignments | Record | Wants | Endpoints
+Message = Assignments | Record | Wants | Endpoints | Verdict
 
 ANSWER_S = 5.0
 """When somebody else speaks in this node's name, it speaks again so much later. A second host of
 that name answers, too: at once, that would go on as fast as the brokers can."""
 
 _decoders: dict[type[Struct], Callable[[bytes], Any]] = {
-    kind: msgspec.json.Decoder(kind).decode for kind in (Assignments, Record, Wants, Endpoints)
+    kind: msgspec.json.Decoder(kind).decode
+    for kind in (Assignments, Record, Wants, Endpoints, Verdict)
 }
 
 
@@ -35,7 +37,7 @@ class Bulletin(Struct, frozen=True):
 
     broker: str
     key: str
-    """The node; of a record `service/web`; of assignments nothing."""
+    """The node; of a record `service/web`; of a verdict `web/10.0.0.1`; of assignments nothing."""
     kind: type[Struct]
     message: Message | None
     """None: nothing (any more), or nothing that can be believed."""
@@ -58,6 +60,7 @@ class Bulletins:
             self._topics.desired(""): Record,
             self._topics.wants(""): Wants,
             self._topics.endpoints(""): Endpoints,
+            self._topics.health("", "").removesuffix("/"): Verdict,
         }
 
     def read(self, event: Received) -> Bulletin | None:
@@ -88,6 +91,14 @@ class Bulletins:
     def endpoints(self, said: Endpoints) -> tuple[str, bytes]:
         """Topic and payload."""
         return self._write(self._topics.endpoints(self._letters.node), said)
+
+    def verdict(self, key: Key, said: Verdict) -> tuple[str, bytes]:
+        """Topic and payload."""
+        return self._write(self._topics.health(*key), said)
+
+    def no_verdict(self, key: Key) -> tuple[str, bytes]:
+        """Topic and payload that end what is retained of a backend."""
+        return self._topics.health(*key), b""
 
     def _write(self, topic: str, message: Message) -> tuple[str, bytes]:
         return topic, wire.encode_signed(self._letters.secrets[0], topic, message)

@@ -72,6 +72,7 @@ class Letters:
             topics.desired("+/+"),
             topics.wants("+"),
             topics.endpoints("+"),
+            topics.health("+", "+"),
         )
 
     @property

@@ -12,7 +12,7 @@ from typing import Any
 
 from piagent import __version__
 from piagent.admin.exposition import Family, Histogram, Kind, Sample, histogram_samples
-from piagent.admin.status import EndpointStatus, PoolStatus, Status
+from piagent.admin.status import EndpointStatus, PoolStatus, ServiceStatus, Status
 from piagent.core.lease_types import LEADER
 
 
@@ -63,6 +63,36 @@ def of_status(status: Status) -> Iterator[Family]:
         Kind.GAUGE,
         "Whether the BGP session with the router is established.",
         tuple(Sample({"peer": s.peer}, s.up) for s in status.bgp),
+    )
+
+
+def of_health(
+    checks: Counter[str], node: str, services: Iterable[ServiceStatus]
+) -> Iterator[Family]:
+    """Who checks backends, and what comes of it."""
+    checked = [
+        ({"service": service.name, "backend": backend.address}, backend)
+        for service in services
+        for backend in service.backends
+        if backend.checked is not None
+    ]
+    yield Family(
+        "piagent_health_checks_total",
+        Kind.COUNTER,
+        "Health checks made by this node by result: good, failed, not-made.",
+        tuple(Sample({"result": result}, count) for result, count in checks.items()),
+    )
+    yield Family(
+        "piagent_backend_on_duty",
+        Kind.GAUGE,
+        "Whether this node checks the backend itself; if not, it takes another one's word.",
+        tuple(Sample(labels, backend.checked_by == node) for labels, backend in checked),
+    )
+    yield Family(
+        "piagent_backend_checked_timestamp_seconds",
+        Kind.GAUGE,
+        "When this node checked the backend last, or heard of it.",
+        tuple(Sample(labels, (backend.checked or 0) / 1000) for labels, backend in checked),
     )
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from piagent.agent.bulletins import Bulletins
+from piagent.agent.duty import Duty
 from piagent.agent.endpoints import EndpointBook
 from piagent.agent.letters import Letters
 from piagent.agent.members import Members
@@ -75,6 +76,14 @@ class Services:
             life=self._life,
             changed=self._news,
         )
+        self.duty = Duty(
+            bulletins=bulletins,
+            publisher=publisher,
+            incarnation=letters.incarnation,
+            life=self._life,
+            has_company=lambda: bool(members.all()),
+            connected=connected,
+        )
 
     def merged(self, file: Config | None = None) -> Merged:
         """What is, by what is known now; `file`: if that were this node's."""
@@ -108,11 +117,13 @@ class Services:
         """A connection is up, and what its broker retains has been heard."""
         self.registry.subscribed(broker)
         self.endpoints.subscribed(broker)
+        self.duty.subscribed()
         self.office.wake()
 
     def disconnected(self, broker: str) -> None:
         """A connection is gone."""
         self.registry.disconnected(broker)
+        self.duty.others_changed()
 
     def read(self, event: Received) -> bool:
         """Take a message, if it is about services."""
@@ -122,6 +133,7 @@ class Services:
         self.office.hear(said)
         self.registry.hear(said)
         self.endpoints.hear(said)
+        self.duty.hear(said)
         return True
 
     def leading(self) -> None:

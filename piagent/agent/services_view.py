@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_address, ip_interface
+from time import monotonic
 from typing import Any
 
 from msgspec.structs import replace
@@ -343,6 +344,12 @@ class ServicesView:
             up=health.usable,
             since=target.since_ms,
             reason=f"{health.reason}: {health.detail}" if health.detail else health.reason,
+            checked_by=target.checked_by,
+            checked=(
+                None
+                if target.checked_by is None
+                else wall_ms() - int((monotonic() - target.checked_s) * 1000)
+            ),
         )
 
 

@@ -117,7 +117,9 @@ class View:
     def metrics(self) -> Iterable[Family]:
         """Every metric."""
         election = self._election
-        yield from metrics.of_status(self.status())
+        status = self.status()
+        yield from metrics.of_status(status)
+        yield from metrics.of_health(self._health.results, status.node, status.services)
         yield from metrics.of_pools(self.services.pools())
         yield from metrics.of_endpoints(self.services.endpoints())
         tenure = election.tenure

@@ -87,7 +87,7 @@ def backend_rows(backends: Iterable[BackendStatus]) -> list[tuple[str, ...]]:
         (
             f"{backend.address} weight {backend.weight}",
             _state(backend),
-            backend.reason,
+            backend.reason + _checked(backend),
         )
         for backend in backends
     ]
@@ -96,6 +96,12 @@ def backend_rows(backends: Iterable[BackendStatus]) -> list[tuple[str, ...]]:
 def _state(backend: BackendStatus) -> str:
     since = f"{'up' if backend.up else 'DOWN'} for {admin.ago(backend.since)}"
     return f"{since}, ejected" if backend.ejected else since
+
+
+def _checked(backend: BackendStatus) -> str:
+    if backend.checked_by is None or backend.checked is None:
+        return ""
+    return f" (checked by {backend.checked_by} {admin.ago(backend.checked)} ago)"
 
 
 def version_words(applied: int) -> str:

@@ -64,4 +64,5 @@ def build_health(health: Health) -> HealthCheck:
         path=health.path or "/",
         expect=health.expect,
         command=health.command or (),
+        shared=health.shared,
     )

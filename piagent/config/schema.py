@@ -244,6 +244,7 @@ class Health(Struct, frozen=True, kw_only=True):
     path: HealthPath | None = None
     expect: Annotated[tuple[StatusCode, ...], List(StatusCode)] = ()
     command: Annotated[tuple[Word, ...], List(Word, at_least=1)] | None = None
+    shared: Flag = True
 
 
 class Limits(Struct, frozen=True, kw_only=True):

@@ -31,6 +31,7 @@ class HealthReason(StrEnum):
     FIRST_RESULT = "first check"
     RISE_REACHED = "enough good checks in a row"
     FALL_REACHED = "enough failed checks in a row"
+    TOLD = "found by another node"
 
 
 class BackendHealth(Struct, frozen=True):

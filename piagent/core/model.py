@@ -248,6 +248,8 @@ class HealthCheck(Struct, frozen=True, kw_only=True):
     """HTTP status codes that count as good; empty: 200 to 399."""
     command: tuple[str, ...] = ()
     """The program, by its whole path, and its arguments."""
+    shared: bool = True
+    """Whether one node's verdict is good enough for all."""
 
 
 class Backend(Struct, frozen=True, kw_only=True):

@@ -207,6 +207,10 @@ class Topics:
         """What registered itself at a node (retained)."""
         return f"{self._root}/endpoints/{node}"
 
+    def health(self, service: str, backend: str) -> str:
+        """What the node on duty found out about a backend (retained)."""
+        return f"{self._root}/health/{service}/{backend}"
+
     def control(self, node: str) -> str:
         """What others ask of a node."""
         return f"{self._root}/ctl/{node}"

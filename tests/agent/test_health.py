@@ -9,7 +9,11 @@ from typing import Self
 
 from msgspec.structs import replace
 
+from piagent.agent.bulletins import Bulletins
+from piagent.agent.duty import Duty
 from piagent.agent.health import JITTER, SLOT_S, HealthLoop, next_due
+from piagent.agent.letters import Letters
+from piagent.agent.registry import Publisher
 from piagent.core.health import Status
 from piagent.core.model import Config
 from tests.agent.nodes import config, service
@@ -19,14 +23,33 @@ from tests.waiting import until
 Down = frozenset[tuple[str, str]]
 
 
+def never(*_: object) -> None:
+    raise AssertionError("it said something, and is alone")
+
+
 class Run:
     """A loop at work, and what it said."""
 
     def __init__(self, made: Config) -> None:
         self.prober = FakeProber()
         self.said: list[Down] = []
-        self.loop = HealthLoop(self.prober, self.said.append)
+        self.duty = self._duty()
+        self.loop = HealthLoop(self.prober, self.duty, lambda: (), self.said.append)
         self.loop.configure(made)
+
+    def _duty(self) -> Duty:
+        """Of a node that is alone."""
+        letters = Letters(
+            cluster="home", node="n1", incarnation="0" * 16, secrets=(b"",), started=0
+        )
+        return Duty(
+            bulletins=Bulletins("home", letters),
+            publisher=Publisher(to_all=never, to_all_once=never, to_one=never),
+            incarnation=letters.incarnation,
+            life=lambda _: None,
+            has_company=lambda: False,
+            connected=lambda: ("b1",),
+        )
 
     async def __aenter__(self) -> Self:
         self.task = asyncio.create_task(self.loop.run())
@@ -129,8 +152,8 @@ async def test_check_that_could_not_be_made_changes_nothing(tmp_path: Path) -> N
     assert run.said == []
 
 
-def test_checks_share_a_grid_of_half_a_second_and_those_of_short_intervals_a_finer_one() -> None:
-    for interval_s, slot_s in ((60.0, 0.5), (2.0, 0.5), (1.0, 0.25), (0.3, 0.0625), (0.01, 2**-9)):
+def test_checks_share_a_grid_of_a_second_and_those_of_short_intervals_a_finer_one() -> None:
+    for interval_s, slot_s in ((60.0, 1.0), (2.0, 1.0), (1.0, 0.5), (0.3, 0.125), (0.01, 2**-8)):
         for first in (True, False):
             assert next_due(interval_s, first=first) % slot_s == 0
 
@@ -139,5 +162,5 @@ def test_interval_keeps_its_mean_with_jitter_on_the_grid() -> None:
     spans = [next_due(2.0, first=False) - time.monotonic() for _ in range(4000)]
     assert min(spans) > 2.0 * (1 - JITTER) - SLOT_S - 0.05
     assert max(spans) < 2.0 + SLOT_S
-    # 4000 samples of a spread of at most 0.3 s: the mean is within 0.03 s of 1.95 s.
-    assert abs(sum(spans) / len(spans) - 2.0 * (1 - JITTER / 2)) < 0.03
+    # 4000 samples with a deviation of at most 0.5 s: the mean is within 0.05 s of 1.95 s.
+    assert abs(sum(spans) / len(spans) - 2.0 * (1 - JITTER / 2)) < 0.05

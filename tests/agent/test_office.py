@@ -167,7 +167,8 @@ async def test_retained_garbage_does_nothing_and_is_put_right(tmp_path: Path) ->
     ):
         broker.publish(where, payload, retain=True)
     await until(
-        lambda: broker.retained["piagent/home/desired/service/web"] == record, "the record is back"
+        lambda: broker.retained.get("piagent/home/desired/service/web") == record,
+        "the record is back",
     )
     assert [s.name for s in one.agent.merged.config.services] == ["web"]
     assert one.agent.merged.notes == ()

@@ -27,7 +27,7 @@ async def test_a_leader_says_again_what_a_broker_was_made_to_forget(
     put = {"nothing": b"", "garbage": b'{"n":"n1"}', "recorded": recorded}[what]
     assert put != latest
     broker.publish(ASSIGNED, put, retain=True)
-    await until(lambda: broker.retained[ASSIGNED] == latest, "the latest is there again")
+    await until(lambda: broker.retained.get(ASSIGNED) == latest, "the latest is there again")
     second = bench(tmp_path, broker, "n2")
     await until(lambda: "service/web" in assigned(second), "who comes now hears it")
     said = retained(broker)

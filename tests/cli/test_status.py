@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,15 @@ def test_a_backend_that_is_ejected_says_so() -> None:
     ((_, state, reason),) = backend_rows((one,))
     assert state.endswith(" d, ejected")
     assert reason == "connected"
+
+
+def test_a_backend_says_which_node_checked_it_and_how_long_ago() -> None:
+    checked = int((time.time() - 90) * 1000)
+    one = BackendStatus(
+        address="a", weight=1, up=True, since=0, reason="r", checked_by="pi-2", checked=checked
+    )
+    ((_, _, reason),) = backend_rows((one,))
+    assert reason == "r (checked by pi-2 1 min ago)"
 
 
 def test_status_as_json_is_what_the_agent_says(

@@ -24,6 +24,9 @@ from piagent.agent import metrics
 
 PAGE = Path("docs/reference/metrics.md").read_text()
 
+BACKEND = BackendStatus(
+    address="b", weight=1, up=True, since=0, reason="r", checked_by="n", checked=1
+)
 STATUS = Status(
     node="n",
     cluster="c",
@@ -46,7 +49,7 @@ STATUS = Status(
             cluster_ips=(),
             applied=0,
             ports=(PortStatus(name="80", port=80, protocol="tcp", node_port=None),),
-            backends=(BackendStatus(address="b", weight=1, up=True, since=0, reason="r"),),
+            backends=(BACKEND,),
         ),
     ),
 )
@@ -96,6 +99,7 @@ STATS = {
 def families() -> list[Family]:
     return [
         *metrics.of_status(STATUS),
+        *metrics.of_health(Counter({"good": 1}), "n", STATUS.services),
         *metrics.of_pools((POOL,)),
         *metrics.of_endpoints((EndpointStatus(node="n", service="s", address="a:1"),)),
         *metrics.of_election({("v", "silence"): 1}, {"twin": 1}, Histogram((1.0,))),

@@ -12,7 +12,9 @@ from msgspec import Struct
 from piagent.core import wire
 from piagent.core.assignments import MAX_DELETED, Applied, Assignment, Assignments, Refused
 from piagent.core.bulletin import MAX_ENDPOINTS, Endpoint, Endpoints, Wants
+from piagent.core.checking import DETAIL_MAX, REFRESH_S, SILENCE, Question, Verdict
 from piagent.core.lease_types import LeaseMessage
+from piagent.core.model import HealthCheck
 from piagent.core.records import Kind, Record, digest
 from piagent.core.wants import Want, WantedPort
 
@@ -40,11 +42,13 @@ ASSIGNED = "Assignments: `assigned/services`"
 DESIRED = "Applied tables: `desired/<kind>/<name>`"
 WANTS = "Wants: `wants/<node>`"
 ENDPOINTS = "Endpoints: `endpoints/<node>`"
+HEALTH = "Verdicts: `health/<service>/<backend>`"
 BULLETINS: list[tuple[str, type[Struct], tuple[type[Struct], ...]]] = [
     (ASSIGNED, Assignments, (Assignment,)),
     (DESIRED, Record, ()),
     (WANTS, Wants, (Want,)),
     (ENDPOINTS, Endpoints, (Endpoint,)),
+    (HEALTH, Verdict, ()),
 ]
 """Section, what is in it, and what that has tables of."""
 
@@ -67,6 +71,7 @@ def test_the_table_has_every_topic() -> None:
         topics.desired("<kind>/<name>"),
         topics.wants("<node>"),
         topics.endpoints("<node>"),
+        topics.health("<service>", "<backend>"),
     ]
     assert re.findall(r"^\| `(piagent/\S+)` \|", PAGE.read_text(), re.MULTILINE) == all_of_them
 
@@ -140,3 +145,19 @@ def test_the_example_for_people_has_the_form_of_the_code() -> None:
 
 def test_the_limit_of_a_message_is_the_codes() -> None:
     assert f"{wire.MAX_SIZE // 1024} KiB" in sections()[LEASE]
+
+
+def test_the_example_of_a_verdict_answers_the_default_check_of_a_backend() -> None:
+    topic, payload = example(HEALTH)
+    backend = topic.rpartition("/")[2]
+    asked = Question("web", backend, backend, 8080, HealthCheck())
+    assert topic == wire.Topics("home").health("web", backend)
+    assert msgspec.json.decode(payload, type=Verdict).question == asked.digest()
+    assert f"at most {DETAIL_MAX} characters" in sections()[HEALTH]
+
+
+def test_the_page_about_duty_has_the_times_of_the_code() -> None:
+    page = (PAGE.parents[1] / "explanation/health.md").read_text()
+    assert f"the {REFRESH_S:g} s after which it is said again" in page
+    assert f"for at most {REFRESH_S * SILENCE:g} s" in page
+    assert SILENCE == 2.5  # two and a half times

@@ -8,12 +8,14 @@ from pathlib import Path
 from piagent.core.allocation_types import AllocationReason
 from piagent.core.bgp import Announcement
 from piagent.core.catalog import CatalogReason
+from piagent.core.health import HealthReason
 from piagent.core.lease_types import Reason
 
 PAGE = Path("docs/reference/reasons.md").read_text()
 LEASES, REST = PAGE.split("\n## Why an address or a node port was given\n")
 GIVING, REST = REST.split("\n## Why something about services is not as it was wished\n")
-NOTES, BGP = REST.split("\n## Why a VIP is announced by BGP, or not\n")
+NOTES, REST = REST.split("\n## Why a VIP is announced by BGP, or not\n")
+BGP, HEALTH = REST.split("\n## Why a backend is up or down\n")
 
 
 def explained(text: str) -> list[str]:
@@ -35,3 +37,7 @@ def test_the_page_explains_every_note_once() -> None:
 
 def test_the_page_explains_every_reason_of_bgp_once() -> None:
     assert explained(BGP) == list(Announcement)
+
+
+def test_the_page_explains_every_reason_of_health_once() -> None:
+    assert re.findall(r"^\| `([a-z ]+)` \| .+ \|$", HEALTH, re.MULTILINE) == list(HealthReason)

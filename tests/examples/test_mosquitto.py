@@ -36,13 +36,14 @@ ALLOWED = (
     OWN, "piagent/other/l/lan/pi-1", "piagent/home/s/pi-1", "piagent/home/e/pi-1/c1",
     "piagent/home/v/192.168.1.240", "piagent/home/ctl/pi-2", "piagent/home/wants/pi-1",
     "piagent/home/endpoints/pi-1", "piagent/home/assigned/services",
-    "piagent/home/desired/service/web",
+    "piagent/home/desired/service/web", "piagent/home/health/web/192.168.1.21",
+    "piagent/home/health/web/[fd00::1]:80",
 )  # fmt: skip
 DENIED = (
     "piagent/home/l/vips/pi-2", "piagent/home/l/vips/pi-1/x", "piagent/home/l/pi-1",
     "piagent/home/s/pi-2", "piagent/home/e/pi-2/c1", "piagent/home/x", "else/pi-1",
     "piagent/home/wants/pi-2", "piagent/home/endpoints/pi-2", "piagent/home/assigned/x",
-    "piagent/home/desired/web",
+    "piagent/home/desired/web", "piagent/home/health/web",
 )  # fmt: skip
 
 
