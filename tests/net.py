@@ -10,14 +10,20 @@ _NOT_EPHEMERAL = range(10_000, 30_000)
 
 
 def free_port(address: str = "127.0.0.1") -> int:
-    """A TCP port that nobody listened on a moment ago."""
+    """A TCP port that nobody listened on a moment ago, and that no client gets meanwhile."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.create_server((address, 0), family=family) as probe:
-        return int(probe.getsockname()[1])
+    while True:
+        port = random.choice(_NOT_EPHEMERAL)
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            try:
+                probe.bind((address, port))
+            except OSError:
+                continue
+            return port
 
 
 def free_udp_port(address: str = "127.0.0.1") -> int:
-    """A port that is free for UDP and TCP, and that no client's socket gets in the meantime."""
+    """The same for UDP and TCP."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     while True:
         port = random.choice(_NOT_EPHEMERAL)
