@@ -298,6 +298,9 @@ cdef struct service_counters_t:
 
 
 cdef struct counters_t:
+    # First, so that each begins with a cache line, as the memory of all does.
+    backend_counters_t backends[MAX_BACKENDS + 1]       # and RELAYS_BACKEND
+    times_t times[MAX_BACKENDS + 1]
     uint64_t turns
     int64_t clients             # client connections open now
     uint64_t rejected[REJECT_COUNT]
@@ -307,8 +310,6 @@ cdef struct counters_t:
     uint64_t segments_received  # datagrams that came several in one message (UDP_GRO)
     uint64_t segments_sent      # those that left so (UDP_SEGMENT)
     listener_counters_t listeners[MAX_LISTENERS + 1]    # and RELAYS_LISTENER
-    backend_counters_t backends[MAX_BACKENDS + 1]       # and RELAYS_BACKEND
-    times_t times[MAX_BACKENDS + 1]
     service_counters_t services[MAX_SERVICES + 1]       # and RELAYS_SERVICE
 
 
@@ -336,13 +337,18 @@ cdef struct log_record_t:       # a connection that is over
 
 
 cdef struct common_t:
-    uint64_t log_wanted         # whoever changes it from 1 to 0 writes to log_wake
-    int log_wake                # an eventfd
+    # What every connection changes has a cache line of its own, …
     int64_t clients             # client connections open now
-    int64_t service_open[MAX_SERVICES]      # the same by service
-    uint64_t accept_due_ns[MAX_SERVICES]    # accept_rate: when the next one is due by its rate
-    outlier_t outliers[MAX_BACKENDS]
+    uint64_t spare_clients[7]
+    uint64_t log_wanted         # whoever changes it from 1 to 0 writes to log_wake
+    uint64_t spare_log[7]
+    # … apart from what stays as it is, …
+    int log_wake                # an eventfd
+    uint32_t n_workers
     void *known_clients         # clients_t of fastpath.proxy.clients; borrowed from the engine
     # Those of each worker, for others to read; set before the workers start.
     counters_t *counters[MAX_WORKERS]
-    uint32_t n_workers
+    # … and from what one service's connections change.
+    int64_t service_open[MAX_SERVICES]      # as `clients`, by service
+    uint64_t accept_due_ns[MAX_SERVICES]    # accept_rate: when the next one is due by its rate
+    outlier_t outliers[MAX_BACKENDS]

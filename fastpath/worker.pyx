@@ -3,8 +3,9 @@
 from libc.errno cimport errno
 
 from fastpath.abi cimport (
-    FP_FULL, FP_OK, PROTOCOL_HTTP, PROTOCOL_TCP, PROTOCOL_UDP, REJECT_CAPACITY, REJECT_COUNT,
-    REJECT_DESCRIPTORS, RELAYS_LISTENER, fp_assert, listener_t, snapshot_t,
+    CACHE_LINE, FP_FULL, FP_OK, PROTOCOL_HTTP, PROTOCOL_TCP, PROTOCOL_UDP, REJECT_CAPACITY,
+    REJECT_COUNT, REJECT_DESCRIPTORS, RELAYS_LISTENER, backend_counters_t, fp_assert,
+    fp_static_assert, listener_t, snapshot_t, times_t,
 )
 from fastpath.atomics cimport (
     add_shared, count, gauge, load_acquire, load_pointer, store_release,
@@ -272,6 +273,11 @@ cdef worker_t *worker_new(shared_t *shared, uint16_t index, uint32_t capacity) n
     cdef worker_t *self
     cdef bint good
     cdef int i
+    fp_static_assert(sizeof(backend_counters_t) == CACHE_LINE)
+    fp_static_assert(sizeof(times_t) % CACHE_LINE == 0)
+    fp_static_assert(<size_t>&(<counters_t *>NULL).backends == 0)
+    fp_static_assert(<size_t>&(<common_t *>NULL).log_wanted == CACHE_LINE)
+    fp_static_assert(<size_t>&(<common_t *>NULL).log_wake == 2 * CACHE_LINE)
     if slab_init(&memory, 1, sizeof(worker_t)) != FP_OK:
         return NULL
     self = <worker_t *>slab_get(&memory)            # fresh pages are zero

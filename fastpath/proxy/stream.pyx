@@ -3,7 +3,7 @@
 from libc.string cimport memset
 
 from fastpath.abi cimport FP_OK, log_record_t, times_t
-from fastpath.atomics cimport count, exchange, load_acquire
+from fastpath.atomics cimport count, exchange
 from fastpath.memory.ring cimport ring_drop, ring_put
 from fastpath.sys_linux cimport eventfd_write
 
@@ -46,7 +46,9 @@ cdef void _log(loop_t *loop, const stream_t *stream, uint8_t how, bint rejected)
     record.rejected = rejected
     if ring_put(&loop.log, &record) != FP_OK:
         ring_drop(&loop.log)
-    if load_acquire(&loop.common.log_wanted) and exchange(&loop.common.log_wanted, 0):
+    # Not looked at first: a load may come before the store that put the record in, and a reader who
+    # asks in between would neither see the record nor be woken. An exchange is in order with both.
+    if exchange(&loop.common.log_wanted, 0):
         eventfd_write(loop.common.log_wake, 1)
 
 

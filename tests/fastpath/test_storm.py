@@ -16,7 +16,7 @@ from fastpath.engine import Engine, Gateway, Listener, Service, Tables
 from fastpath.tables import BALANCES
 from tests.fastpath.http.gateways import Web, to
 from tests.fastpath.peers import Datagrams, Server, connect, read_exactly, running
-from tests.net import free_port
+from tests.net import free_udp_port
 from tests.waiting import wait_until
 
 ROUNDS = 150
@@ -33,8 +33,8 @@ class Storm:
         self.servers = [Server() for _ in range(3)]
         self.names = [Datagrams(f"u{number}") for number in range(2)]
         self.web = Web()
-        self.port, self.udp_port, self.web_port, self.cut_port = [free_port() for _ in range(4)]
-        self.coming = [free_port() for _ in range(4)]
+        self.port, self.udp_port, self.web_port, self.cut_port = [free_udp_port() for _ in range(4)]
+        self.coming = [free_udp_port(COMING) for _ in range(4)]
         self.stopping = threading.Event()
         self.failures: list[str] = []
         self.n_done: dict[str, int] = {}
@@ -70,9 +70,7 @@ class Storm:
             Listener(CUT, self.cut_port, "s", http=False),
         ]
         listeners += [
-            Listener(COMING, port, "s", http=False)
-            for port in self.coming
-            if chance.random() < 0.5
+            Listener(COMING, port, "s", http=False) for port in self.coming if chance.random() < 0.5
         ]
         return Tables(
             tuple(listeners),
