@@ -59,7 +59,6 @@ MUTANTS = (
     Mutant("sessions", SESSIONS, "if ages[age].oldest != NULL", "if age and ages[age].oldest"),
     Mutant("sessions", SESSIONS, "else AGE_ASSURED", "else AGE_REPLIED"),
     Mutant("sessions", SESSIONS, "session.client.ages[age].newest != session", "False"),
-    Mutant("sessions", SESSIONS, "    place[0] = client.chain\n", "    place[0] = NULL\n"),
     Mutant("sessions", SESSIONS, "memset(key + 8, 0, 8)", "pass"),
     Mutant("clients", CLIENTS, "known.n_open >= limit", "known.n_open > limit"),
     Mutant("clients", CLIENTS, "    place[0] = known.chain\n", "    place[0] = NULL\n"),
