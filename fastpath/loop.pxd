@@ -112,6 +112,7 @@ cdef struct loop_t:
     wheel_t wheel
     uint8_t *scratch            # BUFFER_SIZE; content is lost when a handler returns
     endpoint_t *again           # ring of endpoints to call next turn
+    uint32_t linger_us          # a protocol wants the next turn so much later; for once
     uint32_t event_index        # of the event being handled
     uint32_t n_events
     epoll_event events[LOOP_BATCH]

@@ -26,7 +26,7 @@ from fastpath.proxy.udp cimport udp_protocol
 from fastpath.sys_linux cimport (
     EAGAIN, EFD_CLOEXEC, EFD_NONBLOCK, EMFILE, ENFILE, ENOBUFS, ENOMEM,
     EPOLLIN, O_CLOEXEC, O_RDONLY, SOCK_CLOEXEC, SOCK_NONBLOCK, accept4, close, epoll_wait, eventfd,
-    eventfd_read, eventfd_write, open as open_file, sockaddr_any_t, socklen_t,
+    eventfd_read, eventfd_write, usleep, open as open_file, sockaddr_any_t, socklen_t,
 )
 
 
@@ -246,6 +246,13 @@ cdef void worker_wake(worker_t *self) noexcept nogil:
     eventfd_write(self.wake.fd, 1)
 
 
+cdef void _linger(loop_t *loop) noexcept nogil:
+    """Wait before the next turn if that was asked for, and nothing has to be done at once."""
+    if loop.linger_us > 0 and loop.again == NULL:
+        usleep(loop.linger_us)
+    loop.linger_us = 0
+
+
 cdef void _turned(worker_t *self) noexcept nogil:
     cdef int i
     for i in range(PROTOCOL_COUNT):
@@ -257,6 +264,7 @@ cdef void worker_run(worker_t *self) noexcept nogil:
     cdef loop_t *loop = &self.loop
     cdef int n
     while not load_acquire(&self.shared.stop):
+        _linger(loop)
         n = epoll_wait(loop.epoll, loop.events, LOOP_BATCH, loop_patience(loop))
         loop.event_index = 0
         loop.n_events = <uint32_t>n if n > 0 else 0

@@ -8,6 +8,10 @@ from fastpath.proxy.batch cimport (
     batch_receive, batch_t,
 )
 from fastpath.proxy.datagram cimport parties_t
+from fastpath.proxy.gather cimport (
+    GATHER_LEAST as _GATHER_LEAST, GATHER_MOST as _GATHER_MOST, GATHER_US as _GATHER_US,
+    gather_note, gather_t, gather_wait_us,
+)
 from fastpath.proxy.outbox cimport outbox_add, outbox_clear, outbox_send, outbox_t
 from fastpath.proxy.sessions cimport (
     EVERY_SERVICE as _EVERY_SERVICE, REPLIED_MS as _REPLIED_MS, SESSIONS_MAX as _SESSIONS_MAX,
@@ -24,6 +28,9 @@ UNREPLIED_MS = _UNREPLIED_MS
 REPLIED_MS = _REPLIED_MS
 EVERY_SERVICE = _EVERY_SERVICE
 HEAD_SIZE = _HEAD_SIZE
+GATHER_US = _GATHER_US
+GATHER_LEAST = _GATHER_LEAST
+GATHER_MOST = _GATHER_MOST
 
 
 cdef class Sessions:
@@ -140,3 +147,15 @@ cdef class Passage:
         if outbox_send(&self.outbox, target) != 0:
             raise OSError("not sent")
         return self.batch.n, self.outbox.n, bool(refused)
+
+
+cdef class Gather:
+    """The turns of a worker."""
+
+    cdef gather_t gather
+
+    def turn(self, following, now_us):
+        """How long to wait after one with messages that follow others the same way, or do not."""
+        for each in following:
+            gather_note(&self.gather, each)
+        return gather_wait_us(&self.gather, now_us)

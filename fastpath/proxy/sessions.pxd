@@ -19,6 +19,7 @@ from fastpath.memory.wheel cimport timeout_t
 from fastpath.proxy.admission cimport admitted_t
 from fastpath.proxy.batch cimport batch_t, datagram_t
 from fastpath.proxy.datagram cimport parties_t
+from fastpath.proxy.gather cimport gather_t
 from fastpath.proxy.outbox cimport outbox_t
 from fastpath.proxy.policies cimport tries_t
 from fastpath.sys_linux cimport sockaddr_any_t
@@ -43,6 +44,12 @@ cdef enum:                      # the lists that a session is in
     LIST_ALL
     LIST_CLIENT                 # of those of its client
     LIST_COUNT
+
+
+cdef enum:                      # session_t.way
+    WAY_NONE
+    WAY_IN                      # from the client
+    WAY_OUT
 
 
 cdef struct links_t:            # in the list of its age
@@ -83,6 +90,7 @@ cdef struct session_t:
     uint16_t service_slot
     uint16_t backend_slot
     uint8_t age                 # AGE_*
+    uint8_t way                 # WAY_* of the last message
     uint8_t answered            # the backend has sent something
     uint8_t requests_apart      # the kernel does not merge what goes to the backend,
     uint8_t answers_apart       # and what goes to the client
@@ -102,6 +110,7 @@ cdef struct sessions_t:         # the protocol's state in a loop
     uint8_t apart               # this kernel merges nothing
     session_t *first_waiting    # those that have messages to be sent, in the order they got some
     session_t *last_waiting
+    gather_t gather
     batch_t batch
     outbox_t outbox
 

@@ -35,12 +35,13 @@ from fastpath.proxy.batch cimport (
 from fastpath.proxy.datagram cimport (
     datagram_can_segment, datagram_local, datagram_refused, is_refusal, parties_t,
 )
+from fastpath.proxy.gather cimport gather_note, gather_wait_us
 from fastpath.proxy.outbox cimport note_t, outbox_add, outbox_clear, outbox_send, outbox_t
 from fastpath.proxy.sessions cimport (
     AGE_COUNT, EVERY_SERVICE, LIST_ALL, SESSIONS_MAX, ages_oldest, ages_t, client_t, session_t,
     sessions_add, sessions_answered, sessions_asked, sessions_expired, sessions_find, sessions_free,
     sessions_init, sessions_of, sessions_patience, sessions_remove, sessions_t, sessions_wait,
-    sessions_waiting,
+    sessions_waiting, WAY_IN, WAY_OUT,
 )
 from fastpath.proxy.upstream cimport (
     upstream_answered, upstream_close, upstream_connect, upstream_refused,
@@ -68,6 +69,18 @@ cdef void _end(loop_t *loop, session_t *session) noexcept nogil:
     admission_leave(loop, &session.admitted)
     sessions_remove(_sessions(loop), session)
     gauge(&loop.counters.sessions, -1)
+
+
+cdef void _keep(
+    loop_t *loop, session_t *session, datagram_t *datagram, uint8_t way
+) noexcept nogil:
+    """Let a message wait in its session until it is sent."""
+    cdef sessions_t *sessions = _sessions(loop)
+    if datagram.size > datagram.segment:
+        count(&loop.counters.segments_received, datagram_count(datagram))
+    gather_note(&sessions.gather, session.way == way)
+    session.way = way
+    sessions_wait(sessions, session, datagram)
 
 
 # ---- what goes out ----
@@ -299,13 +312,7 @@ cdef void _take_requests(loop_t *loop, const listener_t *listener) noexcept nogi
             continue
         if session.first == NULL:
             sessions_asked(sessions, session, loop.now_ms)
-        _note_segments(loop, datagram)
-        sessions_wait(sessions, session, datagram)
-
-
-cdef inline void _note_segments(loop_t *loop, const datagram_t *datagram) noexcept nogil:
-    if datagram.size > datagram.segment:
-        count(&loop.counters.segments_received, datagram_count(datagram))
+        _keep(loop, session, datagram, WAY_IN)
 
 
 cdef void _receive(
@@ -351,8 +358,7 @@ cdef void _take_answers(loop_t *loop, session_t *session) noexcept nogil:
         if session.first == NULL:
             sessions_answered(sessions, session, loop.now_ms)
             upstream_answered(loop, session)
-        _note_segments(loop, datagram)
-        sessions_wait(sessions, session, datagram)
+        _keep(loop, session, datagram, WAY_OUT)
 
 
 cdef void _on_answers(loop_t *loop, endpoint_t *endpoint) noexcept nogil:
@@ -379,6 +385,12 @@ cdef void _on_answers(loop_t *loop, endpoint_t *endpoint) noexcept nogil:
         upstream_refused(loop, session)
     elif endpoint.ready & READABLE:
         loop_again(loop, endpoint)
+
+
+cdef void _turned(loop_t *loop) noexcept nogil:
+    cdef sessions_t *sessions = _sessions(loop)
+    _send_answers(loop)
+    loop.linger_us = gather_wait_us(&sessions.gather, loop.now_us)
 
 
 # ---- life ----
@@ -484,5 +496,5 @@ cdef void udp_protocol(protocol_t *protocol) noexcept nogil:
     protocol.receive = _receive
     protocol.pick_up = _pick_up
     protocol.cut = _cut
-    protocol.turned = _send_answers
+    protocol.turned = _turned
     protocol.free = _free
