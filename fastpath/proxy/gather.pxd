@@ -28,7 +28,7 @@ cdef inline void gather_note(gather_t *self, bint following) noexcept nogil:
 
 
 cdef inline uint32_t gather_wait_us(gather_t *self, uint64_t now_us) noexcept nogil:
-    """A turn that began at `now_us` is over: how long to wait before the next one; 0: not at all."""
+    """A turn that began at `now_us` is over: how long to wait before the next; 0: not at all."""
     cdef uint64_t passed_us = now_us - self.last_us
     cdef bint worth_it = (
         0 < self.n < GATHER_MOST
