@@ -59,6 +59,10 @@ node_ports = false
 ports = [{{ port = {port}, target_port = 9 }}]
 backends = ["127.0.0.1"]
 """
+OTHER_VIP = "127.99.0.2"
+NAMES = 8
+"""Of the service that comes and goes. What left a file keeps its address for ten minutes (decision
+012): new names without end would look like a leak."""
 BALANCES = ("maglev", "round-robin", "least-connections", "random-two")
 
 
@@ -82,6 +86,7 @@ class Sample(NamedTuple):
 
 def services(ports: Ports, number: int) -> str:
     """The file's services after so many reloads: weights, policy and a second service change."""
+    other = OTHER.format(vip=OTHER_VIP, port=ports.other, number=number % NAMES)
     weights = [1 + (number + index) % 3 for index in range(len(ADDRESSES))]
     listed = zip(ADDRESSES, weights, strict=True)
     return SERVICE.format(
@@ -94,7 +99,7 @@ def services(ports: Ports, number: int) -> str:
         fall=FALL,
         balance=BALANCES[number // 2 % len(BALANCES)],
         backends=", ".join(f'{{ address = "{at}", weight = {weight} }}' for at, weight in listed),
-        other=OTHER.format(vip="127.99.0.2", port=ports.other, number=number) if number % 2 else "",
+        other=other if number % 2 else "",
     )
 
 
