@@ -46,7 +46,6 @@ class Duty:
         incarnation: str,
         life: Callable[[str], str | None],
         has_company: Callable[[], bool],
-        connected: Callable[[], tuple[str, ...]],
     ) -> None:
         """`life`: incarnation of a node that is there. `has_company`: whether any other is."""
         self.node = bulletins.node
@@ -57,7 +56,6 @@ class Duty:
         self._incarnation = incarnation
         self._life = life
         self._has_company = has_company
-        self._connected = connected
         self._verdicts = Verdicts(life)
         self._at = 0
 
@@ -87,11 +85,11 @@ class Duty:
             self.checker.heard(key, verdict)
 
     def best(self, asked: Question, digest: str, now_s: float) -> Heard | None:
-        """The verdict that counts, of the node that ranks highest; None without any broker.
+        """The verdict that counts, of the node that ranks highest.
 
-        Without one nobody knows who is there.
+        Without a connection to any broker no other node is known to be there, and none counts.
         """
-        return self._verdicts.best(asked, digest, now_s) if self._connected() else None
+        return self._verdicts.best(asked, digest, now_s)
 
     def is_there(self, said: Verdict) -> bool:
         """Whether who said it is."""
@@ -103,7 +101,7 @@ class Duty:
         self, asked: Question, digest: str, *, near: bool, up: bool, since: int, detail: str
     ) -> bool:
         """Tell what was found; False: there is nobody to tell."""
-        if not self._connected() or not self._has_company():
+        if not self._has_company():
             return False
         said = self._verdict(digest, near=near, up=up, since=since, detail=detail[:DETAIL_MAX])
         self._publisher.to_all(*self._bulletins.verdict(asked.key, said))

@@ -82,7 +82,6 @@ class Services:
             incarnation=letters.incarnation,
             life=self._life,
             has_company=lambda: bool(members.all()),
-            connected=connected,
         )
 
     def merged(self, file: Config | None = None) -> Merged:

@@ -72,7 +72,7 @@ class Question(Struct, frozen=True):
 
     def refresh_s(self) -> float:
         """How long its verdict may go unsaid."""
-        return max(REFRESH_S, self.check.interval_ms / 1000)
+        return max(REFRESH_S, (self.check.interval_ms + self.check.timeout_ms) / 1000)
 
     def silence_s(self) -> float:
         """How long a verdict counts from when it was heard."""

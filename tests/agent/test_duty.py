@@ -287,6 +287,109 @@ async def test_what_is_not_to_be_shared_is_checked_by_every_node_and_nothing_is_
     await cluster.stop()
 
 
+async def test_a_node_that_shares_nothing_takes_nobodys_word(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    cluster.start("n1")
+    cluster.start("n2")
+    own = cluster.start("n3", services=services(shared=False))
+    own.prober.bad = dict.fromkeys(("10.1.0.1", "10.1.0.2"), "no way from here")
+    await until(
+        lambda: all(cluster.target("n3", key).health.status is Status.DOWN for key in KEYS),
+        "n3 has checked everything",
+    )
+    del cluster.nodes["n3"]
+    await cluster.settle()
+    await asyncio.sleep(0.3)
+    cluster.nodes["n3"] = own
+    for key in KEYS:
+        assert cluster.target("n3", key).health.status is Status.DOWN
+        assert {cluster.target(name, key).health.status for name in ("n1", "n2")} == {Status.UP}
+    await cluster.stop()
+
+
+async def test_what_is_retained_is_the_word_that_counts(
+    three: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All start at once, and for a moment several speak."""
+    monkeypatch.setattr(checking, "REFRESH_S", 3600.0)
+    cluster = three()
+    await cluster.settle()
+
+    def retained() -> list[str]:
+        found = [cluster.broker.retained[HEALTH + "/".join(key)] for key in KEYS]
+        return [msgspec.json.decode(payload, type=Verdict).node for payload in found]
+
+    on_duty = [cluster.on_duty(key)[0] for key in KEYS]
+    await until(lambda: retained() == on_duty, "so it is")
+    await cluster.stop()
+
+
+async def test_the_result_of_a_check_that_another_node_took_over_meanwhile_counts_for_nothing(
+    tmp_path: Path,
+) -> None:
+    cluster = Cluster(tmp_path)
+    hasty = services(rise=1, fall=1)
+    slow = cluster.start("n1", services=hasty)
+    slow.prober.hold = asyncio.Event()
+    slow.prober.bad = dict.fromkeys(("10.1.0.1", "10.1.0.2"), "late")
+    await until(lambda: slow.prober.count >= len(KEYS), "n1's first checks are under way")
+    cluster.start("n2", services=hasty)
+    theirs = [key for key in KEYS if ranks_first("n2", key)]
+    assert theirs
+    await until(
+        lambda: all(cluster.target("n1", key).checked_by == "n2" for key in theirs), "n2 was heard"
+    )
+    slow.prober.hold.set()
+    await until(
+        lambda: all(not cluster.target("n1", key).running for key in theirs), "n1's checks end"
+    )
+    for key in theirs:
+        assert cluster.target("n1", key).health.status is Status.UP
+    await cluster.stop()
+
+
+async def test_a_node_never_has_two_checks_of_a_backend_under_way(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    slow = cluster.start("n1")
+    slow.prober.hold = asyncio.Event()
+    await until(lambda: slow.prober.count >= len(KEYS), "n1's first checks are under way")
+    for _ in range(2):
+        cluster.start("n2")
+        await until(lambda: any(cluster.target("n1", key).chief for key in KEYS), "n2 was heard")
+        await cluster.crash("n2")
+        await until(lambda: all(len(cluster.on_duty(key)) == 1 for key in KEYS), "n2 is gone")
+        await asyncio.sleep(0.1)
+    assert slow.prober.count == len(KEYS)
+    slow.prober.hold.set()
+    await cluster.stop()
+
+
+async def test_a_broker_that_lost_its_memory_is_told_again(
+    three: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checking, "REFRESH_S", 3600.0)
+    cluster = three()
+    await cluster.settle()
+    for name in ("n2", "n3"):
+        cluster.nodes[name].prober.hold = asyncio.Event()  # they have nothing to say
+    await asyncio.sleep(0.1)
+    cluster.broker.stop()
+    cluster.broker.start()
+    topics = {HEALTH + "/".join(key) for key in KEYS if cluster.on_duty(key) == ["n1"]}
+    assert topics
+    await until(lambda: topics <= cluster.broker.retained.keys(), "all that n1 found")
+    for name in ("n2", "n3"):
+        hold = cluster.nodes[name].prober.hold
+        assert hold is not None
+        hold.set()
+    await cluster.stop()
+
+
+def ranks_first(name: str, key: tuple[str, str]) -> bool:
+    rank = checking.rank(name, key, near=False)
+    return all(rank >= checking.rank(other, key, near=False) for other in ("n1", "n2"))
+
+
 async def test_a_node_that_is_alone_says_nothing(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path)
     cluster.start("n1")

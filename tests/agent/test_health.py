@@ -48,7 +48,6 @@ class Run:
             incarnation=letters.incarnation,
             life=lambda _: None,
             has_company=lambda: False,
-            connected=lambda: ("b1",),
         )
 
     async def __aenter__(self) -> Self:

@@ -150,8 +150,8 @@ def test_programs_and_what_is_not_to_be_shared_are_each_nodes_own() -> None:
 
 def test_what_is_checked_seldom_is_trusted_longer() -> None:
     assert WEB.silence_s() == SILENCE * REFRESH_S
-    hourly = replace(WEB, check=HealthCheck(interval_ms=3_600_000))
-    assert hourly.silence_s() == SILENCE * 3600
+    hourly = replace(WEB, check=HealthCheck(interval_ms=3_600_000, timeout_ms=60_000))
+    assert hourly.silence_s() == SILENCE * 3660
 
 
 # ---- ranks --------------------------------------------------------------------------------------
