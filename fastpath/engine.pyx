@@ -51,6 +51,7 @@ __all__ = [
 cdef enum:
     SETTLE_US = 200000          # how long publish waits for the workers at most
     SETTLE_STEP_US = 50
+    SLACK_US = 50               # that the kernel sleeps longer than asked (PR_SET_TIMERSLACK)
 
 
 cdef class Engine:
@@ -215,7 +216,7 @@ cdef class Engine:
         with nogil:
             while waited_us < SETTLE_US and not _all_seen(self):
                 usleep(SETTLE_STEP_US)
-                waited_us += SETTLE_STEP_US
+                waited_us += SETTLE_STEP_US + SLACK_US
         if self._settled():
             self.retired.clear()
             self.cuts.clear()

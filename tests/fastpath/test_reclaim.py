@@ -16,7 +16,7 @@ from tests.fastpath.peers import Server, ask, running, tcp_tables
 from tests.net import free_port
 from tests.waiting import wait_until
 
-LATE_S = 3
+LATE_S = 30
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:
@@ -41,10 +41,11 @@ def is_stuck(engine: Engine) -> bool:
 
 @contextmanager
 def one_worker_late(engine: Engine) -> Iterator[None]:
-    """A worker does nothing for LATE_S: it closes a socket that waits for its data to be taken."""
+    """A worker does nothing inside: it closes a socket that waits for its data to be taken."""
     client, inside = tcp_pair()
     backend, outside = tcp_pair()
     with client, backend:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # it will not take all
         inside.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, LATE_S))
         engine.relay(inside.detach(), outside.detach(), idle_timeout_ms=50)
         backend.setblocking(False)
@@ -55,7 +56,7 @@ def one_worker_late(engine: Engine) -> Iterator[None]:
             pass
         wait_until(lambda: is_stuck(engine))
         yield
-        wait_until(lambda: engine.active() == 0)
+    wait_until(lambda: engine.active() == 0)
 
 
 def test_tables_are_freed_when_the_last_worker_has_left_them() -> None:
