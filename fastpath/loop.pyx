@@ -4,9 +4,7 @@ from libc.errno cimport errno
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from fastpath.abi cimport (
-    BUFFER_SIZE, FP_AGAIN, FP_FULL, FP_OK, FP_RESET, fp_assert, log_record_t,
-)
+from fastpath.abi cimport BUFFER_SIZE, FP_AGAIN, FP_FULL, FP_OK, FP_RESET, fp_assert, log_record_t
 from fastpath.atomics cimport add_shared, gauge
 from fastpath.memory.pipes cimport pipes_free
 from fastpath.memory.ring cimport ring_free, ring_init
@@ -16,9 +14,9 @@ from fastpath.outgoing cimport outgoing_open
 from fastpath.sys_linux cimport (
     CLOCK_MONOTONIC, EAGAIN, ECONNRESET, EINTR, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT,
     EPOLLRDHUP, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, MSG_MORE, MSG_NOSIGNAL,
-    SHUT_WR, SOL_SOCKET, SO_ERROR, SO_LINGER, SPLICE_F_MORE, SPLICE_F_MOVE, SPLICE_F_NONBLOCK,
-    clock_gettime, close, epoll_create1, epoll_ctl, getsockopt, linger, msghdr, recv, send, sendmsg,
-    setsockopt, shutdown, socklen_t, splice, timespec,
+    SHUT_WR, SOL_SOCKET, SO_ERROR, SO_LINGER, SPLICE_F_MOVE, SPLICE_F_NONBLOCK, clock_gettime,
+    close, epoll_create1, epoll_ctl, getsockopt, linger, msghdr, recv, send, sendmsg, setsockopt,
+    shutdown, socklen_t, splice, timespec,
 )
 
 
@@ -319,15 +317,14 @@ cdef ssize_t endpoint_splice_in(endpoint_t *self, pipe_t *pipe, size_t size) noe
             return FP_RESET
 
 
-cdef ssize_t endpoint_splice_out(endpoint_t *self, pipe_t *pipe, bint more) noexcept nogil:
+cdef ssize_t endpoint_splice_out(endpoint_t *self, pipe_t *pipe) noexcept nogil:
     cdef ssize_t n
-    cdef unsigned int flags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK
     fp_assert(self.fd >= 0 and pipe.held > 0)
-    if more:
-        flags |= SPLICE_F_MORE
     while True:
         # There is no flag against SIGPIPE: the workers block it.
-        n = splice(pipe.read_end, NULL, self.fd, NULL, pipe.held, flags)
+        n = splice(
+            pipe.read_end, NULL, self.fd, NULL, pipe.held, SPLICE_F_MOVE | SPLICE_F_NONBLOCK
+        )
         if n > 0:
             # Fewer than asked for need not mean that the socket is full; ask until it says so.
             pipe.held -= <uint32_t>n

@@ -204,7 +204,6 @@ cdef extern from "<fcntl.h>" nogil:
     enum: F_GETPIPE_SZ
     enum: F_SETPIPE_SZ
     enum: SPLICE_F_MOVE
-    enum: SPLICE_F_MORE
     enum: SPLICE_F_NONBLOCK
     int fcntl(int fd, int command, ...)
     ssize_t splice(int source, void *from_offset, int target, void *to_offset, size_t size,

@@ -5,6 +5,7 @@ from libc.stdint cimport uint64_t
 from fastpath.atomics cimport load_acquire, load_relaxed
 from fastpath.http.counters cimport DURATION_BUCKETS, REQUEST_CELLS, http_counters_t
 
+from fastpath.counting import histogram
 from fastpath.http.answers import REFUSAL_NAMES
 from fastpath.http.counters import DURATION_BOUNDS_US
 
@@ -60,9 +61,4 @@ cdef class HttpTotals:
     def _histogram(self, slot):
         """Cumulative buckets in seconds, as Prometheus wants them."""
         *counts, sum_us = self.durations[slot]
-        buckets = []
-        total = 0
-        for bound_us, n in zip((*DURATION_BOUNDS_US, None), counts):
-            total += n
-            buckets.append((None if bound_us is None else bound_us / 1e6, total))
-        return {"buckets": buckets, "sum": sum_us / 1e6, "count": total}
+        return histogram(counts, [us / 1e6 for us in DURATION_BOUNDS_US], sum_us / 1e6)

@@ -7,8 +7,8 @@ from fastpath.abi cimport FP_AGAIN, FP_FULL, FP_OK, fp_assert
 from fastpath.hashing.siphash cimport siphash13
 from fastpath.memory.lock cimport lock_give, lock_take
 from fastpath.memory.slab cimport slab_free, slab_get, slab_init, slab_put
-from fastpath.proxy.address cimport address_put
-from fastpath.sys_linux cimport AF_INET6, sockaddr_any_t
+from fastpath.proxy.address cimport address_put, address_put_client
+from fastpath.sys_linux cimport sockaddr_any_t
 
 
 cdef enum:                      # client_key_t.kind
@@ -45,11 +45,6 @@ cdef void clients_free(clients_t *self) noexcept nogil:
 
 # ---- keys ----
 
-cdef inline bint _shares_a_link(const uint8_t *address) noexcept nogil:
-    """Whether the /64 of this IPv6 address is a link's and not a client's: fe80::/10, fc00::/7."""
-    return (address[0] == 0xfe and address[1] & 0xc0 == 0x80) or address[0] & 0xfe == 0xfc
-
-
 cdef uint64_t _key(
     const clients_t *self, client_key_t *key, uint64_t service, const sockaddr_any_t *client,
     uint64_t kind,
@@ -57,9 +52,10 @@ cdef uint64_t _key(
     """Fill in a key and return its hash."""
     key.service = service
     key.kind = kind
-    address_put(key.address, client)
-    if kind == COUNTED and client.any.sa_family == AF_INET6 and not _shares_a_link(key.address):
-        memset(key.address + 8, 0, 8)
+    if kind == COUNTED:
+        address_put_client(key.address, client)
+    else:
+        address_put(key.address, client)
     return siphash13(
         self.hash_key[0], self.hash_key[1], <const uint8_t *>key, sizeof(client_key_t)
     )

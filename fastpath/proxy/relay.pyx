@@ -129,7 +129,7 @@ cdef bint _flush_pipe(loop_t *loop, relay_t *relay, endpoint_t *target) noexcept
     while relay.pipe.held > 0:
         n = FP_AGAIN
         if target.ready & WRITABLE:
-            n = endpoint_splice_out(target, relay.pipe, False)
+            n = endpoint_splice_out(target, relay.pipe)
         if n == FP_AGAIN:
             loop_watch(loop, target, EPOLLOUT)
             return False

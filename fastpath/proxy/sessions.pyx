@@ -6,9 +6,8 @@ from libc.string cimport memcmp, memcpy, memset
 from fastpath.abi cimport FP_FULL, FP_OK, fp_assert
 from fastpath.hashing.siphash cimport siphash13
 from fastpath.memory.slab cimport slab_free, slab_get, slab_init, slab_put
-from fastpath.proxy.address cimport address_put
+from fastpath.proxy.address cimport address_put_client
 from fastpath.proxy.batch cimport batch_free, batch_init
-from fastpath.sys_linux cimport AF_INET6
 
 
 cdef enum:
@@ -103,18 +102,11 @@ cdef session_t *ages_oldest(ages_t *ages) noexcept nogil:
 
 # ---- clients ----
 
-cdef bint _is_of_a_link(const uint8_t *address) noexcept nogil:
-    """Whether the /64 of this IPv6 address is a link's and not a host's."""
-    return (address[0] == 0xfe and address[1] & 0xc0 == 0x80) or address[0] & 0xfe == 0xfc
-
-
 cdef uint64_t _key_of(
     const sessions_t *self, uint8_t *key, const sockaddr_any_t *client, uint16_t service_slot
 ) noexcept nogil:
     """Fill in KEY_SIZE bytes and return their hash."""
-    address_put(key, client)
-    if client.any.sa_family == AF_INET6 and not _is_of_a_link(key):
-        memset(key + 8, 0, 8)
+    address_put_client(key, client)
     key[16] = <uint8_t>(service_slot & 0xff)
     key[17] = <uint8_t>(service_slot >> 8)
     return siphash13(self.hash_key[0], self.hash_key[1], key, KEY_SIZE)

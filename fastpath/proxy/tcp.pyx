@@ -14,7 +14,7 @@ from libc.string cimport memset
 
 from fastpath.abi cimport (
     CUT_BACKEND, END_BACKEND, END_BACKEND_RESET, END_CLIENT, END_CUT, END_DRAINED, END_STOPPED,
-    FP_AGAIN, FP_FULL, FP_OK, FP_PORTS, PROTOCOL_TCP, REJECT_CAPACITY, REJECT_CONNECT,
+    FP_AGAIN, FP_BAD, FP_FULL, FP_OK, FP_PORTS, PROTOCOL_TCP, REJECT_CAPACITY, REJECT_CONNECT,
     REJECT_DESCRIPTORS, REJECT_NO_BACKEND, REJECT_PORTS, REJECT_PREFACE, RELAYS_BACKEND,
     RELAYS_LISTENER, RELAYS_SERVICE, backend_t, listener_t, service_t,
 )
@@ -283,11 +283,11 @@ cdef void _ignore(loop_t *loop, endpoint_t *endpoint) noexcept nogil:
     """News of the client while its stream is connecting: `ready` remembers them."""
 
 
-cdef bint _read_header(stream_t *stream, const uint8_t *data, size_t size) noexcept nogil:
+cdef bint _take_header(
+    stream_t *stream, uint8_t *data, int size, const proxy_header_t *header
+) noexcept nogil:
     """Take the header off the socket and note what it says."""
-    cdef proxy_header_t header
-    cdef int used = proxy_header_read(data, size, &header)
-    if used <= 0 or recv(stream.client.fd, <void *>data, <size_t>used, 0) != used:
+    if recv(stream.client.fd, data, <size_t>size, 0) != size:
         return False
     if not header.local:
         stream.client_address = header.source
@@ -300,13 +300,15 @@ cdef void _on_preface(loop_t *loop, endpoint_t *endpoint) noexcept nogil:
     cdef stream_t *stream = <stream_t *>endpoint.owner
     cdef const service_t *service = _service(loop, stream)
     cdef proxy_header_t header
+    cdef int size = FP_BAD
     cdef ssize_t n = recv(endpoint.fd, loop.scratch, PEEK_SIZE, MSG_PEEK)
     if n < 0 and (errno == EAGAIN or errno == EINTR):
         return
-    if n > 0 and not endpoint.ready & PEER_ENDED:
-        if proxy_header_read(loop.scratch, <size_t>n, &header) == FP_AGAIN:
-            return                      # what comes next is an event of its own
-    if n <= 0 or service == NULL or not _read_header(stream, loop.scratch, <size_t>n):
+    if n > 0:
+        size = proxy_header_read(loop.scratch, <size_t>n, &header)
+    if size == FP_AGAIN and not endpoint.ready & PEER_ENDED:
+        return                          # what comes next is an event of its own
+    if size <= 0 or service == NULL or not _take_header(stream, loop.scratch, size, &header):
         _turn_away(loop, stream, REJECT_PREFACE)
         return
     timeout_disarm(&stream.pair.timeout)

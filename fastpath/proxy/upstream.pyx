@@ -6,8 +6,7 @@ from fastpath.loop cimport (
     backend_closed, backend_connected, backend_refused, endpoint_init, loop_close, loop_watch,
 )
 from fastpath.outgoing cimport outgoing_open_datagrams
-from fastpath.proxy.affinity cimport affinity_recall, affinity_remember
-from fastpath.proxy.balance cimport balance_choose
+from fastpath.proxy.affinity cimport affinity_choose, affinity_remember
 from fastpath.proxy.datagram cimport datagram_prepare
 from fastpath.proxy.outlier cimport outlier_answered, outlier_failed
 from fastpath.sys_linux cimport EPOLLIN
@@ -37,24 +36,11 @@ cdef void upstream_answered(loop_t *loop, session_t *session) noexcept nogil:
     session.tries.n = 1
 
 
-cdef const backend_t *_choose(loop_t *loop, session_t *session) noexcept nogil:
-    """Where the client was before, if that is asked for; then as the service balances."""
-    cdef const service_t *service = loop.snapshot.service_of_slot[session.service_slot]
-    cdef const backend_t *known = NULL
-    if session.tries.n == 0:
-        known = affinity_recall(loop, service, &session.parties.client)
-    if known == NULL:
-        return balance_choose(loop, service, session.choice, &session.tries)
-    session.tries.slots[0] = known.slot
-    session.tries.n = 1
-    return known
-
-
 cdef int _connect_to(
-    loop_t *loop, session_t *session, const backend_t *backend, event_fn on_answers
+    loop_t *loop, session_t *session, const service_t *service, const backend_t *backend,
+    event_fn on_answers,
 ) noexcept nogil:
     """FP_OK, FP_BAD: there is no way to it, FP_FULL: no descriptor, FP_PORTS: no port."""
-    cdef const service_t *service = loop.snapshot.service_of_slot[session.service_slot]
     cdef int fd = -1
     cdef int result = outgoing_open_datagrams(service, backend, session.choice, &fd)
     if result != FP_OK:
@@ -76,13 +62,16 @@ cdef int _connect_to(
 cdef int upstream_connect(
     loop_t *loop, session_t *session, event_fn on_answers
 ) noexcept nogil:
+    cdef const service_t *service = loop.snapshot.service_of_slot[session.service_slot]
     cdef const backend_t *backend
     cdef int result
     while True:
-        backend = _choose(loop, session)
+        backend = affinity_choose(
+            loop, service, &session.parties.client, session.choice, &session.tries
+        )
         if backend == NULL:
             return FP_BAD
-        result = _connect_to(loop, session, backend, on_answers)
+        result = _connect_to(loop, session, service, backend, on_answers)
         if result != FP_BAD:
             return result
         backend_refused(loop, backend.slot)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -197,6 +199,26 @@ def ask(port: int, text: bytes = b"hello") -> bytes:
         client.sendall(text)
         client.shutdown(socket.SHUT_WR)
         return read_all(client)
+
+
+def reset(connection: socket.socket) -> None:
+    """Break it off: its peer gets a RST."""
+    break_off(connection)
+    connection.close()
+
+
+def break_off(connection: socket.socket) -> None:
+    """Have its close be a RST (socket(7), SO_LINGER)."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def pipe_ends() -> int:
+    """Ends of pipes that this process has open."""
+    found = 0
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found += os.readlink(entry).startswith("pipe:")
+    return found
 
 
 def kernel_takes(connections: int) -> int:

@@ -14,7 +14,13 @@ import time
 import pytest
 
 from tests.fastpath.http.gateways import Client, Peer, Seen, Web, ok, scripted, serving, tables, to
-from tests.fastpath.peers import Refusing, Server, Silent, running
+from tests.fastpath.peers import (
+    Refusing,
+    Server,
+    Silent,
+    break_off,
+    running,
+)
 from tests.net import free_port
 from tests.waiting import wait_until
 
@@ -365,7 +371,7 @@ def closing_after(n: int) -> Server:
             peer.send(ok())
         peer.request()
         # A reset instead of an orderly end, which the gateway would hear of in time.
-        peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0] + [0] * 4))
+        break_off(peer.socket)
 
     return scripted(talk)
 

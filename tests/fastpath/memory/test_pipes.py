@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.fastpath.peers import pipe_ends
+
 probe = pytest.importorskip("fastpath.memory._probe", reason="built without PIAGENT_PROBE=1")
 
 PIPES_MAX = 32
-
-
-def n_pipes() -> int:
-    """Ends of pipes that this process has open."""
-    found = 0
-    for entry in Path("/proc/self/fd").iterdir():
-        try:
-            found += os.readlink(entry).startswith("pipe:")
-        except FileNotFoundError:
-            continue
-    return found
 
 
 @given(
@@ -32,7 +20,7 @@ def n_pipes() -> int:
 def test_never_more_than_allowed_and_none_is_given_twice(
     n_max: int, steps: list[tuple[str, int]]
 ) -> None:
-    before = n_pipes()
+    before = pipe_ends()
     pipes = probe.Pipes(n_max)
     out: list[int] = []
     for step, number in steps:
@@ -49,11 +37,11 @@ def test_never_more_than_allowed_and_none_is_given_twice(
             pipes.allow(n_max)
         elif out:
             pipes.put(out.pop(number % len(out)), held=0 if step == "p" else 7)
-        assert n_pipes() - before == 2 * pipes.n_made
+        assert pipe_ends() - before == 2 * pipes.n_made
     for index in out:
         pipes.put(index, held=0)
     del pipes
-    assert n_pipes() == before
+    assert pipe_ends() == before
 
 
 def test_a_pipe_with_bytes_in_it_is_never_given_to_another() -> None:

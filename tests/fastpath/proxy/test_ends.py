@@ -16,6 +16,7 @@ from tests.fastpath.peers import (
     echo,
     read_all,
     read_exactly,
+    reset,
     running,
     tcp_tables,
 )
@@ -26,11 +27,6 @@ from tests.waiting import wait_until
 def ended(engine: Engine) -> dict[str, int]:
     """How connections ended, without zeros."""
     return {how: n for how, n in engine.stats()["ends"]["s"]["ended"].items() if n}
-
-
-def reset(connection: socket.socket) -> None:
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0] + [0] * 4))
-    connection.close()
 
 
 def test_who_ended_first_is_noted() -> None:

@@ -10,7 +10,14 @@ from collections.abc import Iterator
 import pytest
 
 from fastpath.engine import Engine, Listener, Service, Tables
-from tests.fastpath.peers import PATIENCE_S, Server, read_all, read_exactly, running
+from tests.fastpath.peers import (
+    PATIENCE_S,
+    Server,
+    break_off,
+    read_all,
+    read_exactly,
+    running,
+)
 from tests.net import free_port
 from tests.waiting import wait_until
 
@@ -138,7 +145,7 @@ def test_ends_of_every_kind_are_counted_once(limited: Limited) -> None:
         wait_until(limited.open)
         client = limited.clients.pop()
         if n % 4 == 0:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            break_off(client)
         elif n % 4 == 1:
             limited.server.open[-1].shutdown(socket.SHUT_RDWR)
             assert read_all(client) == b""

@@ -20,6 +20,7 @@ from tests.fastpath.peers import (
     Refusing,
     Server,
     Silent,
+    break_off,
     connect,
     read_all,
     running,
@@ -68,7 +69,7 @@ def close(_peer: Peer) -> None:
 
 def reset(peer: Peer) -> None:
     """Break the connection off."""
-    peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    break_off(peer.socket)
     peer.file.close()
     peer.socket.close()
 
@@ -331,7 +332,7 @@ def hang_up(connection: socket.socket) -> None:
 def slam(connection: socket.socket) -> None:
     """Listen, and break the connection off."""
     connection.recv(100)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    break_off(connection)
 
 
 @pytest.mark.parametrize("mood", [hang_up, slam])

@@ -8,7 +8,6 @@ import hashlib
 import os
 import random
 import socket
-import struct
 import threading
 from collections.abc import Callable, Iterator
 
@@ -22,6 +21,7 @@ from tests.fastpath.peers import (
     kernel_takes,
     read_all,
     read_exactly,
+    reset,
     running,
     tcp_tables,
 )
@@ -54,11 +54,6 @@ def relayed(engine: Engine, idle_timeout_ms: int = 60_000) -> tuple[socket.socke
     back, backend = tcp_pair()
     engine.relay(front.detach(), back.detach(), idle_timeout_ms)
     return client, backend
-
-
-def reset(end: socket.socket) -> None:
-    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    end.close()
 
 
 def both_ways(ends: tuple[socket.socket, socket.socket]) -> Iterator[tuple[socket.socket, ...]]:

@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import socket
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastpath.engine import Engine
-from tests.fastpath.peers import Server, connect, read_all, read_exactly, running, tcp_tables
+from tests.fastpath.peers import (
+    Server,
+    break_off,
+    connect,
+    pipe_ends,
+    read_all,
+    read_exactly,
+    running,
+    tcp_tables,
+)
 from tests.net import free_port
 from tests.waiting import wait_until
 
 MIB = 1 << 20
 BROKEN = (ConnectionResetError, BrokenPipeError)
-
-
-def pipes_open() -> int:
-    """Ends of pipes that this process has open."""
-    found = 0
-    for entry in Path("/proc/self/fd").iterdir():
-        try:
-            found += os.readlink(entry).startswith("pipe:")
-        except FileNotFoundError:
-            continue
-    return found
 
 
 def checked_echo(connection: socket.socket) -> None:
@@ -62,7 +58,7 @@ def test_every_byte_arrives_in_order_both_ways(size: int) -> None:
 
 
 def test_a_stream_is_spliced_and_its_pipe_is_kept_for_the_next() -> None:
-    before = pipes_open()
+    before = pipe_ends()
     with running() as engine:
         port = serve(engine, Server(checked_echo))
         for _ in range(3):
@@ -70,17 +66,17 @@ def test_a_stream_is_spliced_and_its_pipe_is_kept_for_the_next() -> None:
                 client.sendall(bytes(8 * MIB))
                 client.shutdown(socket.SHUT_WR)
                 assert len(read_all(client)) == 8 * MIB + 32
-        assert 2 <= pipes_open() - before <= 8
-    assert pipes_open() == before
+        assert 2 <= pipe_ends() - before <= 8
+    assert pipe_ends() == before
 
 
 def test_small_messages_take_no_pipe() -> None:
-    before = pipes_open()
+    before = pipe_ends()
     with running() as engine, connect(serve(engine, Server())) as client:
         for _ in range(200):
             client.sendall(b"x" * 1000)
             assert read_exactly(client, 1000) == b"x" * 1000
-        assert pipes_open() == before
+        assert pipe_ends() == before
 
 
 def test_more_streams_than_there_are_pipes_all_arrive() -> None:
@@ -115,7 +111,7 @@ def test_more_streams_than_there_are_pipes_all_arrive() -> None:
 def test_a_stream_that_is_reset_in_the_middle_leaves_no_bytes_to_the_next() -> None:
     def rude(connection: socket.socket) -> None:
         read_exactly(connection, MIB)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0] + [0] * 4))
+        break_off(connection)
 
     with running() as engine:
         port = serve(engine, Server(rude))

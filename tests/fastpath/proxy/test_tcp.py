@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import random
 import socket
-import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from tests.fastpath.peers import (
     kernel_takes,
     read_all,
     read_exactly,
+    reset,
     running,
     tcp_tables,
 )
@@ -41,11 +41,6 @@ def engine() -> Iterator[Engine]:
 @pytest.fixture
 def port() -> int:
     return free_port()
-
-
-def close_with_reset(client: socket.socket) -> None:
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    client.close()
 
 
 def test_bytes_go_both_ways(engine: Engine, port: int) -> None:
@@ -177,17 +172,17 @@ def test_a_reset_by_the_client_reaches_the_backend(engine: Engine, port: int) ->
     engine.publish(tcp_tables(port, Server(note).backend("a")))
     client = connect(port)
     assert client.recv(2) == b"hi"
-    close_with_reset(client)
+    reset(client)
     wait_until(lambda: errors == [ConnectionResetError])
     wait_until(lambda: engine.active() == 0)
 
 
 def test_a_reset_by_the_backend_reaches_the_client(engine: Engine, port: int) -> None:
-    def reset(connection: socket.socket) -> None:
+    def rude(connection: socket.socket) -> None:
         connection.recv(10)
-        close_with_reset(connection)
+        reset(connection)
 
-    engine.publish(tcp_tables(port, Server(reset).backend("a")))
+    engine.publish(tcp_tables(port, Server(rude).backend("a")))
     with connect(port) as client:
         client.sendall(b"hello")
         with pytest.raises(ConnectionResetError):
