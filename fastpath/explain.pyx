@@ -176,8 +176,7 @@ cdef object _explain_choice(
     answer["entry"] = hash % MAGLEV_SIZE
     if service.maglev != NULL:
         answer["table"] = stage.names[service.maglev[hash % MAGLEV_SIZE]]
-    if listener.protocol != PROTOCOL_UDP:           # sessions go by the hash alone
-        answer["remembered"] = stage.known(peer)
+    answer["remembered"] = stage.known(peer)
     answer["backends"] = stage.backends(hash)
     answer["orders"] = []
     for worker in range(common.n_workers):

@@ -147,7 +147,7 @@ def test_with_affinity_it_is_the_client_and_what_is_remembered_of_it(engine: Eng
     assert sorted(said["orders"][0]) == list(NAMES)
 
 
-def test_udp_sessions_go_by_the_hash_whatever_is_remembered_of_the_client(engine: Engine) -> None:
+def test_a_udp_client_that_is_not_known_goes_by_the_hash(engine: Engine) -> None:
     port = free_port()
     answering = [Datagrams(name) for name in NAMES]
     backends = tuple(each.backend() for each in answering)
@@ -158,6 +158,34 @@ def test_udp_sessions_go_by_the_hash_whatever_is_remembered_of_the_client(engine
         client.sendto(b"", ("127.0.0.1", port))
         assert client.recv(1).decode() == said["chosen"] == said["table"]
     assert said["remembered"] is None
+    for each in answering:
+        each.close()
+
+
+def test_a_udp_client_goes_where_it_was_before(engine: Engine) -> None:
+    """As by TCP: its own backend was away when it first came."""
+    port = free_port()
+    answering = [Datagrams(name) for name in NAMES]
+    service = Service(
+        "s",
+        tuple(each.backend() for each in answering),
+        affinity=True,
+        affinity_timeout_ms=3_600_000,
+    )
+    engine.publish(tables(port, service, udp=True))
+    own = engine.explain("127.0.0.1", 1, "127.0.0.1", port, udp=True)["chosen"]
+    away = tuple(each._replace(up=each.name != own) for each in service.backends)
+    engine.publish(tables(port, service._replace(backends=away), udp=True))
+    with bound(socket.SOCK_DGRAM) as client:
+        client.sendto(b"", ("127.0.0.1", port))
+        other = client.recv(1).decode()
+    engine.publish(tables(port, service, udp=True))
+    said = engine.explain("127.0.0.1", 1, "127.0.0.1", port, udp=True)
+    assert said["table"] == own != other
+    assert (said["remembered"], said["chosen"], said["orders"][0][0]) == (other, other, other)
+    with bound(socket.SOCK_DGRAM) as client:
+        client.sendto(b"", ("127.0.0.1", port))
+        assert client.recv(1).decode() == other
     for each in answering:
         each.close()
 
