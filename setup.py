@@ -34,7 +34,9 @@ FLAGS += ["-O1", "-g3", "-DFP_DEBUG"] if DEBUG or SANITIZE else ["-O3", "-g"]
 SANITIZERS = {
     "": [],
     "address": [
-        "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer",
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=all",
+        "-fno-omit-frame-pointer",
     ],
     "thread": ["-fsanitize=thread", "-fno-omit-frame-pointer"],
 }

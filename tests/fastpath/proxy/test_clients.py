@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from ipaddress import IPv6Network, ip_address
+from ipaddress import IPv6Address, IPv6Network, ip_address
 
 import pytest
 from hypothesis import given, settings
@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 probe = pytest.importorskip("fastpath.proxy._probe", reason="built with PIAGENT_PROBE=1 only")
 
 CAPACITY = 5
-# Those of the second row are one client each when counted: a /64, and an address in other forms.
+# 192.0.2.2 is there in both of its forms, as in a PROXY header; the first two of the second row
+# are one client when counted.
 CLIENTS = [
     *("192.0.2.1", "192.0.2.2", "192.0.2.3", "::ffff:c000:202"),
     *("2001:db8::1", "2001:db8::2", "2001:db8:0:1::1", "fd00::1", "fd00::2", "fe80::1", "fe80::2"),
 ]
+IPV4 = IPv6Network("::ffff:0:0/96")
 ON_LINK = [IPv6Network("fe80::/10"), IPv6Network("fc00::/7")]
 STEP = st.tuples(
     st.sampled_from(["enter", "leave", "remember", "recall"]),
@@ -33,8 +35,7 @@ def whole(client: str) -> int:
 
 def counted(client: str) -> int:
     """What it is counted by."""
-    address = ip_address(client)
-    if address.version == 4 or any(address in network for network in ON_LINK):
+    if any(IPv6Address(whole(client)) in network for network in [*ON_LINK, IPV4]):
         return whole(client)
     return whole(client) >> 64 << 64
 
@@ -105,6 +106,14 @@ def test_clients_are_counted_while_open_and_the_oldest_memory_makes_room(
     while held:
         table.leave(held.pop()[0])
     assert table.n == len(model.backends)
+
+
+def test_an_ipv4_client_is_one_of_its_own_in_both_of_its_forms() -> None:
+    """A regression: all that a PROXY header gave as ::ffff:a.b.c.d counted as one."""
+    table = probe.Clients(10)
+    assert table.enter(1, "::ffff:192.0.2.1", 1) is not None
+    assert table.enter(1, "::ffff:192.0.2.2", 1) is not None
+    assert table.enter(1, "192.0.2.2", 1) is None
 
 
 def test_as_many_clients_as_there_is_room_for_are_counted_and_no_memory_is_in_their_way() -> None:
