@@ -26,7 +26,7 @@
 
 enum { MAX_REQUEST = 4096, MAX_REPLY = 1 << 17, MAX_FD = 20000, ECHO_SIZE = 100 };
 enum { BUCKETS = 20000, BUCKET_US = 5 };
-#define PATIENCE_NS 5000000000u
+#define PATIENCE_NS 20000000000u
 
 static char request[MAX_REQUEST];
 static size_t request_size;

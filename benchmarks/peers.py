@@ -24,6 +24,8 @@ class Target(NamedTuple):
     http_port: int
     tcp_port: int
     process: subprocess.Popen[bytes]
+    log: Path
+    """What it wrote; the file has the proxy's name."""
 
 
 class Ports(NamedTuple):
@@ -141,9 +143,10 @@ def nginx(folder: Path, ports: Ports) -> Iterator[Target]:
     """nginx, http and stream."""
     file = folder / "nginx.conf"
     file.write_text(NGINX.format(folder=folder, ports=ports, modules=nginx_modules()))
-    with running("nginx", "-c", str(file), cpu=PROXY_CPU, log=folder / "nginx.log") as process:
+    log = folder / "nginx.log"
+    with running("nginx", "-c", str(file), cpu=PROXY_CPU, log=log) as process:
         wait_for_port("127.0.0.1", ports.http, process)
-        yield Target("127.0.0.1", ports.http, ports.tcp, process)
+        yield Target("127.0.0.1", ports.http, ports.tcp, process, log)
 
 
 @contextlib.contextmanager
@@ -154,7 +157,7 @@ def haproxy(folder: Path, ports: Ports) -> Iterator[Target]:
     log = folder / "haproxy.log"
     with running("haproxy", "-db", "-f", str(file), cpu=PROXY_CPU, log=log) as process:
         wait_for_port("127.0.0.1", ports.http, process)
-        yield Target("127.0.0.1", ports.http, ports.tcp, process)
+        yield Target("127.0.0.1", ports.http, ports.tcp, process, log)
 
 
 @contextlib.contextmanager
@@ -182,7 +185,7 @@ def agent(folder: Path, services: str, port: int) -> Iterator[subprocess.Popen[b
 def piagent(folder: Path, ports: Ports) -> Iterator[Target]:
     """The agent, with a service and a gateway."""
     with agent(folder, SERVICES.format(ports=ports), ports.http) as process:
-        yield Target(VIP, ports.http, ports.tcp, process)
+        yield Target(VIP, ports.http, ports.tcp, process, folder / "piagent.log")
 
 
 Peer = Callable[[Path, Ports], "contextlib.AbstractContextManager[Target]"]

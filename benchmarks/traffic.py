@@ -93,7 +93,10 @@ def run_once(load: Path, folder: Path, kind: Kind, target: Target, plan: Plan) -
     spent = cpu_ns(target.process.pid) - before
     requests, errors = int(out[0]), int(out[1])
     if requests == 0 or errors > requests / 1000:
-        raise RuntimeError(f"{kind.title}: {requests} answers, {errors} errors")
+        raise RuntimeError(
+            f"{target.log.stem}: {kind.title}: {requests} answers, {errors} errors; "
+            f"its log ends with:\n{target.log.read_text()[-2000:]}"
+        )
     return Sample(spent / 1000 / requests, requests / float(out[2]), float(out[4]))
 
 

@@ -260,12 +260,12 @@ async def test_a_backend_that_is_ejected_is_shown_to_be_so(tmp_path: Path) -> No
         "web:80": {"10.0.0.1:8080": {"ejected": False}, "10.0.0.2:8080": {"ejected": True}}
     }
     (web,) = one.agent.view.status().services
-    assert [(each.address, each.ejected) for each in web.backends] == [
-        ("10.0.0.1", False), ("10.0.0.2", True),
-    ]  # fmt: skip
     why = one.agent.view.services.why("web")
     assert why is not None
-    assert why.backends == web.backends
+    for shown in (web, why):
+        assert [(each.address, each.ejected) for each in shown.backends] == [
+            ("10.0.0.1", False), ("10.0.0.2", True),
+        ]  # fmt: skip
     await one.stop()
 
 
