@@ -6,7 +6,7 @@ from libc.string cimport memcmp, memcpy
 from fastpath.abi cimport MAX_BACKENDS, MAX_TRIES
 from fastpath.atomics cimport store_signed
 from fastpath.hashing.siphash cimport siphash13
-from fastpath.proxy.address cimport ADDRESS_SIZE, address_put
+from fastpath.address cimport ADDRESS_SIZE, address_put
 from fastpath.proxy.outlier cimport outlier_forget
 from fastpath.proxy.policies cimport choice_init, choice_make, choice_t
 from fastpath.sys_linux cimport AF_INET

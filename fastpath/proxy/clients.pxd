@@ -22,7 +22,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from fastpath.abi cimport MAX_SERVICES, service_t
 from fastpath.memory.lock cimport lock_t
 from fastpath.memory.slab cimport slab_t
-from fastpath.proxy.address cimport ADDRESS_SIZE
+from fastpath.address cimport ADDRESS_SIZE
 from fastpath.sys_linux cimport sockaddr_any_t
 
 

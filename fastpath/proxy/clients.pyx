@@ -7,7 +7,7 @@ from fastpath.abi cimport FP_AGAIN, FP_FULL, FP_OK, fp_assert
 from fastpath.hashing.siphash cimport siphash13
 from fastpath.memory.lock cimport lock_give, lock_take
 from fastpath.memory.slab cimport slab_free, slab_get, slab_init, slab_put
-from fastpath.proxy.address cimport address_put, address_put_client
+from fastpath.address cimport address_put, address_put_client
 from fastpath.sys_linux cimport sockaddr_any_t
 
 

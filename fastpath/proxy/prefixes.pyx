@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from fastpath.abi cimport range_t
-from fastpath.proxy.address cimport ADDRESS_SIZE, address_put
+from fastpath.address cimport ADDRESS_SIZE, address_put
 
 
 cdef inline bint _is_below(

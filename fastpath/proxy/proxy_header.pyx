@@ -5,7 +5,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from fastpath.abi cimport FP_AGAIN, FP_BAD, FP_OK, fp_assert
 from fastpath.hashing.crc32c cimport crc32c
-from fastpath.proxy.address cimport ADDRESS_SIZE, address_put
+from fastpath.address cimport ADDRESS_SIZE, address_put
 from fastpath.proxy.proxy_text cimport (
     cursor_t, put_decimal, put_text, put_v4, put_v6, text_decimal, text_expect, text_next, text_v4,
     text_v6,

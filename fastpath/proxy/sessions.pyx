@@ -6,7 +6,7 @@ from libc.string cimport memcmp, memcpy, memset
 from fastpath.abi cimport FP_FULL, FP_OK, fp_assert
 from fastpath.hashing.siphash cimport siphash13
 from fastpath.memory.slab cimport slab_free, slab_get, slab_init, slab_put
-from fastpath.proxy.address cimport address_put_client
+from fastpath.address cimport address_put_client
 from fastpath.proxy.batch cimport batch_free, batch_init
 
 

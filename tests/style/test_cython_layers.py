@@ -13,11 +13,11 @@ from tests.style.sources import CYTHON, Finding, files, read, report
 LAYERS = (
     {"engine", "explain", "log", "snapshot", "totals"},
     {"worker"},
-    {"http", "proxy"},
+    {"http", "packet", "proxy"},
     {"loop"},
     {"hashing", "memory"},
     {"outgoing"},
-    {"abi", "atomics", "sys_linux"},
+    {"abi", "address", "atomics", "sys_linux"},
 )
 FOR_TESTS = ("_probe", "_fuzz")
 

@@ -1,0 +1,1 @@
+"""Packets that are forwarded, not proxied: nat and dsr."""
