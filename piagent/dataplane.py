@@ -12,7 +12,7 @@ from typing import Any
 
 from fastpath import engine
 from piagent.core.flow import Flow
-from piagent.core.model import Protocol, Wildcard
+from piagent.core.model import Protocol, Wildcard, host_port
 from piagent.core.plan import Plan, PlannedService
 from piagent.core.proxying import ProxyHeader
 from piagent.core.routing import PlannedGateway
@@ -33,8 +33,9 @@ class EngineDataPlane:
     def apply(self, plan: Plan) -> None:
         """Make the plan true in one step.
 
-        Raises ListenError, and nothing has changed: that listener cannot be had.
+        Raises ListenError, and nothing has changed: that listener or forward cannot be had.
         """
+        _refuse_forwards(plan)
         try:
             self._engine.publish(tables(plan))
         except engine.ListenError as error:
@@ -116,6 +117,20 @@ def tables(plan: Plan) -> engine.Tables:
         services=tuple(_service(item) for item in plan.services),
         gateways=tuple(_gateway(item) for item in plan.gateways),
     )
+
+
+def _refuse_forwards(plan: Plan) -> None:
+    """Say that this build forwards nothing yet, rather than do nothing for a VIP."""
+    for forward in plan.forwards:
+        udp = " by UDP" if forward.udp else ""
+        text = (
+            f"cannot forward {host_port(forward.address, forward.port)}{udp}"
+            f' (mode = "{forward.how.mode}"): this build of piagent does not forward packets yet'
+            ' (write mode = "proxy")'
+        )
+        raise ListenError(
+            errno.ENOSYS, text, address=forward.address, port=forward.port, udp=forward.udp
+        )
 
 
 def _service(service: PlannedService) -> engine.Service:

@@ -110,6 +110,9 @@ class ServiceStatus(Struct, frozen=True, kw_only=True):
     backends: tuple[BackendStatus, ...]
     applied: int
     """The version that was applied; 0: it is in the node's file."""
+    mode: str = "proxy"
+    """How what comes to its VIPs gets to the backends."""
+    encapsulation: str | None = None
 
 
 class GatewayStatus(Struct, frozen=True, kw_only=True):
@@ -258,6 +261,9 @@ class WhyService(Struct, frozen=True, kw_only=True, tag_field="of", tag="name"):
     """VIP -> the node that owns it."""
     notes: tuple[NoteStatus, ...]
     backends: tuple[BackendStatus, ...]
+    mode: str = "proxy"
+    """As a service's."""
+    encapsulation: str | None = None
 
 
 class FlowBackend(Struct, frozen=True, kw_only=True):

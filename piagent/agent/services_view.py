@@ -38,8 +38,9 @@ from piagent.core.assignments import Applied, Assignment
 from piagent.core.bgp import Announcement
 from piagent.core.bulletin import TTL_MAX_MS, Endpoint
 from piagent.core.catalog import CatalogReason, Merged
+from piagent.core.forwarding import Forwarding
 from piagent.core.model import Backend, Gateway, Service, ServiceType, host_port
-from piagent.core.plan import places_of
+from piagent.core.plan import places_of, unreached
 from piagent.core.records import Kind, key_of
 
 COUNT_MAX = 2**53
@@ -208,6 +209,8 @@ class ServicesView:
                 ports=_ports(service),
                 backends=self._backends(service, ejected),
                 applied=self._version(key_of(Kind.SERVICE, service.name), applied),
+                mode=service.forwarding.mode,
+                encapsulation=service.forwarding.encapsulation,
             )
             for service in self._serving.config.services
         )
@@ -275,6 +278,7 @@ class ServicesView:
         has = Assignment() if said is None else said.given.get(key, Assignment())
         owners = self._owners()
         vips = holder.vips if holder is not None else ()
+        how = service.forwarding if service is not None else Forwarding()
         return WhyService(
             name=name,
             kind=key.partition("/")[0],
@@ -287,6 +291,8 @@ class ServicesView:
             owners={vip: owners.get(vip) for vip in vips},
             notes=notes,
             backends=self._backends(service, self._ejected()) if service else (),
+            mode=how.mode,
+            encapsulation=how.encapsulation,
         )
 
     def _version(self, key: str, applied: Mapping[str, Applied]) -> int:
@@ -300,6 +306,10 @@ class ServicesView:
         for (address, port, udp), why in sorted(self._serving.left_out.items()):
             about = host_port(address, port) + ("/udp" if udp else "")
             yield NoteStatus(about=about, reason=CatalogReason.PORT_UNAVAILABLE, detail=why)
+        for name, backend in unreached(self._serving.config):
+            about, reason = key_of(Kind.SERVICE, name), CatalogReason.BACKEND_UNREACHED
+            detail = f"{backend} gets nothing of what comes to its VIP: another IP version or port"
+            yield NoteStatus(about=about, reason=reason, detail=detail)
         for address, why in sorted(self._followers.missing.items()):
             yield NoteStatus(about=address, reason=CatalogReason.ADDRESS_UNAVAILABLE, detail=why)
         for path, why in self._access_log.troubles().items():

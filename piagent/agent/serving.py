@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from piagent.agent.tasks import Alarm
 from piagent.core.draining import Drain, Drained, Key, drained
 from piagent.core.model import Config
-from piagent.core.plan import Plan, PlannedListener, plan, with_leaving
+from piagent.core.plan import Plan, PlannedForward, PlannedListener, plan, with_leaving
 from piagent.ports import DataPlane, ListenError
 
 log = logging.getLogger(__name__)
@@ -186,8 +186,9 @@ class Serving:
         left_out: dict[Place, str] = {}
         while True:
             listeners = tuple(one for one in wanted.listeners if _place(one) not in left_out)
+            forwards = tuple(one for one in wanted.forwards if _place(one) not in left_out)
             try:
-                self._plane.apply(replace(wanted, listeners=listeners))
+                self._plane.apply(replace(wanted, listeners=listeners, forwards=forwards))
             except ListenError as error:
                 place = error.address, error.port, error.udp
                 if error.address in vital or place in left_out:
@@ -201,5 +202,5 @@ class Serving:
         self.left_out = left_out
 
 
-def _place(listener: PlannedListener) -> Place:
+def _place(listener: PlannedListener | PlannedForward) -> Place:
     return listener.address, listener.port, listener.udp

@@ -10,8 +10,9 @@ from piagent.cli.output import WRONG_INPUT, columns, print_json
 from piagent.cli.route import route_table
 
 if TYPE_CHECKING:
+    from piagent.core.forwarding import Forwarding
     from piagent.core.model import Broker, Config, Election, Node, Pool, Service, ServicePort
-    from piagent.core.plan import Plan, PlannedListener
+    from piagent.core.plan import Plan, PlannedForward, PlannedListener
     from piagent.core.proxying import Ejection, Proxying
     from piagent.core.wants import Want
 
@@ -62,7 +63,8 @@ def resolve(config: Config, made: Plan) -> dict[str, Any]:
     plain["secrets"] = sum(map(bool, config.secrets))
     plain["admin_token"] = config.admin_token is not None
     plain["mqtt"]["password"] = config.mqtt.password is not None
-    return {"config": plain, "listeners": _plain(made.listeners), "gateways": _plain(made.gateways)}
+    shown = ("listeners", "forwards", "gateways")
+    return {"config": plain, **{name: _plain(getattr(made, name)) for name in shown}}
 
 
 def describe(config: Config, made: Plan) -> str:
@@ -71,6 +73,9 @@ def describe(config: Config, made: Plan) -> str:
     if made.listeners:
         rows = [(_place_of(one), "->", _target(one)) for one in made.listeners]
         parts.append("It listens (on a VIP when it owns it) on\n" + columns(rows, "  "))
+    if made.forwards:
+        rows = [(_place_of(one), "->", f"service {one.target}") for one in made.forwards]
+        parts.append("It forwards (on a VIP that it owns) packets to\n" + columns(rows, "  "))
     parts += [_service(service) for service in config.services]
     if any(map(_limits, config.pools)):
         pools = [(pool.name, _limits(pool)) for pool in config.pools if _limits(pool)]
@@ -81,7 +86,7 @@ def describe(config: Config, made: Plan) -> str:
     return "\n\n".join(parts)
 
 
-def _place_of(listener: PlannedListener) -> str:
+def _place_of(listener: PlannedListener | PlannedForward) -> str:
     udp = " UDP" if listener.udp else ""
     return f"{listener.address} port {listener.port}{udp}"
 
@@ -174,9 +179,16 @@ def _service(service: Service) -> str:
     from piagent.core.wants import want_of_service
 
     title += _waits(want_of_service(service))
-    words = "; ".join(_proxying(service.proxying))
+    words = "; ".join([*_forwarding(service.forwarding), *_proxying(service.proxying)])
     title += f"\n  {words}" if words else ""
     return title + "\n" + (columns(rows, "  ") if rows else "  none")
+
+
+def _forwarding(how: Forwarding) -> list[str]:
+    """How packets get to the backends, unless it is the default."""
+    if how.proxied:
+        return []
+    return [f"forwarded by {how.mode}{f' in {how.encapsulation}' if how.encapsulation else ''}"]
 
 
 def _proxying(how: Proxying) -> list[str]:

@@ -76,14 +76,17 @@ def _list(args: argparse.Namespace) -> int:
 
 def render(status: Status, applied: tuple[AppliedStatus, ...]) -> str:
     """Make the whole text."""
-    from piagent.cli.status import notes_section, port_words, version_words
+    from piagent.cli.status import mode_words, notes_section, port_words, version_words
 
     rows = []
     for service in status.services:
         up = sum(backend.up for backend in service.backends)
         backends = "" if service.type == "external" else f"{up}/{len(service.backends)} up"
         addresses = ",".join((*service.vips, *service.cluster_ips)) or "no address"
-        words = (f"service/{service.name}", service.type, version_words(service.applied) or "file")
+        forwarded = service.mode != "proxy"
+        mode = f", {mode_words(service.mode, service.encapsulation)}" if forwarded else ""
+        kind = service.type + mode
+        words = (f"service/{service.name}", kind, version_words(service.applied) or "file")
         rows.append((*words, addresses, port_words(service.ports), backends))
     for gateway in status.gateways:
         words = (f"gateway/{gateway.name}", "", version_words(gateway.applied) or "file")

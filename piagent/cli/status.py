@@ -114,6 +114,11 @@ def port_words(ports: Iterable[PortStatus]) -> str:
     return ",".join(map(_port, ports))
 
 
+def mode_words(mode: str, encapsulation: str | None) -> str:
+    """Write how traffic gets to backends: `proxy`, `nat`, `dsr`, `dsr by ipip`."""
+    return mode if encapsulation is None else f"{mode} by {encapsulation}"
+
+
 def notes_section(notes: Iterable[NoteStatus]) -> str:
     """Write what is not as it was wished; nothing when all is."""
     return _section("not as wished", [(note.about, note.reason, note.detail) for note in notes])

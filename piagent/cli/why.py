@@ -59,9 +59,17 @@ def render(why: Why) -> str:
 
 def render_service(why: WhyService) -> str:
     """Make the whole text about a service or gateway."""
-    from piagent.cli.status import backend_rows, notes_section, port_words, version_words
+    from piagent.cli.status import (
+        backend_rows,
+        mode_words,
+        notes_section,
+        port_words,
+        version_words,
+    )
 
     lines = [f"{why.kind} {why.name}: {version_words(why.applied) or 'not applied: in a file'}"]
+    if why.mode != "proxy":
+        lines.append(f"its packets are forwarded: mode {mode_words(why.mode, why.encapsulation)}")
     for vip in why.vips:
         owner = why.owners.get(vip)
         lines.append(f"VIP {vip}: " + (f"owned by {owner}" if owner else "without an owner"))

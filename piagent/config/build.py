@@ -10,6 +10,7 @@ from piagent.config.key_files import resolve
 from piagent.config.proxying import build_proxying
 from piagent.config.values import Eligible
 from piagent.core import model
+from piagent.core.forwarding import Forwarding
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,6 +144,7 @@ def build_service(service: schema.Service, folder: Path | None = None) -> model.
         ),
         health=build_health(service.health) if service.health else None,
         traffic_policy=service.traffic_policy,
+        forwarding=Forwarding(service.mode, service.encapsulation),
         proxying=build_proxying(service, folder),
     )
 

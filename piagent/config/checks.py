@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from piagent.config.addresses import check_addresses
 from piagent.config.bgp import check_bgp
 from piagent.config.build import port_name
+from piagent.config.forwarding import check_forwarding
 from piagent.config.health import check_health
 from piagent.config.names import check_dns
 from piagent.config.problems import did_you_mean, elements, key_path, unique
@@ -145,6 +146,7 @@ def check_service(service: Service, path: KeyPath, report: Report) -> None:
             report.error((*path, "backends", i), what, "name the host behind the VIP")
     check_health(service, path, report)
     check_proxying(service, path, report)
+    check_forwarding(service, path, report)
 
 
 def _check_external(service: Service, path: KeyPath, report: Report) -> None:
@@ -154,7 +156,8 @@ def _check_external(service: Service, path: KeyPath, report: Report) -> None:
     keys = ("address", "pool", "ports", "backends", "health", "headless")
     refuse(service, keys, path, "an external service has none", report)
     what = "nothing of an external service goes through a node"
-    refuse(service, (*OF_LISTENERS, *OF_CONNECTIONS), path, what, report)
+    of_traffic = (*OF_LISTENERS, *OF_CONNECTIONS, "mode", "encapsulation")
+    refuse(service, of_traffic, path, what, report)
 
 
 def _check_ports(service: Service, path: KeyPath, report: Report) -> None:

@@ -1,4 +1,4 @@
-"""Keys and values that later versions bring; this version names them instead of guessing."""
+"""Keys that later versions bring; this version names them instead of guessing."""
 
 from __future__ import annotations
 
@@ -29,10 +29,5 @@ LATER_KEYS: Final[dict[str, dict[str, str]]] = {
     "route.backends": {"weight": "until then a route has one backend", "filters": ""},
 }
 """Table -> key -> what holds until then."""
-
-LATER_VALUES: Final[dict[str, frozenset[str]]] = {
-    "service.mode": frozenset({"nat", "dsr"}),
-}
-"""Key -> values."""
 
 LATER: Final = "comes in a later version"

@@ -67,13 +67,21 @@ def check_proxying(service: Service, path: KeyPath, report: Report) -> None:
     _check_sources(service, path, report)
 
 
-def refuse(service: Service, keys: Sequence[str], path: KeyPath, what: str, report: Report) -> None:
+def refuse(
+    service: Service,
+    keys: Sequence[str],
+    path: KeyPath,
+    what: str,
+    report: Report,
+    *,
+    cure: str = "leave it out",
+) -> None:
     """Report those of the keys that are not as they are when they are left out."""
     defaults = {field.name: field.default for field in fields(service)}
     for key in keys:
         value = getattr(service, key)
         if value and value != defaults[key]:
-            report.error((*path, key), what, "leave it out")
+            report.error((*path, key), what, cure)
 
 
 def _check_udp(service: Service, path: KeyPath, report: Report) -> None:

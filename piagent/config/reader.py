@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from piagent.config.later import LATER, LATER_KEYS, LATER_VALUES
+from piagent.config.later import LATER, LATER_KEYS
 from piagent.config.lines import KeyPath
 from piagent.config.problems import Report, did_you_mean, key_path
 from piagent.config.schema import Kind, List, Map, Table
@@ -104,9 +104,6 @@ def _read_map(kind: Map, value: object, path: KeyPath, report: Report) -> dict[s
 
 
 def _read_leaf(leaf: Leaf, value: object, path: KeyPath, report: Report) -> Any:
-    if isinstance(value, str) and value in LATER_VALUES.get(_pattern(path), ()):
-        report.error(path, f"{_shown(value)} {LATER}", f"expected {leaf.wants}")
-        return leaf.blank
     try:
         plain = msgspec.convert(value, leaf.source)
     except msgspec.ValidationError:

@@ -32,6 +32,7 @@ from piagent.config.values import (
     Duration,
     DurationOrOff,
     Eligible,
+    Encapsulation,
     Failures,
     FamilyPolicy,
     FileName,
@@ -68,7 +69,7 @@ from piagent.config.values import (
     Word,
     Workers,
 )
-from piagent.core import model, proxying
+from piagent.core import forwarding, model, proxying
 
 
 class Table(Struct, frozen=True):
@@ -289,7 +290,8 @@ class Service(Struct, frozen=True, kw_only=True):
     ] = ()
     health: Annotated[Health, Table(Health)] | None = None
     traffic_policy: TrafficPolicy = model.TrafficPolicy.CLUSTER
-    mode: Mode = proxying.Mode.PROXY
+    mode: Mode = forwarding.Mode.PROXY
+    encapsulation: Encapsulation | None = None
     balance: Balance = proxying.Balance.MAGLEV
     affinity: Affinity = proxying.Affinity.NONE
     affinity_timeout: Duration | None = None

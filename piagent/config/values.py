@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from msgspec import Meta, Struct
 
-from piagent.core import model, proxying
+from piagent.core import forwarding, model, proxying
 from piagent.core.model import AddressRange, Broker, Listen
 from piagent.core.routing import PORT_MAX, BadRequestError, canonical_host, canonical_path
 
@@ -355,7 +355,8 @@ TrafficPolicy = Annotated[model.TrafficPolicy, _one_of(model.TrafficPolicy)]
 PoolType = Annotated[model.PoolType, _one_of(model.PoolType)]
 Protocol = Annotated[model.Protocol, _one_of(model.Protocol)]
 FamilyPolicy = Annotated[model.Families, _one_of(model.Families)]
-Mode = Annotated[proxying.Mode, _one_of(proxying.Mode)]
+Mode = Annotated[forwarding.Mode, _one_of(forwarding.Mode)]
+Encapsulation = Annotated[forwarding.Encapsulation, _one_of(forwarding.Encapsulation)]
 Balance = Annotated[proxying.Balance, _one_of(proxying.Balance)]
 Affinity = Annotated[proxying.Affinity, _one_of(proxying.Affinity)]
 ProxyHeader = Annotated[proxying.ProxyHeader, _one_of(proxying.ProxyHeader)]

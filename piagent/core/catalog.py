@@ -55,6 +55,8 @@ class CatalogReason(StrEnum):
     """Another program has the port, or this one may not listen on it."""
     ADDRESS_UNAVAILABLE = "address-unavailable"
     """A cluster address or BGP VIP cannot be on this node's `lo`."""
+    BACKEND_UNREACHED = "backend-unreached"
+    """Packets that are forwarded do not get to a backend with such an address or port."""
     LOG_UNWRITABLE = "log-unwritable"
     """An access log cannot be written on this node."""
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from piagent.core.forwarding import Forwarding
 from piagent.core.proxying import Proxying
 
 NODE_PORTS: Final = range(30000, 32768)
@@ -352,6 +353,8 @@ class Service(Struct, frozen=True, kw_only=True):
     health: HealthCheck | None = None
     """None: backends count as up."""
     traffic_policy: TrafficPolicy = TrafficPolicy.CLUSTER
+    forwarding: Forwarding = Forwarding()
+    """Of what comes to its VIPs."""
     proxying: Proxying = Proxying()
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from msgspec import Struct
 from msgspec.structs import replace
 
+from piagent.core.forwarding import Forwarding
 from piagent.core.model import (
     Backend,
     Config,
@@ -26,6 +27,8 @@ EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 -- where node ports are, and others
 """What stands for every address of the node."""
 LOCAL = "@local"
 """Ends the name of a service port for its backends of this node only."""
+_VERSIONS = {4: "@ipv4", 6: "@ipv6"}
+"""Ends the name of a service port for the backends that packets of this IP version get to."""
 
 
 class PlannedBackend(Struct, frozen=True):
@@ -61,12 +64,28 @@ class PlannedListener(Struct, frozen=True):
     udp: bool = False
 
 
+class PlannedForward(Struct, frozen=True):
+    """A port of a VIP whose packets go to backends as they come: nobody accepts anything here."""
+
+    address: str
+    port: int
+    target: str
+    """The name of a PlannedService: its backends, who may come, how long what leaves drains."""
+    how: Forwarding
+    udp: bool = False
+    owned: bool = False
+    """Else its packets are for this host itself, if it is a backend, or nobody's."""
+    draining: bool = False
+    """The VIP is on the way to another node: flows that are known go on, there are no new ones."""
+
+
 class Plan(Struct, frozen=True):
     """What the engine is to do."""
 
     listeners: tuple[PlannedListener, ...]
     services: tuple[PlannedService, ...]
     gateways: tuple[PlannedGateway, ...]
+    forwards: tuple[PlannedForward, ...] = ()
 
 
 def plan(
@@ -85,7 +104,8 @@ def plan(
     a take-over opens nothing. A VIP that is a loopback address exists on every host; listening on
     it is owning it, so it has its listeners only while it is owned. A node that never owns a VIP
     (`vip_weight` 0) has none on VIPs; cluster addresses and node ports are on every node. Services
-    of every type are there, since routes use them.
+    of every type are there, since routes use them. What is forwarded has no listener on its VIPs;
+    its cluster addresses and node ports do, and routes lead to it as to any other service.
     """
     return Plan(
         listeners=tuple(
@@ -95,6 +115,10 @@ def plan(
         ),
         services=tuple(_services(config, down)),
         gateways=tuple(_gateway(config, gateway) for gateway in config.gateways),
+        forwards=tuple(
+            replace(one, owned=one.address in owned, draining=one.address in draining)
+            for one in _forwards(config)
+        ),
     )
 
 
@@ -107,7 +131,8 @@ def with_leaving(wanted: Plan, before: Plan, vips: frozenset[str]) -> Plan:
     listeners = tuple(
         replace(one, draining=True) for one in before.listeners if one.address in vips
     )
-    targets = {one.target for one in listeners}
+    forwards = tuple(replace(one, draining=True) for one in before.forwards if one.address in vips)
+    targets = {one.target for one in listeners} | {one.target for one in forwards}
     known = {gateway.name for gateway in wanted.gateways}
     gateways = tuple(g for g in before.gateways if g.name in targets - known)
     needed = targets | {route.service for gateway in gateways for route in gateway.routes}
@@ -117,23 +142,29 @@ def with_leaving(wanted: Plan, before: Plan, vips: frozenset[str]) -> Plan:
         listeners=(*wanted.listeners, *listeners),
         services=(*wanted.services, *services),
         gateways=(*wanted.gateways, *gateways),
+        forwards=(*wanted.forwards, *forwards),
     )
 
 
-def service_key(service: Service, port: ServicePort, *, local: bool = False) -> str:
+def service_key(
+    service: Service, port: ServicePort, *, version: int | None = None, local: bool = False
+) -> str:
     """Return the name of one port of a service: `web:80`, `dns:53/udp`, `web:80@local`.
 
-    `local`: balanced over the backends of this node only.
+    `version`: for what is forwarded, balanced over the backends that packets of this IP version
+    get to: `web:80@ipv4`. `local`: balanced over the backends of this node only.
     """
     protocol = "" if port.protocol is Protocol.TCP else f"/{port.protocol}"
-    return f"{service.name}:{port.port}{protocol}{LOCAL if local else ''}"
+    forwarded = "" if version is None else _VERSIONS[version]
+    return f"{service.name}:{port.port}{protocol}{forwarded}{LOCAL if local else ''}"
 
 
 def places_of(service: Service, backend: Backend) -> frozenset[tuple[str, str]]:
     """Under which names of PlannedService and PlannedBackend a backend may be in a plan."""
     return frozenset(
-        (service_key(service, port, local=local), _name(backend, port))
+        (service_key(service, port, version=version, local=local), _name(backend, port))
         for port in service.ports
+        for version in (None, *_VERSIONS)
         for local in (False, True)
     )
 
@@ -154,7 +185,7 @@ def _listeners(config: Config) -> Iterator[PlannedListener]:
         for port in service.ports:
             udp = port.protocol is Protocol.UDP
             outside = service_key(service, port, local=local)
-            for vip in service.vips if owns else ():
+            for vip in service.vips if owns and service.forwarding.proxied else ():
                 yield PlannedListener(vip, port.port, outside, http=False, udp=udp)
             for address in service.cluster_ips:
                 inside = service_key(service, port)
@@ -168,16 +199,69 @@ def _listeners(config: Config) -> Iterator[PlannedListener]:
                 yield PlannedListener(vip, number, gateway.name, http=True)
 
 
+def _forwards(config: Config) -> Iterator[PlannedForward]:
+    for service in config.services:
+        local = service.traffic_policy is TrafficPolicy.LOCAL
+        for port in service.ports:
+            for vip in _forwarded_vips(config, service):
+                target = service_key(service, port, version=_version(vip), local=local)
+                udp = port.protocol is Protocol.UDP
+                yield PlannedForward(vip, port.port, target, service.forwarding, udp=udp)
+
+
+def _forwarded_vips(config: Config, service: Service) -> tuple[str, ...]:
+    here = config.node.vip_weight > 0 and not service.forwarding.proxied
+    return service.vips if here else ()
+
+
+def _version(vip: str) -> int:
+    return 6 if ":" in vip else 4
+
+
+def unreached(config: Config) -> tuple[tuple[str, str], ...]:
+    """(service, backend id) of the backends that nothing of what is forwarded gets to.
+
+    A file with such backends is refused, if that can be told from it; but a VIP may come from a
+    pool, and backends may register themselves.
+    """
+    return tuple(
+        (service.name, backend.id)
+        for service in config.services
+        for backend in service.backends
+        if service.vips
+        and not any(
+            is_reached(service, vip, port, backend)
+            for vip in service.vips
+            for port in service.ports
+            if backend.only in {None, port.name}
+        )
+    )
+
+
+def is_reached(service: Service, vip: str, port: ServicePort, backend: Backend) -> bool:
+    """Tell whether packets to the VIP's port get to this backend."""
+    how = service.forwarding
+    if how.proxied:
+        return True
+    target = backend.port or port.target_port
+    return how.carries(vip, backend.address) and how.keeps(port.port, target)
+
+
 def _services(config: Config, down: frozenset[tuple[str, str]]) -> Iterator[PlannedService]:
     for service in config.services:
         here = tuple(one for one in service.backends if one.node == config.node.name)
+        local = service.traffic_policy is TrafficPolicy.LOCAL
         for port in service.ports:
-            every = _backends(service, port, service.backends, down)
-            yield PlannedService(service_key(service, port), every, service.proxying)
-            if service.traffic_policy is TrafficPolicy.LOCAL:
-                key = service_key(service, port, local=True)
-                local = _backends(service, port, here, down)
-                yield PlannedService(key, local, service.proxying)
+            wanted = {service_key(service, port): service.backends}
+            if local:
+                wanted[service_key(service, port, local=True)] = here
+            for vip in _forwarded_vips(config, service):
+                key = service_key(service, port, version=_version(vip), local=local)
+                outside = here if local else service.backends
+                wanted[key] = tuple(b for b in outside if is_reached(service, vip, port, b))
+            for key, backends in wanted.items():
+                planned = _backends(service, port, backends, down)
+                yield PlannedService(key, planned, service.proxying)
 
 
 def _name(backend: Backend, port: ServicePort) -> str:

@@ -14,13 +14,6 @@ ONE_CLIENT: Final = "a header tells of one client, and a gateway's connections a
 """Why a route cannot lead to a service with `proxy_protocol`."""
 
 
-class Mode(StrEnum):
-    """How traffic gets to a service's backends."""
-
-    PROXY = "proxy"
-    """Each connection ends here, and another one leads to a backend."""
-
-
 class Balance(StrEnum):
     """Which of the usable backends a connection or UDP session gets."""
 

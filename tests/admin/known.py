@@ -128,6 +128,7 @@ class ScriptedServices(KnownServices):
             owners={"10.0.0.9": "pi-2", "fd00::9": None},
             notes=(NOTE,),
             backends=(BACKEND,),
+            mode="nat",
         )
 
 

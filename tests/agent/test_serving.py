@@ -10,8 +10,9 @@ import pytest
 from msgspec.structs import replace
 
 from piagent.agent.serving import Place, Serving
+from piagent.core.forwarding import Forwarding, Mode
 from piagent.core.model import Announce, Config, ServicePort
-from piagent.core.plan import Plan, PlannedListener
+from piagent.core.plan import Plan, PlannedForward, PlannedListener
 from piagent.core.proxying import Proxying
 from piagent.ports import ListenError
 from tests.agent.nodes import OTHER_VIP, VIP, Bench, config, service
@@ -21,7 +22,7 @@ from tests.waiting import until
 NODE_PORT = 30080
 
 
-def place(listener: PlannedListener) -> Place:
+def place(listener: PlannedListener | PlannedForward) -> Place:
     return listener.address, listener.port, listener.udp
 
 
@@ -33,7 +34,7 @@ class Crowded(FakeDataPlane):
         self.taken = set(taken)
 
     def apply(self, plan: Plan) -> None:
-        for one in plan.listeners:
+        for one in (*plan.listeners, *plan.forwards):
             if place(one) in self.taken:
                 raise ListenError(
                     errno.EADDRINUSE, f"{place(one)} is taken", address=one.address, port=one.port,
@@ -91,6 +92,26 @@ async def test_a_vip_of_the_file_has_its_ports_or_nothing_changes(tmp_path: Path
     serving.reconfigure(two(tmp_path), strict=False)
     assert plane.served == {WEB, *EVERYWHERE}
     assert set(serving.left_out) == {OPEN}
+
+
+async def test_what_cannot_be_forwarded_is_as_a_port_that_cannot_be_had(tmp_path: Path) -> None:
+    plane = Crowded(OPEN)
+    serving = Serving(plane, config(tmp_path), FakeClock().now_ns)
+    serving.start()
+    both = two(tmp_path)
+    forwarded = replace(both.services[1], forwarding=Forwarding(Mode.NAT))
+    wanted = replace(both, services=(both.services[0], forwarded))
+    with pytest.raises(ListenError, match=OTHER_VIP):
+        serving.reconfigure(wanted)
+    serving.reconfigure(wanted, strict=False)
+    assert set(serving.left_out) == {OPEN}
+    assert plane.plans[-1].forwards == ()
+    with pytest.raises(ListenError, match=OTHER_VIP):
+        serving.require(OTHER_VIP)
+    plane.taken = set()
+    serving.try_again()
+    assert [place(one) for one in plane.plans[-1].forwards] == [OPEN]
+    assert OPEN not in plane.served
 
 
 async def test_who_lacks_a_port_of_a_vip_may_not_own_it(tmp_path: Path) -> None:

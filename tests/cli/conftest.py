@@ -90,6 +90,8 @@ def status() -> Status:
                 vips=("10.0.0.9",),
                 cluster_ips=(),
                 applied=0,
+                mode="dsr",
+                encapsulation="ipip",
                 ports=(PortStatus(name="80", port=80, protocol="tcp", node_port=None),),
                 backends=(
                     BackendStatus(

@@ -109,6 +109,21 @@ def test_a_service_that_says_nothing_of_its_connections_shows_nothing_of_them(
     assert lines[title + 1] == "  192.0.2.21  weight 1"
 
 
+def test_what_is_forwarded_shows(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mode = 'mode = "dsr"\nencapsulation = "ipip"\n'
+    text = GOOD.replace('health = { kind = "tcp" }\n', mode).replace(", target_port = 5353", "")
+    file.write_text(text)
+    assert main(["check", str(file)]) == 0
+    out = capsys.readouterr().out
+    listens, _, forwards = out.partition("It forwards (on a VIP that it owns) packets to\n")
+    assert "192.0.2.241 port 53  ->  service dns:53" not in listens
+    assert "192.0.2.241 port 53  ->  service dns:53@ipv4\n" in forwards
+    assert "\n  forwarded by dsr in ipip\n" in out
+    assert main(["check", "--json", str(file)]) == 0
+    (forward, _) = json.loads(capsys.readouterr().out)["plan"]["forwards"]
+    assert forward["how"] == {"mode": "dsr", "encapsulation": "ipip"}
+
+
 def test_what_is_not_the_default_shows(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (file.parent / "secret").write_text("hush-hush-hush-hush\nhush-hush-hush-hash\n")
     text = GOOD.replace('node.name = "pi-1"', NODE + 'node.name = "pi-1"')

@@ -49,7 +49,7 @@ def test_everything_is_listed_with_its_source_addresses_ports_and_backends(
 ) -> None:
     assert main(["service", "list", "--socket", agent_socket]) == 0
     assert lines(capsys.readouterr().out) == [
-        "service/api load-balancer file 10.0.0.9 80 0/1 up",
+        "service/api load-balancer, dsr by ipip file 10.0.0.9 80 0/1 up",
         "service/web node-port applied, version 2 10.96.0.1 53:30000/udp 0/0 up",
         "gateway/front file 10.0.0.9 80,443",
         "gateway/new applied, version 1 no address 8080",

@@ -75,10 +75,11 @@ def test_why_of_a_service_says_how_it_came_by_what_it_has(
 ) -> None:
     assert main(["why", "web", "--socket", agent_socket]) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    since = lines[7].removeprefix("10.0.0.21 weight 1 up for ")
+    since = lines[8].removeprefix("10.0.0.21 weight 1 up for ")
     assert since.endswith(" d answers")
     assert lines == [
         "service web: applied, version 2",
+        "its packets are forwarded: mode nat",
         "VIP 10.0.0.9: owned by pi-2",
         "VIP fd00::9: without an owner",
         "cluster address 10.96.0.1",

@@ -8,7 +8,6 @@ import pytest
 
 from piagent.config import ConfigError
 from piagent.config.applied import parse_applied, read_record
-from piagent.config.later import LATER
 from piagent.core import model
 from piagent.core.proxying import (
     Balance,
@@ -88,12 +87,9 @@ EXTERNAL = 'external_name = "db.example.com"'
 
 ERRORS = {
     # what is wrong: (text, key of the one error, part of what, part of the cure)
-    "a mode of a later version": (
-        service("load-balancer", HTTP, TO, 'mode = "nat"'), "mode", f'"nat" {LATER}', "proxy"),
-    "another mode of a later version": (
-        service("load-balancer", HTTP, TO, 'mode = "dsr"'), "mode", f'"dsr" {LATER}', "proxy"),
     "no such mode": (
-        service("load-balancer", HTTP, TO, 'mode = "prxy"'), "mode", "one of proxy", '"proxy"'),
+        service("load-balancer", HTTP, TO, 'mode = "prxy"'), "mode",
+        "one of proxy, nat, dsr", '"proxy"'),
     "no such balance": (
         service("load-balancer", HTTP, TO, 'balance = "leastconn"'), "balance",
         "one of maglev, round-robin", "least-connections"),

@@ -108,8 +108,3 @@ def test_a_key_of_a_later_version_says_so(errors: Problems, place: str, key: str
 def test_an_unknown_key_is_an_error_in_every_table(errors: Problems, place: str) -> None:
     found = [problem for problem in errors(key_in(place, "zz")) if problem.key.endswith(".zz")]
     assert ["unknown key" in problem.what for problem in found] == [True]
-
-
-def test_a_value_of_a_later_version_says_so(errors: Problems) -> None:
-    text = '[[service]]\nmode = "dsr"'
-    assert any(LATER in problem.what for problem in errors(text))
