@@ -9,7 +9,7 @@ from setuptools import Extension, setup
 
 DEBUG = os.environ.get("PIAGENT_DEBUG") == "1"
 PROBE = os.environ.get("PIAGENT_PROBE") == "1"
-FOR_TESTS = {"_probe", "_udp_probe", "_fuzz"}
+FOR_TESTS = {"_probe", "_udp_probe", "_tap_probe", "_fuzz"}
 # "address" or "thread": an engine that watches itself, in build/<name>/lib, never in place.
 SANITIZE = os.environ.get("PIAGENT_SANITIZE", "")
 

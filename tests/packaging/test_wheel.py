@@ -14,7 +14,7 @@ from tests import wheelhouse
 
 pytestmark = pytest.mark.timeout(300)
 
-FOR_TESTS = ("_probe", "_udp_probe", "_fuzz")  # as in setup.py
+FOR_TESTS = ("_probe", "_udp_probe", "_tap_probe", "_fuzz")  # as in setup.py
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ from tests.style.sources import CYTHON, ROOT, Finding, files, read, report
 # Kept between runs: only what has changed is translated again.
 FOLDER = ROOT / "build" / "audit"
 # Where Python objects are at home.
-WITH_PYTHON = {"engine", "explain", "log", "snapshot", "totals", "_probe", "_udp_probe", "_fuzz"}
+FOR_TESTS = {"_probe", "_udp_probe", "_tap_probe", "_fuzz"}
+WITH_PYTHON = {"engine", "explain", "log", "snapshot", "totals"} | FOR_TESTS
 
 BAD = '''
 """Samples of how Python gets in."""
