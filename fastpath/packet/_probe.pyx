@@ -1,0 +1,269 @@
+"""Python's way into the packet code, for the tests; built with PIAGENT_PROBE=1 only."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+from posix.mman cimport (
+    MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE, mmap, mprotect,
+)
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+from fastpath.hashing.siphash cimport siphash13
+from fastpath.packet.answer cimport (
+    ANSWER_SIZE_MAX, answer_echo, answer_error, answer_expired, answer_too_big,
+)
+from fastpath.packet.checksum cimport (
+    checksum_add, checksum_change, checksum_fold, checksum_update, checksum_update_udp,
+)
+from fastpath.packet.encapsulate cimport (
+    ENCAPSULATION_SIZE_MAX, encapsulate as c_encapsulate, encapsulation_size,
+    encapsulation_spread_source,
+)
+from fastpath.packet.flow cimport (
+    REWRITE_ENCAPSULATE, REWRITE_MAC, REWRITE_NAT, flow_key_t, rewrite_t,
+)
+from fastpath.packet.parse cimport PARSE_COUNT, PARSE_ECHO, packet_parse, packet_t
+from fastpath.packet.rewrite cimport (
+    UNWRITTEN_COUNT as _UNWRITTEN_COUNT, rewrite_finish_checksum, rewrite_fits, rewrite_nat_init,
+    rewrite_packet,
+)
+from fastpath.sys_linux cimport htons, ntohs
+
+VERDICT_COUNT, UNWRITTEN_COUNT = PARSE_COUNT, _UNWRITTEN_COUNT
+MAC, NAT, ENCAPSULATE = REWRITE_MAC, REWRITE_NAT, REWRITE_ENCAPSULATE
+
+
+cdef enum:
+    EDGE_SIZE = 1 << 17         # longer than every frame
+    HEADROOM = ENCAPSULATION_SIZE_MAX
+    CANARY = 0xa5
+
+cdef uint8_t *_edge = NULL
+
+
+cdef uint8_t *_at_the_edge(bytes frame) except NULL:
+    """A copy between bytes that must stay and memory that nobody may touch, good until the next."""
+    global _edge
+    cdef size_t size = len(frame)
+    if size + 2 * HEADROOM > EDGE_SIZE:
+        raise ValueError(f"{size} bytes, {EDGE_SIZE - 2 * HEADROOM} at most")
+    if _edge == NULL:
+        _edge = <uint8_t *>mmap(NULL, 2 * EDGE_SIZE, PROT_READ | PROT_WRITE,
+                                MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        if <void *>_edge == MAP_FAILED or mprotect(_edge + EDGE_SIZE, EDGE_SIZE, PROT_NONE) != 0:
+            raise MemoryError
+    cdef uint8_t *at = _edge + EDGE_SIZE - size
+    memset(at - 2 * HEADROOM, CANARY, 2 * HEADROOM)
+    memcpy(at, <const uint8_t *>frame, size)
+    return at
+
+
+cdef bytes _taken(const uint8_t *frame, uint32_t size, uint32_t headroom):
+    """The frame with what was put before it; nothing further before may have changed."""
+    cdef const uint8_t *at = frame - HEADROOM - headroom
+    while at < frame - headroom:
+        if at[0] != CANARY:
+            raise AssertionError("written before the frame")
+        at += 1
+    return (frame - headroom)[:size + headroom]
+
+
+cdef packet_t _parsed(const uint8_t *frame, uint32_t size):
+    cdef packet_t packet
+    packet_parse(frame, size, &packet)
+    return packet
+
+
+cdef object _key(const flow_key_t *key):
+    return (
+        key.source[:16], ntohs(key.source_port), key.destination[:16], ntohs(key.destination_port),
+        key.protocol,
+    )
+
+
+def parse(frame: bytes) -> tuple:
+    """Verdict, and of each field its value."""
+    cdef packet_t packet = _parsed(_at_the_edge(frame), len(frame))
+    for spare in packet.key.spare:
+        if spare != 0:
+            raise AssertionError("a spare byte is set")
+    return packet.verdict, {
+        "key": _key(&packet.key),
+        "end": packet.end,
+        "l3": packet.l3,
+        "l4": packet.l4,
+        "payload": packet.payload,
+        "quoted_l3": packet.quoted_l3,
+        "quoted_l4": packet.quoted_l4,
+        "quoted_end": packet.quoted_end,
+        "v6": packet.v6,
+        "protocol": packet.protocol,
+        "ttl": packet.ttl,
+        "tcp_flags": packet.tcp_flags,
+        "fragment": packet.fragment,
+        "fragment_id": packet.fragment_id,
+        "fragment_protocol": packet.fragment_protocol,
+    }
+
+
+cdef rewrite_t _rewrite(dict what):
+    """From `how`, `v6`, MACs, addresses of 16 bytes, ports and `mtu`; what is not there is 0."""
+    cdef rewrite_t rewrite
+    cdef bytes text
+    memset(&rewrite, 0, sizeof(rewrite))
+    rewrite.how = what["how"]
+    rewrite.v6 = what.get("v6", 0)
+    rewrite.mtu = what.get("mtu", 1500)
+    for name in ("source", "destination", "source_mac", "destination_mac"):
+        text = what.get(name, b"")
+        if name == "source":
+            memcpy(rewrite.source, <const uint8_t *>text, len(text))
+        elif name == "destination":
+            memcpy(rewrite.destination, <const uint8_t *>text, len(text))
+        elif name == "source_mac":
+            memcpy(rewrite.source_mac, <const uint8_t *>text, len(text))
+        else:
+            memcpy(rewrite.destination_mac, <const uint8_t *>text, len(text))
+    rewrite.source_port = htons(what.get("source_port", 0))
+    rewrite.destination_port = htons(what.get("destination_port", 0))
+    return rewrite
+
+
+def rewrite(frame: bytes, what: dict, partial: bool = False, key: object = None) -> tuple:
+    """What became of it, and the frame then. `key`: another frame, whose flow this one is of."""
+    cdef rewrite_t rewrite = _rewrite(what)
+    cdef packet_t of_flow
+    cdef packet_t packet
+    cdef uint8_t *at
+    cdef bytes other = frame if key is None else key
+    of_flow = _parsed(_at_the_edge(other), len(other))
+    at = _at_the_edge(frame)
+    packet = _parsed(at, len(frame))
+    if rewrite.how == REWRITE_NAT:
+        rewrite_nat_init(&rewrite, &of_flow.key)
+    result = rewrite_packet(at, &packet, &rewrite, partial)
+    return result, _taken(at, len(frame), 0)
+
+
+def finish_checksum(frame: bytes) -> bytes:
+    cdef uint8_t *at = _at_the_edge(frame)
+    cdef packet_t packet = _parsed(at, len(frame))
+    rewrite_finish_checksum(at, &packet)
+    return _taken(at, len(frame), 0)
+
+
+def fits(frame: bytes, mtu: int, segment_size: int = 0) -> bool:
+    cdef packet_t packet = _parsed(_at_the_edge(frame), len(frame))
+    cdef rewrite_t rewrite = _rewrite({"how": MAC, "mtu": mtu})
+    return rewrite_fits(&packet, &rewrite, segment_size)
+
+
+def encapsulate(frame: bytes, what: dict, spread: bool = False) -> tuple:
+    """What became of it, and the frame then. `spread`: with the source that the flow chooses."""
+    cdef rewrite_t rewrite = _rewrite(what)
+    cdef uint8_t *at = _at_the_edge(frame)
+    cdef packet_t packet = _parsed(at, len(frame))
+    if spread:
+        encapsulation_spread_source(&rewrite, &packet.key)
+    result = c_encapsulate(at, &packet, &rewrite)
+    if result != 0:
+        return result, _taken(at, len(frame), 0)
+    return result, _taken(at, packet.end, encapsulation_size(&rewrite))
+
+
+def echo_reply(frame: bytes) -> bytes:
+    cdef uint8_t *at = _at_the_edge(frame)
+    cdef packet_t packet = _parsed(at, len(frame))
+    if packet.verdict != PARSE_ECHO:
+        raise ValueError("no echo request")
+    answer_echo(at, &packet)
+    return _taken(at, packet.end, 0)
+
+
+cdef bytes _answer(const uint8_t *answer, uint32_t size):
+    if any(byte != CANARY for byte in answer[size:ANSWER_SIZE_MAX]):
+        raise AssertionError("written behind the answer")
+    return answer[:size]
+
+
+def too_big(frame: bytes, mtu: int) -> bytes:
+    """Empty: there is no answer to that frame."""
+    cdef uint8_t answer[ANSWER_SIZE_MAX]
+    cdef uint8_t *at = _at_the_edge(frame)
+    cdef packet_t packet = _parsed(at, len(frame))
+    memset(answer, CANARY, sizeof(answer))
+    return _answer(answer, answer_too_big(at, &packet, mtu, answer))
+
+
+def expired(frame: bytes) -> bytes:
+    """Empty: there is no answer to that frame."""
+    cdef uint8_t answer[ANSWER_SIZE_MAX]
+    cdef uint8_t *at = _at_the_edge(frame)
+    cdef packet_t packet = _parsed(at, len(frame))
+    memset(answer, CANARY, sizeof(answer))
+    return _answer(answer, answer_expired(at, &packet, answer))
+
+
+def error(frame: bytes, kind: int, code: int, rest: int, quoted_max: int) -> bytes:
+    cdef uint8_t answer[ANSWER_SIZE_MAX]
+    cdef uint8_t *at = _at_the_edge(frame)
+    cdef packet_t packet = _parsed(at, len(frame))
+    memset(answer, CANARY, sizeof(answer))
+    return _answer(answer, answer_error(at, &packet, kind, code, rest, quoted_max, answer))
+
+
+def checksum_sum(data: bytes, start: int = 0) -> bytes:
+    """The folded sum as it would stand in a packet; `start`: a sum that it goes on from."""
+    cdef uint16_t word = checksum_fold(checksum_add(start, _at_the_edge(data), len(data)))
+    return (<uint8_t *>&word)[:2]
+
+
+def checksum_updated(checksum: bytes, old: bytes, new: bytes, udp: bool = False) -> bytes:
+    """The checksum over what had `old` where it now has `new`, of the same even size."""
+    cdef uint16_t word = 0
+    cdef uint16_t delta = checksum_fold(
+        checksum_change(0, <const uint8_t *>old, <const uint8_t *>new, len(old))
+    )
+    memcpy(&word, <const uint8_t *>checksum, 2)
+    word = checksum_update_udp(word, delta) if udp else checksum_update(word, delta)
+    return (<uint8_t *>&word)[:2]
+
+
+def nanoseconds(frame: bytes, what: dict, n: int) -> dict:
+    """What a packet takes, `n` times the same frame: by step, and all together."""
+    cdef rewrite_t rewrite = _rewrite(what)
+    cdef uint8_t *at = _at_the_edge(frame)
+    cdef uint32_t size = len(frame)
+    cdef packet_t packet = _parsed(at, size)
+    cdef uint8_t kept[EDGE_SIZE]
+    cdef uint64_t times = n
+    cdef uint64_t _i, began, parsed, hashed, rewritten, hash = 0
+    memcpy(kept, at, size)
+    if rewrite.how == REWRITE_NAT:
+        rewrite_nat_init(&rewrite, &packet.key)
+    with nogil:
+        began = _now_ns()
+        for _i in range(times):
+            packet_parse(at, size, &packet)
+        parsed = _now_ns()
+        for _i in range(times):
+            packet.key.source_port = <uint16_t>hash
+            hash += siphash13(1, 2, <const uint8_t *>&packet.key, sizeof(flow_key_t))
+        hashed = _now_ns()
+        for _i in range(times):
+            memcpy(at, kept, 64)
+            packet_parse(at, size, &packet)
+            hash += siphash13(1, hash, <const uint8_t *>&packet.key, sizeof(flow_key_t))
+            rewrite_packet(at, &packet, &rewrite, False)
+        rewritten = _now_ns()
+    return {
+        "parse": (parsed - began) / n,
+        "hash": (hashed - parsed) / n,
+        "all": (rewritten - hashed) / n,
+        "_": hash & 1,
+    }
+
+
+cdef uint64_t _now_ns() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <uint64_t>now.tv_sec * 1000000000 + <uint64_t>now.tv_nsec
