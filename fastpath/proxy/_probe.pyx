@@ -13,7 +13,7 @@ from fastpath.abi cimport (
 )
 from fastpath.atomics cimport load_signed
 from fastpath.loop cimport loop_t
-from fastpath.proxy.accept_rate cimport RATE_AHEAD_MS as _RATE_AHEAD_MS, rate_wait_ms
+from fastpath.rate cimport RATE_AHEAD_MS as _RATE_AHEAD_MS, rate_wait_ms
 from fastpath.proxy.admission cimport admission_enter, admission_leave, admitted_t
 from fastpath.proxy.clients cimport (
     clients_enter, clients_free, clients_init, clients_leave, clients_recall, clients_remember,

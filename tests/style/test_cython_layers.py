@@ -17,6 +17,7 @@ LAYERS = (
     {"loop"},
     {"hashing", "memory"},
     {"outgoing"},
+    {"rate"},
     {"abi", "address", "atomics", "sys_linux"},
 )
 FOR_TESTS = ("_probe", "_fuzz")
