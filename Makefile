@@ -1,12 +1,12 @@
 # make demo, make test: each sets itself up first (see .ci/setup.sh) and says what it does.
-.PHONY: build demo test lint asan tsan fuzz-structures fuzz-mutants lab sim sim-mutants sim-scale model bench bench-l4 bench-held soak bench-failover bench-lease wheelhouse clean help
+.PHONY: build bpf demo test lint asan tsan fuzz-structures fuzz-mutants lab sim sim-mutants sim-scale model bench bench-l4 bench-held soak bench-failover bench-lease wheelhouse clean help
 .DEFAULT_GOAL := build
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 
 PY := .venv/bin/python
 BUILD := $(PY) setup.py build_ext --inplace
-ENGINE := setup.py pyproject.toml $(shell find fastpath -name '*.pyx' -o -name '*.pxd')
+ENGINE := setup.py pyproject.toml $(shell find fastpath -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 # One line a module; what the compilers complain about comes by standard error, whole.
 PROGRESS := '/^\[\|^building/p'
 ARGS ?=
@@ -97,6 +97,9 @@ bench-failover: build .venv/dev.stamp  ## an owner's end beside keepalived's (ap
 
 bench-lease: build .venv/dev.stamp  ## the shortest lease that a loaded machine bears; takes an hour
 	@$(PY) -m benchmarks.shortest_lease $(ARGS)
+
+bpf: .venv/run.stamp  ## compile the flow cache's programs anew; needs clang, which nothing else does
+	@$(PY) -m fastpath.packet.compile_flow_cache
 
 wheelhouse: .venv/run.stamp  ## the wheels that the Ansible role installs: EXTRAS=bgp
 	@$(PY) -m pip --disable-pip-version-check wheel --wheel-dir ansible/wheelhouse \

@@ -52,6 +52,7 @@ def extensions() -> list[Extension]:
         Extension(
             ".".join(source.with_suffix("").parts),
             [str(source)],
+            include_dirs=[str(source.parent)],  # for headers beside it
             extra_compile_args=FLAGS + SANITIZERS[SANITIZE],
             extra_link_args=SANITIZERS[SANITIZE],
         )

@@ -183,6 +183,7 @@ cdef extern from "<sys/mman.h>" nogil:
     enum: PROT_READ
     enum: PROT_WRITE
     enum: MAP_PRIVATE
+    enum: MAP_SHARED
     enum: MAP_ANONYMOUS
     enum: MAP_NORESERVE
     void *MAP_FAILED

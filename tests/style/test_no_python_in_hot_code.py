@@ -17,7 +17,7 @@ from tests.style.sources import CYTHON, ROOT, Finding, files, read, report
 FOLDER = ROOT / "build" / "audit"
 # Where Python objects are at home.
 FOR_TESTS = ("_probe", "_fuzz")
-WITH_PYTHON = {"engine", "explain", "log", "snapshot", "totals"}
+WITH_PYTHON = {"engine", "explain", "flow_cache", "log", "snapshot", "totals"}
 
 BAD = '''
 """Samples of how Python gets in."""

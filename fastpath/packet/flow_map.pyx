@@ -1,0 +1,98 @@
+"""The forwarder's side of the flow cache: what the kernel is to carry, and how it is used."""
+
+from libc.errno cimport ENOENT, errno
+from libc.stdint cimport uint32_t
+from libc.string cimport memset
+
+from fastpath.abi cimport FP_BAD, FP_DONE, FP_FULL, FP_OK, fp_static_assert
+from fastpath.atomics cimport count
+from fastpath.packet.bpf cimport (
+    BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, bpf_map_delete,
+    bpf_map_new, bpf_map_next, bpf_map_put,
+)
+from fastpath.packet.flow cimport REWRITE_ENCAPSULATE, flow_key_t, flow_use_t, rewrite_t
+from fastpath.sys_linux cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, close, mmap, munmap
+
+
+cdef int flow_map_init(flow_map_t *self, uint32_t n_flows, uint32_t n_uses) noexcept nogil:
+    cdef void *memory
+    cdef int error
+    # As in flow_cache_packet.h.
+    fp_static_assert(sizeof(flow_key_t) == 40)
+    fp_static_assert(sizeof(rewrite_t) == 64)
+    fp_static_assert(sizeof(flow_use_t) == 32)
+    memset(self, 0, sizeof(flow_map_t))
+    self.uses_fd = -1
+    # Entries take memory when there are flows: most nodes have few, a Pi little to set aside.
+    self.flows = bpf_map_new(
+        BPF_MAP_TYPE_HASH, sizeof(flow_key_t), sizeof(rewrite_t), n_flows, BPF_F_NO_PREALLOC,
+        b"piagent_flows",
+    )
+    if self.flows < 0:
+        return self.flows
+    self.uses_fd = bpf_map_new(
+        BPF_MAP_TYPE_ARRAY, sizeof(uint32_t), sizeof(flow_use_t), n_uses, BPF_F_MMAPABLE,
+        b"piagent_uses",
+    )
+    if self.uses_fd < 0:
+        error = self.uses_fd
+        flow_map_free(self)
+        return error
+    memory = mmap(NULL, n_uses * sizeof(flow_use_t), PROT_READ | PROT_WRITE,
+                  MAP_SHARED, self.uses_fd, 0)
+    if memory == MAP_FAILED:
+        error = -errno
+        flow_map_free(self)
+        return error
+    self.uses = <flow_use_t *>memory
+    self.n_uses = n_uses
+    return 0
+
+
+cdef void flow_map_free(flow_map_t *self) noexcept nogil:
+    if self.uses != NULL:
+        munmap(self.uses, self.n_uses * sizeof(flow_use_t))
+    if self.uses_fd >= 0:
+        close(self.uses_fd)
+    if self.flows >= 0:
+        close(self.flows)
+    self.uses = NULL
+    self.uses_fd = self.flows = -1
+
+
+cdef bint _may_leave_by(const flow_map_t *self, uint32_t interface) noexcept nogil:
+    cdef uint32_t i
+    for i in range(self.n_interfaces):
+        if self.interfaces[i] == interface:
+            return True
+    return False
+
+
+cdef int flow_map_put(
+    flow_map_t *self, const flow_key_t *key, const rewrite_t *rewrite
+) noexcept nogil:
+    if (
+        rewrite.how > REWRITE_ENCAPSULATE
+        or rewrite.use >= self.n_uses
+        or not _may_leave_by(self, rewrite.interface)
+    ):
+        return FP_BAD
+    if bpf_map_put(self.flows, key, rewrite) < 0:
+        count(&self.full, 1)
+        return FP_FULL
+    count(&self.put, 1)
+    return FP_OK
+
+
+cdef int flow_map_delete(flow_map_t *self, const flow_key_t *key) noexcept nogil:
+    if bpf_map_delete(self.flows, key) == -ENOENT:
+        return FP_DONE
+    count(&self.deleted, 1)
+    return FP_OK
+
+
+cdef void flow_map_clear(flow_map_t *self) noexcept nogil:
+    cdef flow_key_t key
+    # Another writer may take the key meanwhile; then the next round finds another first one.
+    while bpf_map_next(self.flows, NULL, &key) == 0:
+        bpf_map_delete(self.flows, &key)
