@@ -17,6 +17,18 @@ class BootClock:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
 
 
+def until_beat_s(period_s: float) -> float:
+    """How long to wait for what is done each `period_s`: until the monotonic clock is a multiple.
+
+    What is done together wakes the process once, and waking up costs more than most of the work.
+    Half a period at least; and a period below a second is waited for as it is.
+    """
+    if period_s < 1:
+        return period_s
+    left = period_s - time.monotonic() % period_s
+    return left if left >= period_s / 2 else left + period_s
+
+
 def wall_ms() -> int:
     """Milliseconds since 1970 (UTC); may jump, so nothing but what people read depends on it."""
     return time.time_ns() // 1_000_000

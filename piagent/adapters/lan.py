@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from ipaddress import ip_address
 
+from piagent.adapters.clock import until_beat_s
 from piagent.adapters.egress import EgressAsker
 from piagent.adapters.frame_tap import FrameTap
 from piagent.adapters.frames import MAC_SIZE, Claim, mac_text, probe_frame
@@ -64,7 +65,7 @@ class KernelLan:
         try:
             self._report(monitor.look())
             while True:
-                await asyncio.sleep(self._egress.proof.pause_ms / 1000)
+                await asyncio.sleep(until_beat_s(self._egress.proof.pause_ms / 1000))
                 self._prove()
         finally:
             loop.remove_reader(monitor.fileno())

@@ -19,6 +19,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from piagent.adapters.clock import until_beat_s
 from piagent.adapters.mqtt_connection import Connection, Identity, Stream
 from piagent.adapters.mqtt_tls import Certificates, Tls, TlsStream
 from piagent.core.model import Broker
@@ -172,7 +173,7 @@ class MqttBus:
     async def _housekeeping(self) -> None:
         """Keep-alives of all connections."""
         while True:
-            await asyncio.sleep(HOUSEKEEPING_S)
+            await asyncio.sleep(until_beat_s(HOUSEKEEPING_S))
             for link in self._links.values():
                 if link.connection is not None:
                     link.connection.keep_alive()

@@ -24,6 +24,7 @@ from piagent.adapters.rtnetlink import (
     encoded,
     ifaddrmsg,
 )
+from piagent.core.plan import is_loopback
 from piagent.ports import AddressError
 
 IFA_PROTO_PIAGENT = 0x70
@@ -69,7 +70,7 @@ class KernelAddresses:
         before `valid_ms` (but never less than about a second from now), so that it does not
         outlive the lease it stands for. The kernel's timer may add a quarter of a second.
         """
-        if not ip_address(address).is_loopback:
+        if not is_loopback(address):
             self._add(address, valid_ms)
 
     async def renew(self, addresses: Collection[str], valid_ms: int) -> None:
@@ -77,7 +78,7 @@ class KernelAddresses:
 
         Raises AddressError when one of them cannot be renewed; others may have been by then.
         """
-        real = [address for address in addresses if not ip_address(address).is_loopback]
+        real = [address for address in addresses if not is_loopback(address)]
         if real:
             link = self._link()
             for address in real:
@@ -85,7 +86,7 @@ class KernelAddresses:
 
     async def remove(self, address: str) -> bool:
         """Remove the address; True when the kernel's own list confirms that it is not there."""
-        return ip_address(address).is_loopback or self._remove(address)
+        return is_loopback(address) or self._remove(address)
 
     async def announce(self, address: str) -> None:
         """Send one gratuitous ARP request and reply, or one unsolicited neighbour advertisement.
@@ -93,7 +94,7 @@ class KernelAddresses:
         After the address was taken it is also sent to each of the latest neighbours, the gateway
         first: on Wi-Fi a broadcast is sent once and may be lost.
         """
-        if not ip_address(address).is_loopback:
+        if not is_loopback(address):
             self._announce(address)
 
     async def leftovers(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from time import monotonic
 
 from msgspec.structs import replace
 
+from piagent.adapters.clock import until_beat_s
 from piagent.agent.bulletins import Bulletin, Bulletins
 from piagent.agent.members import Members
 from piagent.agent.registry import Publisher, Registry
@@ -108,7 +109,8 @@ class Office:
         """Until cancelled."""
         while True:
             try:
-                async with asyncio.timeout(TEND_S if self._current is not None else None):
+                pause_s = until_beat_s(TEND_S) if self._current is not None else None
+                async with asyncio.timeout(pause_s):
                     await self._wake.wait()
             except TimeoutError:
                 pass

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping
 
+from piagent.adapters.clock import until_beat_s
 from piagent.agent.election import Election
 from piagent.agent.handover import HandOverError, HandOvers
 from piagent.agent.letters import Letters
@@ -42,7 +43,7 @@ class Steward:
         """Even out, and give preferred nodes their VIPs back, until cancelled."""
         known: Mapping[str, str] = {}
         while True:
-            await asyncio.sleep(BALANCE_EVERY_S)
+            await asyncio.sleep(until_beat_s(BALANCE_EVERY_S))
             owners = self._election.placing.owners()
             if owners != known:
                 known = owners
