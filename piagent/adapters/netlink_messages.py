@@ -17,10 +17,16 @@ from msgspec import Struct
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
-RTM_GETROUTE, RTM_GETNEIGH, RTM_GETSTATS = 26, 30, 94
-GROUP_LINK, GROUP_IPV4_ADDRESS, GROUP_IPV6_ADDRESS = 0x1, 0x10, 0x100
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
+RTM_GETSTATS = 94
+GROUP_LINK, GROUP_NEIGHBOUR = 0x1, 0x4
+GROUP_IPV4_ADDRESS, GROUP_IPV6_ADDRESS = 0x10, 0x100
+GROUP_IPV4_ROUTE, GROUP_IPV6_ROUTE = 0x40, 0x400
+RTN_UNICAST, RTN_LOCAL = 1, 2
 
-_NLM_F_REQUEST, _NLM_F_DUMP, _NLM_F_DUMP_INTR = 0x1, 0x300, 0x10
+_NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP, _NLM_F_DUMP_INTR = 0x1, 0x4, 0x300, 0x10
+_NLM_F_REPLACE, _NLM_F_CREATE = 0x100, 0x400
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
@@ -30,12 +36,14 @@ _IFADDRMSG = struct.Struct("=BBBBI")
 _NDMSG = struct.Struct("=BxxxiHBB")
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _IF_STATS_MSG = struct.Struct("=BxxxII")
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_WIRELESS = 1, 3, 11
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_WIRELESS = 1, 3, 4, 11
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_PROTO = 1, 2, 11
 _IFA_F_PERMANENT = 0x80
 _NDA_DST, _NDA_LLADDR, _NDA_CACHEINFO = 1, 2, 3
-_RTA_OIF, _RTA_GATEWAY = 4, 5
-_RTN_UNICAST, _RT_TABLE_MAIN = 1, 254
+_NTF_USE = 0x01
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_METRICS, _RTA_VIA = 1, 4, 5, 7, 8, 18
+_RTAX_MTU = 2
+_RT_TABLE_MAIN = 254
 _STATS_LINK_64 = 1
 _BUFFER_SIZE = 64 * 1024
 _ANSWER_TIMEOUT_S = 5.0
@@ -50,6 +58,7 @@ class LinkMessage(Struct, frozen=True):
     flags: int
     """IFF_ of netdevice(7)."""
     mac: bytes
+    mtu: int = 0
 
 
 class AddressMessage(Struct, frozen=True):
@@ -73,6 +82,30 @@ class NeighbourMessage(Struct, frozen=True):
     mac: bytes
     unused_ticks: int
     """Since it was last used or confirmed, in USER_HZ."""
+
+
+class NextHopMessage(Struct, frozen=True):
+    """struct ndmsg of any neighbour, with or without a hardware address."""
+
+    index: int
+    address: str
+    state: int
+    """NUD_ bits."""
+    mac: bytes
+
+
+class RouteMessage(Struct, frozen=True):
+    """Where the kernel would send a packet to one address."""
+
+    kind: int
+    """RTN_ of rtnetlink(7)."""
+    index: int
+    gateway: str | None
+    """Of either IP version; None: the address itself is on the link."""
+    source: str
+    """Empty when the kernel does not say."""
+    mtu: int
+    """0: the interface's."""
 
 
 def open_socket(groups: int = 0) -> socket.socket:
@@ -130,7 +163,8 @@ def read_link(body: bytes) -> LinkMessage | None:
     if family != socket.AF_UNSPEC or _IFLA_WIRELESS in found:
         return None
     name = found.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace")
-    return LinkMessage(index, name, flags, found.get(_IFLA_ADDRESS, b""))
+    mtu = struct.unpack("=I", found.get(_IFLA_MTU, bytes(4)))[0]
+    return LinkMessage(index, name, flags, found.get(_IFLA_ADDRESS, b""), mtu)
 
 
 def read_address(body: bytes) -> AddressMessage | None:
@@ -160,13 +194,75 @@ def read_neighbour(body: bytes, interface: int) -> NeighbourMessage | None:
 def read_gateway(body: bytes) -> tuple[int, str] | None:
     """(interface, gateway) of a default route of the main table; None for all others."""
     family, prefix, _, _, table, _, _, kind, _ = _RTMSG.unpack_from(body)
-    if (prefix, table, kind) != (0, _RT_TABLE_MAIN, _RTN_UNICAST):
+    if (prefix, table, kind) != (0, _RT_TABLE_MAIN, RTN_UNICAST):
         return None
     found = _attributes(body, _RTMSG.size)
     gateway, index = _address(family, found.get(_RTA_GATEWAY)), found.get(_RTA_OIF)
     if gateway is None or index is None:
         return None
     return int(struct.unpack("=i", index)[0]), gateway
+
+
+def read_next_hop(body: bytes) -> NextHopMessage | None:
+    """None for what is no IPv4 or IPv6 neighbour (a bridge's table of MACs)."""
+    family, index, state, _, _ = _NDMSG.unpack_from(body)
+    found = _attributes(body, _NDMSG.size)
+    address = _address(family, found.get(_NDA_DST))
+    if address is None:
+        return None
+    return NextHopMessage(index, address, state, found.get(_NDA_LLADDR, b""))
+
+
+def route_to(channel: socket.socket, address: str) -> RouteMessage:
+    """What the kernel would do with a packet to the address; OSError when it has no route."""
+    family, packed = _packed(address)
+    body = _RTMSG.pack(family, 8 * len(packed), 0, 0, 0, 0, 0, 0, 0) + _attribute(_RTA_DST, packed)
+    answer = _one_answer(channel, RTM_GETROUTE, 0, body)
+    kind = _RTMSG.unpack_from(answer)[7]
+    found = _attributes(answer, _RTMSG.size)
+    metrics = _attributes(found.get(_RTA_METRICS, b""), 0)
+    return RouteMessage(
+        kind=kind,
+        index=struct.unpack("=i", found.get(_RTA_OIF, bytes(4)))[0],
+        gateway=_address(family, found.get(_RTA_GATEWAY)) or _via(found.get(_RTA_VIA)),
+        source=_address(family, found.get(_RTA_PREFSRC)) or "",
+        mtu=struct.unpack("=I", metrics.get(_RTAX_MTU, bytes(4)))[0],
+    )
+
+
+def next_hop(channel: socket.socket, index: int, address: str) -> NextHopMessage | None:
+    """What the kernel knows of a neighbour on an interface; None: nothing. OSError."""
+    family, packed = _packed(address)
+    body = _NDMSG.pack(family, index, 0, 0, 0) + _attribute(_NDA_DST, packed)
+    try:
+        return read_next_hop(_one_answer(channel, RTM_GETNEIGH, 0, body))
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        raise
+
+
+def use_neighbour(channel: socket.socket, index: int, address: str) -> None:
+    """Have the kernel find out where a neighbour is, as if there were a packet for it; OSError.
+
+    A stale entry is confirmed by asking again, a fresh one stays as it is. Like the kernel's own
+    entries it ends when nobody needs it; needs CAP_NET_ADMIN.
+    """
+    family, packed = _packed(address)
+    body = _NDMSG.pack(family, index, 0, _NTF_USE, 0) + _attribute(_NDA_DST, packed)
+    _one_answer(channel, RTM_NEWNEIGH, _NLM_F_ACK | _NLM_F_CREATE | _NLM_F_REPLACE, body)
+
+
+def _one_answer(channel: socket.socket, kind: int, flags: int, body: bytes) -> bytes:
+    """The body of what the kernel answers; empty when it only acknowledges."""
+    _ask(channel, kind, flags, body)
+    while True:
+        for answered, _, answer in receive(channel):
+            if answered != _NLMSG_ERROR:
+                return answer
+            if answer[:4] != bytes(4):
+                _raise(answer)
+            return b""
 
 
 def _ask(channel: socket.socket, kind: int, flags: int, body: bytes) -> None:
@@ -193,6 +289,11 @@ def _raise(body: bytes) -> None:
     raise OSError(-code, os.strerror(-code))
 
 
+def _attribute(kind: int, value: bytes) -> bytes:
+    padded = value.ljust((len(value) + 3) & ~3, b"\0")
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + padded
+
+
 def _attributes(body: bytes, offset: int) -> dict[int, bytes]:
     """Read one rtattr after the other; the last of a type counts."""
     found: dict[int, bytes] = {}
@@ -210,3 +311,13 @@ def _address(family: int, packed: bytes | None) -> str | None:
     if packed is None or len(packed) != sizes.get(family):
         return None
     return socket.inet_ntop(family, packed)
+
+
+def _packed(address: str) -> tuple[int, bytes]:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return family, socket.inet_pton(family, address)
+
+
+def _via(value: bytes | None) -> str | None:
+    """Of struct rtvia: a gateway of the other IP version."""
+    return None if value is None else _address(struct.unpack_from("=H", value)[0], value[2:])
