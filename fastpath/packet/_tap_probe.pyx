@@ -38,9 +38,12 @@ cdef class Tap:
     cdef tap_t tap
     cdef bint opened
 
-    def __cinit__(self, uint32_t interface, list program, uint32_t n_slots=256):
+    def __cinit__(
+        self, uint32_t interface, list program, uint32_t n_slots=256, bint outgoing=False
+    ):
         cdef sock_filter *code = _code(program)
-        cdef int done = tap_init(&self.tap, interface, code, <uint16_t>len(program), n_slots)
+        cdef uint16_t n = <uint16_t>len(program)
+        cdef int done = tap_init(&self.tap, interface, code, n, n_slots, outgoing)
         free(code)
         if done != FP_OK:
             raise OSError(self.tap.error, os.strerror(self.tap.error), str(self.tap.failed))

@@ -14,6 +14,10 @@ A frame may have something left to be done to it, and `offload` says what:
 Whoever sends the frame hands that on (transmit.pxd), and the kernel or the hardware does it. Who
 puts bytes before the packet moves `csum_start`, and `hdr_len` unless it is 0, by as many.
 
+What a flow cache at tc ingress carries is heard here before it gets there. Beside one, the tap is
+on a dummy interface: nftables, whose turn is after tc, sends there what is left, and the tap hears
+what leaves by it.
+
 One thread uses a tap.
 """
 
@@ -75,11 +79,12 @@ cdef struct tap_t:
 
 
 # Listen on an interface, given by its index, for the frames that a classic BPF program lets
-# through. The ring has `n_slots` (a power of two) with room for a packet of the interface's MTU.
+# through: of those that come in by it, or with `outgoing` those that leave by it. The ring has
+# `n_slots` (a power of two) with room for a packet of the interface's MTU.
 # FP_OK; FP_BAD: `failed` and `error` say why, and there is nothing to free.
 cdef int tap_init(
     tap_t *self, uint32_t interface, const sock_filter *program, uint16_t n_instructions,
-    uint32_t n_slots,
+    uint32_t n_slots, bint outgoing,
 ) noexcept nogil
 cdef void tap_free(tap_t *self) noexcept nogil
 # Replace the filter, in one step. FP_OK, or FP_BAD: see errno, and the former one is in force.

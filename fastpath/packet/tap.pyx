@@ -36,7 +36,7 @@ cdef bint _set(int fd, int level, int name, int value) noexcept nogil:
     return setsockopt(fd, level, name, &value, sizeof(value)) == 0
 
 
-cdef bint _prepare(tap_t *self) noexcept nogil:
+cdef bint _prepare(tap_t *self, bint outgoing) noexcept nogil:
     """What has to be said before there is a ring."""
     # More than an ordinary socket may queue needs CAP_NET_ADMIN; without it there is less.
     _set(self.fd, SOL_SOCKET, SO_RCVBUFFORCE, _QUEUE_SIZE)
@@ -45,7 +45,7 @@ cdef bint _prepare(tap_t *self) noexcept nogil:
         and _set(self.fd, SOL_PACKET, PACKET_VNET_HDR, 1)
         and _set(self.fd, SOL_PACKET, PACKET_RESERVE, _RESERVE)
         and _set(self.fd, SOL_PACKET, PACKET_COPY_THRESH, 1)
-        and _set(self.fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+        and _set(self.fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, not outgoing)
     )
 
 
@@ -91,7 +91,7 @@ cdef bint _bind(tap_t *self, uint32_t interface) noexcept nogil:
 
 cdef int _open(
     tap_t *self, uint32_t interface, const sock_filter *program, uint16_t n_instructions,
-    uint32_t n_slots,
+    uint32_t n_slots, bint outgoing,
 ) noexcept nogil:
     """What failed, TAP_*."""
     cdef int mtu
@@ -104,7 +104,7 @@ cdef int _open(
         return TAP_INTERFACE
     if tap_filter(self, program, n_instructions) != FP_OK:
         return TAP_FILTER
-    if not _prepare(self):
+    if not _prepare(self, outgoing):
         return TAP_OPTION
     if not _make_ring(self, <uint32_t>mtu, n_slots):
         return TAP_RING
@@ -113,10 +113,10 @@ cdef int _open(
 
 cdef int tap_init(
     tap_t *self, uint32_t interface, const sock_filter *program, uint16_t n_instructions,
-    uint32_t n_slots,
+    uint32_t n_slots, bint outgoing,
 ) noexcept nogil:
     memset(self, 0, sizeof(tap_t))
-    self.failed = <uint8_t>_open(self, interface, program, n_instructions, n_slots)
+    self.failed = <uint8_t>_open(self, interface, program, n_instructions, n_slots, outgoing)
     if self.failed == TAP_OPENED:
         return FP_OK
     self.error = errno

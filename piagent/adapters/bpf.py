@@ -25,17 +25,17 @@ INSTRUCTIONS_MAX = 2000
 
 _SO_ATTACH_FILTER = 26
 _INSTRUCTION = struct.Struct("=HBBI")
-_LOAD_WORD, _LOAD_HALF, _LOAD_BYTE = 0x20, 0x28, 0x30
-_AND, _JUMP, _JUMP_IF_EQUAL, _RETURN = 0x54, 0x05, 0x15, 0x06
-_VLAN_TAG = 0xFFFFF000 + 44  # SKF_AD_OFF + SKF_AD_VLAN_TAG: not in the frame, but beside it
-_VLAN_ID = 0xFFF
+LOAD_WORD, LOAD_HALF, LOAD_BYTE = 0x20, 0x28, 0x30
+AND, JUMP, JUMP_IF_EQUAL, RETURN = 0x54, 0x05, 0x15, 0x06
+VLAN_TAG = 0xFFFFF000 + 44  # SKF_AD_OFF + SKF_AD_VLAN_TAG: not in the frame, but beside it
+VLAN_ID = 0xFFF
 _ALL = 0xFFFF
 
 Instruction = tuple[int, int, int, int]
 """Code, how many to skip if true, if false, and the operand."""
 
-_DROP: Instruction = (_RETURN, 0, 0, 0)
-_ACCEPT: Instruction = (_RETURN, 0, 0, _ALL)
+DROP: Instruction = (RETURN, 0, 0, 0)
+ACCEPT: Instruction = (RETURN, 0, 0, _ALL)
 
 
 def claims(addresses: Collection[str]) -> list[Instruction]:
@@ -49,23 +49,23 @@ def claims(addresses: Collection[str]) -> list[Instruction]:
     advertised = [one for ip in parsed if isinstance(ip, IPv6Address) for one in _is_target(ip)]
     if len(arp) + len(advertised) > INSTRUCTIONS_MAX:
         # The sender of a probe, 0.0.0.0, claims nothing.
-        arp, advertised = [(_JUMP_IF_EQUAL, 1, 0, 0), _ACCEPT], [_ACCEPT]
-    arp_part = [(_LOAD_HALF, 0, 0, 16), *_unless(ETH_P_IP), (_LOAD_WORD, 0, 0, 28), *arp, _DROP]
+        arp, advertised = [(JUMP_IF_EQUAL, 1, 0, 0), ACCEPT], [ACCEPT]
+    arp_part = [(LOAD_HALF, 0, 0, 16), *unless(ETH_P_IP), (LOAD_WORD, 0, 0, 28), *arp, DROP]
     return [
-        (_LOAD_WORD, 0, 0, _VLAN_TAG),
-        (_AND, 0, 0, _VLAN_ID),
-        *_unless(0),
-        (_LOAD_HALF, 0, 0, 12),
-        (_JUMP_IF_EQUAL, 1, 0, ETH_P_ARP),
-        (_JUMP, 0, 0, len(arp_part)),
+        (LOAD_WORD, 0, 0, VLAN_TAG),
+        (AND, 0, 0, VLAN_ID),
+        *unless(0),
+        (LOAD_HALF, 0, 0, 12),
+        (JUMP_IF_EQUAL, 1, 0, ETH_P_ARP),
+        (JUMP, 0, 0, len(arp_part)),
         *arp_part,
-        *_unless(ETH_P_IPV6),
-        (_LOAD_BYTE, 0, 0, 20),
-        *_unless(ICMPV6),
-        (_LOAD_BYTE, 0, 0, 54),
-        *_unless(NEIGHBOUR_ADVERTISEMENT),
+        *unless(ETH_P_IPV6),
+        (LOAD_BYTE, 0, 0, 20),
+        *unless(ICMPV6),
+        (LOAD_BYTE, 0, 0, 54),
+        *unless(NEIGHBOUR_ADVERTISEMENT),
         *advertised,
-        _DROP,
+        DROP,
     ]
 
 
@@ -78,13 +78,13 @@ def attach(channel: socket.socket, program: list[Instruction]) -> None:
     channel.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
 
 
-def _unless(value: int) -> list[Instruction]:
+def unless(value: int) -> list[Instruction]:
     """Drop unless what was loaded is this."""
-    return [(_JUMP_IF_EQUAL, 1, 0, value), _DROP]
+    return [(JUMP_IF_EQUAL, 1, 0, value), DROP]
 
 
 def _is_sender(address: IPv4Address) -> list[Instruction]:
-    return [(_JUMP_IF_EQUAL, 0, 1, int(address)), _ACCEPT]
+    return [(JUMP_IF_EQUAL, 0, 1, int(address)), ACCEPT]
 
 
 def _is_target(address: IPv6Address) -> list[Instruction]:
@@ -92,7 +92,7 @@ def _is_target(address: IPv6Address) -> list[Instruction]:
     found: list[Instruction] = []
     for index, word in enumerate(struct.unpack("!IIII", address.packed)):
         found += [
-            (_LOAD_WORD, 0, 0, 62 + 4 * index),
-            (_JUMP_IF_EQUAL, 0, 7 - 2 * index, word),
+            (LOAD_WORD, 0, 0, 62 + 4 * index),
+            (JUMP_IF_EQUAL, 0, 7 - 2 * index, word),
         ]
-    return [*found, _ACCEPT]
+    return [*found, ACCEPT]

@@ -22,11 +22,12 @@ ARP_OUT = 1
 """Hooks of the families netdev, inet and arp."""
 
 META_PROTOCOL, META_IIFNAME, META_OIFNAME, META_NFPROTO, META_L4PROTO = 1, 6, 7, 15, 16
+META_PACKET_TYPE = 19
 LINK, NETWORK, TRANSPORT = 0, 1, 2
 """What an offset of `load` and `write` counts from."""
 
 # NFTA_SET_KEY_TYPE is nft's business alone: by it `nft list` knows how to print an element.
-TYPE_IPV4, TYPE_IPV6, TYPE_ETHER, TYPE_PORT = 7, 8, 9, 13
+TYPE_IPV4, TYPE_IPV6, TYPE_ETHER, TYPE_PROTOCOL, TYPE_PORT = 7, 8, 9, 12, 13
 
 FIRST_REGISTER = 8
 """The first of 16 registers of 4 bytes (NFT_REG32_00); a longer value takes several."""
@@ -312,6 +313,12 @@ def load(base: int, offset: int, size: int, register: int = FIRST_REGISTER) -> b
     return _expression("payload", body)
 
 
+def extension(header: int, offset: int, size: int, register: int = FIRST_REGISTER) -> bytes:
+    """Bytes of an IPv6 extension header into registers; the rule ends when there is none."""
+    body = number(1, register) + attribute(2, bytes([header])) + number(3, offset)
+    return _expression("exthdr", body + number(4, size))
+
+
 def write(
     base: int,
     offset: int,
@@ -338,6 +345,16 @@ def equals(value: bytes, register: int = FIRST_REGISTER) -> bytes:
 def differs(value: bytes, register: int = FIRST_REGISTER) -> bytes:
     """The rule ends if the register holds this."""
     return _expression("cmp", number(1, register) + number(2, 1) + nested(3, attribute(1, value)))
+
+
+def at_least(value: bytes, register: int = FIRST_REGISTER) -> bytes:
+    """The rule ends unless the register holds this or, byte by byte, more."""
+    return _expression("cmp", number(1, register) + number(2, 5) + nested(3, attribute(1, value)))
+
+
+def at_most(value: bytes, register: int = FIRST_REGISTER) -> bytes:
+    """The rule ends unless the register holds this or, byte by byte, less."""
+    return _expression("cmp", number(1, register) + number(2, 3) + nested(3, attribute(1, value)))
 
 
 def masked(mask: bytes, register: int = FIRST_REGISTER) -> bytes:
@@ -388,6 +405,11 @@ def verdict(code: int, chain: str | None = None) -> bytes:
 def forward(register: int = FIRST_REGISTER) -> bytes:
     """Send the frame as it is out of the interface whose index the register holds."""
     return _expression("fwd", number(1, register))
+
+
+def copy(register: int = FIRST_REGISTER) -> bytes:
+    """Send a copy out of the interface whose index the register holds; the frame itself goes on."""
+    return _expression("dup", number(2, register))
 
 
 def _expression(name: str, body: bytes) -> bytes:
