@@ -1,6 +1,6 @@
 """The flow cache as a whole: programs, maps, and where they are attached. See flow_cache.pyi."""
 
-from fastpath.packet.flow_map cimport flow_map_t
+from fastpath.packet.flow_map cimport FLOW_MAP_INTERFACES, flow_map_t
 
 
 cdef class FlowCache:
@@ -8,6 +8,9 @@ cdef class FlowCache:
     cdef int xdp                # programs' descriptors; owned
     cdef int tc
     cdef int tap
-    cdef list links             # descriptors, one an interface; owned
+    cdef int links[FLOW_MAP_INTERFACES]     # descriptors; owned
+    cdef int n_links
     cdef readonly str mode
     cdef readonly str reason
+
+    cdef void _detach(self) noexcept

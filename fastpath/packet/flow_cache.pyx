@@ -132,7 +132,6 @@ cdef class FlowCache:
     def __cinit__(self):
         self.map.flows = self.map.uses_fd = -1
         self.xdp = self.tc = self.tap = -1
-        self.links = []
         self.mode = "none"
         self.reason = "not opened"
 
@@ -152,8 +151,7 @@ cdef class FlowCache:
         self.xdp = _load(self, "xdp", BPF_PROG_TYPE_XDP, FLOW_CACHE_XDP, FLOW_CACHE_XDP_SIZE)
 
     def __dealloc__(self):
-        for fd in self.links:
-            close(fd)
+        self._detach()
         for fd in (self.xdp, self.tc, self.tap):
             if fd >= 0:
                 close(fd)
@@ -161,7 +159,7 @@ cdef class FlowCache:
 
     def open(self, interfaces, how="auto"):
         """Attach to interfaces, by index."""
-        if self.links:
+        if self.n_links:
             raise RuntimeError("the flow cache is open already")
         if how not in HOWS:
             raise ValueError(f"{how!r}: one of {', '.join(HOWS)}")
@@ -183,10 +181,14 @@ cdef class FlowCache:
     def close(self):
         """Detach, and carry no flow."""
         self.map.n_interfaces = 0
-        while self.links:
-            close(self.links.pop())
+        self._detach()
         flow_map_clear(&self.map)
         self.mode, self.reason = "none", "closed"
+
+    cdef void _detach(self) noexcept:
+        while self.n_links > 0:
+            self.n_links -= 1
+            close(self.links[self.n_links])
 
     def _attach(self, asked):
         """In the mode that is set, or nowhere."""
@@ -199,12 +201,12 @@ cdef class FlowCache:
         for each in asked:
             link = bpf_link_new(program, each.number, where, flags)
             if link < 0:
-                while self.links:
-                    close(self.links.pop())
+                self._detach()
                 if link == -EINVAL and self.mode == "tc":
                     raise Unavailable(EOPNOTSUPP, f"{each.name}: tc links came with Linux 6.6")
                 raise _unavailable(f"attaching to {each.name} by {self.mode}", link)
-            self.links.append(link)
+            self.links[self.n_links] = link
+            self.n_links += 1
         for i, each in enumerate(asked):
             self.map.interfaces[i] = each.number
         self.map.n_interfaces = len(asked)
