@@ -263,8 +263,6 @@ cdef int _quote(const uint8_t *frame, packet_t *packet) noexcept nogil:
         result = _quoted_v4(header, packet.end - chain.at, &chain, &total)
     if result != PARSE_FLOW:
         return result
-    if packet.end - chain.at < QUOTED_L4_SIZE:
-        return PARSE_QUOTE
     if chain.protocol != PROTO_TCP and chain.protocol != PROTO_UDP:
         return PARSE_ICMP
     packet.quoted_l3 = <uint16_t>(header - frame)

@@ -34,6 +34,8 @@ class Mutant(NamedTuple):
 SLAB, RING, PIPES = "memory/slab.pxd", "memory/ring.pxd", "memory/pipes.pyx"
 WHEEL, DISARM = "memory/wheel.pyx", "memory/wheel.pxd"
 SESSIONS, CLIENTS = "proxy/sessions.pyx", "proxy/clients.pyx"
+PARSE, REWRITE = "packet/parse.pyx", "packet/rewrite.pyx"
+ENCAPSULATE, ANSWER = "packet/encapsulate.pyx", "packet/answer.pyx"
 MUTANTS = (
     Mutant("slab", SLAB, "self.n_fresh < self.n_objects", "self.n_fresh <= self.n_objects"),
     Mutant("slab", SLAB, "self.n_fresh * self.stride", "self.n_fresh * 16"),
@@ -66,6 +68,24 @@ MUTANTS = (
     Mutant("clients", CLIENTS, "    known = self.oldest\n", "    known = self.newest\n"),
     Mutant("clients", CLIENTS, "used_ms < timeout_ms", "used_ms <= timeout_ms"),
     Mutant("clients", CLIENTS, "self.oldest = known.newer", "pass"),
+    Mutant("packets", REWRITE, "ports + outer + quoted if", "ports + quoted if"),
+    Mutant("packets", PARSE, "if total > size:", "if False:"),
+    Mutant("packets", PARSE, "if end - chain.at < EXTENSION_SIZE:", "if False:"),
+    Mutant("packets", PARSE, "if size > end - chain.at:", "if False:"),
+    Mutant("packets", PARSE, "if size < TCP_SIZE:", "if False:"),
+    Mutant("packets", PARSE, "if own_size > size:", "if False:"),
+    Mutant("packets", PARSE, "if size < UDP_SIZE:", "if False:"),
+    Mutant("packets", PARSE, "min(packet.end, packet.quoted_l3 + total)", "packet.end + 99"),
+    Mutant("packets", REWRITE, "packet.quoted_l4 + at + 2 <= packet.quoted_end", "True"),
+    Mutant("packets", REWRITE, "checksum_fold(quoted + ports)", "checksum_fold(ports)"),
+    Mutant("packets", REWRITE, "if packet.fragment == FRAGMENT_LATER:", "if False:"),
+    Mutant("packets", REWRITE, "    return checksum_update_udp(", "    return checksum_update("),
+    Mutant("packets", REWRITE, "load16(checksum), rewrite.l4_delta", "load16(checksum), 0"),
+    Mutant("packets", REWRITE, "if packet.ttl <= 1:", "if packet.ttl == 0:"),
+    Mutant("packets", ENCAPSULATE, "memmove(frame - added, frame, packet.l3)", "pass"),
+    Mutant("packets", ENCAPSULATE, "(V4_SIZE + inner_size)", "(inner_size)"),
+    Mutant("packets", ANSWER, "if packet.verdict != PARSE_FLOW and", "if False and"),
+    Mutant("packets", ANSWER, "min(packet_size(packet), quoted_max)", "packet_size(packet) + 1"),
 )
 
 

@@ -71,6 +71,11 @@ STRUCTURES = {
         "ClientsFuzz",
         {"capacity": st.integers(1, 80), "n_addresses": st.integers(1, 64)},
     ),
+    "packets": Structure(
+        "fastpath.packet._fuzz",
+        "PacketFuzz",
+        {"changes_max": st.integers(0, 6)},
+    ),
 }
 
 

@@ -12,7 +12,8 @@ from tests.fuzz.structures import STRUCTURES, fuzz
 STEPS = 300_000
 # One of each module; all of them: `make fuzz-mutants`.
 SHORT = [
-    next(mutant for mutant in MUTANTS if mutant.structure == name) for name in ("wheel", "clients")
+    next(mutant for mutant in MUTANTS if mutant.structure == name)
+    for name in ("wheel", "clients", "packets")
 ]
 
 

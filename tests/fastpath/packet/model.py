@@ -141,13 +141,13 @@ def quoted(packet: Packet, quote: bytes) -> None:
             total = number(head, 2)
         if head[0] >> 4 != (6 if packet.v6 else 4) or at < 20 or (fragment and fragment[1]):
             over("quote")
-        ports = take(quote, at, 8)
     except Verdict:
         over("quote")
     if protocol not in {frames.TCP, frames.UDP}:
         over("icmp")
-    if total < at + 8:
+    if min(total, len(quote)) < at + 8:
         over("quote")
+    ports = quote[at : at + 4]
     if packet.v6 and any(ipaddress.IPv6Address(each) in MAPPED for each in (source, destination)):
         over("quote")
     packet.source, packet.destination = destination, source
