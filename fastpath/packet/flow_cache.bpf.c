@@ -213,8 +213,7 @@ SECTION("xdp") int flow_cache_xdp(struct xdp_md *context)
 	if (verdict != 0)
 		return verdict;
 	record(use, 1, size);
-	if (rewrite->interface == context->ingress_ifindex)
-		return XDP_TX;
+	/* Also where it came in: after XDP_TX a veth wakes its peer only if that has a program, too. */
 	return redirect(rewrite->interface, 0);
 }
 

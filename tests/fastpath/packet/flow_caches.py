@@ -15,7 +15,7 @@ from piagent.adapters import netns
 from tests.fastpath.packet.frames import TCP, UDP, Ports, ether, ip, mapped, tcp, udp
 
 MAC, NAT, ENCAPSULATE = 0, 1, 2
-XDP_PASS, XDP_TX, XDP_REDIRECT = 2, 3, 4
+XDP_PASS, XDP_REDIRECT = 2, 4
 TC_NEXT, TC_REDIRECT = 0xFFFFFFFF, 7
 LO, ETH0 = 1, 2
 MAC_NEXT, MAC_OURS = bytes.fromhex("0200000000ee"), bytes.fromhex("0200000000dd")

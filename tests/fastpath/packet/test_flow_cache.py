@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from tests.fastpath.packet import flow_caches
 from tests.fastpath.packet.flow_caches import (
     ENCAPSULATE,
-    ETH0,
     FLOW_NAMES,
     FLOWS,
     LO,
@@ -25,7 +24,6 @@ from tests.fastpath.packet.flow_caches import (
     TC_REDIRECT,
     XDP_PASS,
     XDP_REDIRECT,
-    XDP_TX,
     Bench,
     Flow,
     behind,
@@ -198,12 +196,10 @@ def test_a_short_frame_keeps_its_padding_out_of_the_outer_length(bench: Bench) -
     assert runs(bench, frame + padding) == (expected, expected)
 
 
-def test_out_of_where_it_came_in_xdp_transmits(bench: Bench) -> None:
+def test_out_of_where_it_came_in_a_frame_is_redirected_too(bench: Bench) -> None:
     flow = FLOWS[0]
     bench.cache.put(flow.key, rewrite(MAC, interface=LO))
-    assert bench.xdp(flow.frame()).verdict == XDP_TX
-    bench.cache.put(flow.key, rewrite(MAC, interface=ETH0))
-    assert bench.xdp(flow.frame()).verdict == XDP_REDIRECT
+    runs(bench, flow.frame())
 
 
 # ---- what goes up ----
@@ -325,6 +321,15 @@ def test_a_super_frame_is_as_long_as_its_segments(bench: Bench) -> None:
     assert bench.tc(frame, gso=(3, 1460)).verdict == TC_REDIRECT
     assert bench.tc(frame, gso=(3, 1461)).verdict == TC_NEXT
     assert bench.tc(frame).verdict == TC_NEXT
+
+
+def test_a_super_frame_of_datagrams_is_not_encapsulated(bench: Bench) -> None:
+    flow = FLOWS[1]
+    frame = flow.frame(bytes(3000))
+    bench.cache.put(flow.key, rewrite(MAC))
+    assert bench.tc(frame, gso=(3, 1000)).verdict == TC_REDIRECT
+    bench.cache.put(flow.key, rewrite(ENCAPSULATE, source="10.0.0.1", destination="10.9.8.7"))
+    assert bench.tc(frame, gso=(3, 1000)).verdict == TC_NEXT
 
 
 # ---- what is counted ----
