@@ -31,7 +31,7 @@ cdef enum:
     PARSE_LAND = 14             # its source is its destination
     PARSE_ROUTED = 15           # its sender says which way it takes (RFC 5095, RFC 7126)
     PARSE_OVERLAP = 16          # a fragment that begins in the header of TCP (RFC 3128)
-    PARSE_QUOTE = 17            # an ICMP error whose quote does not tell the flow
+    PARSE_QUOTE = 17            # an ICMP error whose quote tells no flow of who gets it
     PARSE_MTU = 18              # one that says that a path is narrower than any is
     PARSE_COUNT = 19
 

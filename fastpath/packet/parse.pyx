@@ -248,7 +248,7 @@ cdef int _quoted_v6(
 
 
 cdef int _quote(const uint8_t *frame, packet_t *packet) noexcept nogil:
-    """The packet that an error is about, which went the other way."""
+    """The packet that an error is about, which went the other way: from whom the error is to."""
     cdef flow_key_t *key = &packet.key
     cdef chain_t chain
     cdef const uint8_t *header
@@ -272,12 +272,14 @@ cdef int _quote(const uint8_t *frame, packet_t *packet) noexcept nogil:
         return PARSE_QUOTE
     key.protocol = chain.protocol
     if packet.v6:
-        memcpy(key.destination, header + V6_SOURCE, 16)
+        if not same_bytes(key.destination, header + V6_SOURCE, 16):
+            return PARSE_QUOTE
         memcpy(key.source, header + V6_DESTINATION, 16)
-        if is_mapped(key.source) or is_mapped(key.destination):
+        if is_mapped(key.source):
             return PARSE_QUOTE
     else:
-        map_v4(key.destination, header + V4_SOURCE)
+        if not same_bytes(key.destination + 12, header + V4_SOURCE, 4):
+            return PARSE_QUOTE
         map_v4(key.source, header + V4_DESTINATION)
     memcpy(&key.destination_port, frame + chain.at, 2)
     memcpy(&key.source_port, frame + chain.at + 2, 2)

@@ -148,9 +148,11 @@ def quoted(packet: Packet, quote: bytes) -> None:
     if min(total, len(quote)) < at + 8:
         over("quote")
     ports = quote[at : at + 4]
-    if packet.v6 and any(ipaddress.IPv6Address(each) in MAPPED for each in (source, destination)):
+    if source != packet.destination:  # somebody else's packet
         over("quote")
-    packet.source, packet.destination = destination, source
+    if packet.v6 and ipaddress.IPv6Address(destination) in MAPPED:
+        over("quote")
+    packet.source = destination
     packet.ports = (number(ports, 2), number(ports, 0))
     packet.protocol = protocol
     over("icmp-error")

@@ -194,7 +194,7 @@ def test_ipv4_mapped_addresses_on_the_wire_are_not_taken_for_ipv4() -> None:
     bad = f"::ffff:{CLIENT4}"
     assert verdict(ether(ipv6(bad, VIP6, TCP, SYN))) == "source"
     assert verdict(ether(ipv6(CLIENT6, f"::ffff:{VIP4}", TCP, SYN))) == "destination"
-    quote = ipv6(f"::ffff:{VIP4}", bad, TCP, tcp(BACK))
+    quote = ipv6(VIP6, bad, TCP, tcp(BACK))
     assert verdict(ether(error(CLIENT6, VIP6, quote, kind=1))) == "quote"
 
 
@@ -301,6 +301,16 @@ def test_only_the_first_eight_bytes_of_what_an_error_quotes_are_needed() -> None
     longer = ipv4(VIP4, CLIENT4, TCP, tcp(BACK), options=bytes([1] * 8))
     assert verdict(ether(error(ROUTER4, VIP4, longer[:36], kind=11))) == "icmp-error"
     assert verdict(ether(error(ROUTER4, VIP4, longer[:35], kind=11))) == "quote"
+
+
+def test_nobody_gets_an_error_about_what_another_one_has_sent() -> None:
+    for router, vip, other, client, kind in (
+        (ROUTER4, VIP4, "198.51.100.2", CLIENT4, 11),
+        (CLIENT6, VIP6, "2001:db8:1::2", "2001:db8::8", 3),
+    ):
+        for source, expected in ((vip, "icmp-error"), (other, "quote")):
+            quote = ip(source, client, TCP, tcp(BACK, DATA))
+            assert verdict(ether(error(router, vip, quote, kind=kind))) == expected
 
 
 def test_an_error_about_something_else_is_for_the_stack() -> None:
