@@ -3,6 +3,9 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from fastpath.packet.flow cimport flow_key_t, rewrite_t
+from fastpath.packet.headers cimport (
+    TCP_ACK, TCP_FIN, TCP_FLAGS, TCP_RST, TCP_SYN, load_be32,
+)
 
 
 cdef enum:
@@ -40,13 +43,6 @@ cdef struct tcp_seen_t:         # of a TCP header, in host order
     uint8_t flags               # TCP_*
 
 
-cdef enum:                      # RFC 9293, 3.1
-    TCP_FIN = 0x01
-    TCP_SYN = 0x02
-    TCP_RST = 0x04
-    TCP_ACK = 0x10
-
-
 cdef struct flow_way_t:
     flow_key_t key
     rewrite_t rewrite           # its `use` is given by the table
@@ -70,7 +66,7 @@ cdef struct flow_t:             # 256 bytes; a dsr flow uses the first 152
     flow_way_t ways[WAYS]
 
 
-# The state after this packet; `tcp` is NULL for UDP. Notes in the flow what it has said.
+# The state after this packet; `tcp` is NULL for UDP and for later fragments. Notes in the flow what it has said.
 cdef uint8_t flow_state_after(
     flow_t *flow, int way, const tcp_seen_t *tcp, uint64_t now_ms
 ) noexcept nogil
@@ -78,6 +74,13 @@ cdef uint8_t flow_state_after(
 cdef bint flow_begins_anew(const flow_t *flow, uint64_t now_ms) noexcept nogil
 # How long a flow may be silent.
 cdef uint64_t flow_patience_ms(const flow_t *flow) noexcept nogil
+
+
+cdef inline void tcp_seen_read(tcp_seen_t *self, const uint8_t *l4) noexcept nogil:
+    """Of a whole TCP header."""
+    self.sequence = load_be32(l4 + 4)
+    self.acknowledgment = load_be32(l4 + 8)
+    self.flags = l4[TCP_FLAGS]
 
 
 cdef inline bint tcp_begins(uint8_t flags) noexcept nogil:

@@ -5,6 +5,8 @@ With `dsr` only the client's half is seen: then what the client does has to do f
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from fastpath.packet.headers cimport PROTO_TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN
+
 cdef extern from *:
     """
     /* Near those of conntrack (nf_conntrack-sysctl), but an established connection may be silent
@@ -103,6 +105,8 @@ cdef uint8_t flow_state_after(
     flow_t *flow, int way, const tcp_seen_t *tcp, uint64_t now_ms
 ) noexcept nogil:
     if tcp == NULL:
+        if flow.ways[WAY_ORIGINAL].key.protocol == PROTO_TCP:
+            return flow.state               # a later fragment
         return _after_datagram(flow, way, now_ms)
     if tcp.flags & TCP_RST:
         return FLOW_CLOSED if flow_is_confirmed(flow) else FLOW_ABORTED

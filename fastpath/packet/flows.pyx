@@ -18,8 +18,8 @@ from fastpath.packet.flow_states cimport (
     flow_begins_anew, flow_is_carried, flow_is_confirmed, flow_patience_ms, flow_state_after,
     tcp_begins, tcp_goes_on,
 )
+from fastpath.packet.headers cimport PROTO_TCP
 from fastpath.rate cimport NS_PER_MS, rate_wait_ms
-from fastpath.sys_linux cimport IPPROTO_TCP
 
 cdef extern from * nogil:
     int count_zeros "__builtin_ctzll" (unsigned long long)
@@ -299,14 +299,14 @@ cdef int flows_admit(
     flows_t *self, const flow_t *flow, int way, bint nat, uint8_t protocol, uint8_t tcp_flags,
     uint64_t now_ms,
 ) noexcept nogil:
-    cdef bint begins = protocol == IPPROTO_TCP and tcp_begins(tcp_flags)
+    cdef bint begins = protocol == PROTO_TCP and tcp_begins(tcp_flags)
     if flow != NULL:
         if begins and way == WAY_ORIGINAL and flow_begins_anew(flow, now_ms):
             return ADMIT_ANEW
         return ADMIT_BY_FLOW
     if nat:
-        return ADMIT_NEW if begins or protocol != IPPROTO_TCP else ADMIT_NONE
-    if protocol == IPPROTO_TCP and not begins and not tcp_goes_on(tcp_flags):
+        return ADMIT_NEW if begins or protocol != PROTO_TCP else ADMIT_NONE
+    if protocol == PROTO_TCP and not begins and not tcp_goes_on(tcp_flags):
         return ADMIT_STATELESS
     if self.new_per_s and rate_wait_ms(&self.due_ns, now_ms * NS_PER_MS, self.new_per_s) > 0:
         return ADMIT_STATELESS
@@ -356,7 +356,7 @@ cdef int flows_add(
     added.began_ms = <uint32_t>now_ms
     added.backend_slot = backend_slot
     added.state = (
-        FLOW_HALF_OPEN if original.protocol == IPPROTO_TCP and tcp_begins(tcp_flags)
+        FLOW_HALF_OPEN if original.protocol == PROTO_TCP and tcp_begins(tcp_flags)
         else FLOW_UNREPLIED
     )
     _add_way(self, added, number, original, hash)
