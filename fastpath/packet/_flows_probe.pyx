@@ -125,7 +125,7 @@ cdef class Flows:
     def add(self, original, reply, flags, backend, now_ms):
         cdef flow_key_t first = _key(original)
         cdef flow_key_t second
-        cdef flow_t *flow
+        cdef flow_t *flow = NULL
         if reply is not None:
             second = _key(reply)
         return flows_add(
@@ -342,7 +342,7 @@ def measure(capacity, n_flows, nat, n_lookups):
     cdef flow_key_t *replies
     cdef flow_key_t *others
     cdef flow_key_t *key
-    cdef flow_t *flow
+    cdef flow_t *flow = NULL
     cdef uint32_t i, n = n_flows, lookups = n_lookups, found = 0
     cdef uint64_t sum = 0
     cdef bint is_nat = nat

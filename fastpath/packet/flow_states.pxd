@@ -66,7 +66,8 @@ cdef struct flow_t:             # 256 bytes; a dsr flow uses the first 152
     flow_way_t ways[WAYS]
 
 
-# The state after this packet; `tcp` is NULL for UDP and for later fragments. Notes in the flow what it has said.
+# The state after this packet; `tcp` is NULL for UDP and for later fragments. Notes in the flow what
+# it has said.
 cdef uint8_t flow_state_after(
     flow_t *flow, int way, const tcp_seen_t *tcp, uint64_t now_ms
 ) noexcept nogil

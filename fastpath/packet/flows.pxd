@@ -149,8 +149,8 @@ cdef int flows_add(
     flow_t **flow,
 ) noexcept nogil
 # A packet of the flow goes on by that way; `tcp` is NULL for UDP and for later fragments. The first
-# one, too, that it was added for. FLOW_STAYS, FLOW_TO_CARRY or FLOW_TO_RECALL. The flow stays, but another one that is
-# confirmed may make room for it.
+# one, too, that it was added for. FLOW_STAYS, FLOW_TO_CARRY or FLOW_TO_RECALL. The flow stays, but
+# another one that is confirmed may make room for it.
 cdef int flows_seen(
     flows_t *self, flow_t *flow, int way, const tcp_seen_t *tcp, uint64_t now_ms
 ) noexcept nogil

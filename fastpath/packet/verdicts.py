@@ -27,3 +27,27 @@ VERDICTS: Final = (
 
 UNWRITTEN: Final = ("", "expired", "family", "size")
 """Why packets were not rewritten, in the order of rewrite.pxd's UNWRITTEN_*; the first were."""
+
+FLOW_STATES: Final = (
+    "aborted",
+    "half-open",
+    "unreplied",
+    "closed",
+    "done",
+    "closing",
+    "established",
+    "stream",
+)
+"""What is known of flows, in the order of flow_states.pxd's FLOW_*."""
+
+FLOW_ENDS: Final = (
+    "expired",
+    "evicted-new",
+    "evicted-confirmed",
+    "backend-down",
+    "drained",
+    "reselected",
+    "refused",
+    "stopped",
+)
+"""Why flows ended, in the order of flows.pxd's FLOW_*."""

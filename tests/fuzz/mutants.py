@@ -36,6 +36,8 @@ WHEEL, DISARM = "memory/wheel.pyx", "memory/wheel.pxd"
 SESSIONS, CLIENTS = "proxy/sessions.pyx", "proxy/clients.pyx"
 PARSE, REWRITE = "packet/parse.pyx", "packet/rewrite.pyx"
 ENCAPSULATE, ANSWER = "packet/encapsulate.pyx", "packet/answer.pyx"
+FLOWS, FRAGMENTS = "packet/flows.pyx", "packet/fragments.pyx"
+NAT_PORTS = "packet/nat_ports.pyx"
 MUTANTS = (
     Mutant("slab", SLAB, "self.n_fresh < self.n_objects", "self.n_fresh <= self.n_objects"),
     Mutant("slab", SLAB, "self.n_fresh * self.stride", "self.n_fresh * 16"),
@@ -86,6 +88,62 @@ MUTANTS = (
     Mutant("packets", ENCAPSULATE, "(V4_SIZE + inner_size)", "(inner_size)"),
     Mutant("packets", ANSWER, "if packet.verdict != PARSE_FLOW and", "if False and"),
     Mutant("packets", ANSWER, "min(packet_size(packet), quoted_max)", "packet_size(packet) + 1"),
+    Mutant(
+        "flows",
+        FLOWS,
+        "        if ((place - self.slots[place].hash)",
+        "        if True or ((place - self.slots[place].hash)",
+    ),
+    Mutant("flows", FLOWS, "            hole = place\n", "            break\n"),
+    Mutant(
+        "flows",
+        FLOWS,
+        "key, sizeof(flow_key_t)) == 0:\n                way",
+        "key, 15) == 0:\n                way",
+    ),
+    Mutant("flows", FLOWS, "flows.oldest = flow.newer", "flows.oldest = 0"),
+    Mutant("flows", FLOWS, "_flow(self, flow.older).newer = flow.newer", "pass"),
+    Mutant("flows", FLOWS, "    flow.seen_ms = seen_ms\n    if flow.newer", "    if flow.newer"),
+    Mutant("flows", FLOWS, "n_new >= self.new_max", "n_new > self.new_max"),
+    Mutant("flows", FLOWS, "if state >= FLOW_CLOSED and not was_confirmed:", "if True:"),
+    Mutant("flows", FLOWS, "n_confirmed >= self.confirmed_max", "n_confirmed > self.confirmed_max"),
+    Mutant(
+        "flows",
+        FLOWS,
+        "_to_evict(self, FLOW_ABORTED, FLOW_UNREPLIED)",
+        "_to_evict(self, FLOW_ABORTED, FLOW_STREAM)",
+    ),
+    Mutant("flows", FLOWS, "other.seen_ms < one.seen_ms", "other.seen_ms > one.seen_ms"),
+    Mutant(
+        "flows", FLOWS, "            if not _kernel_renews(self, flow):", "            if True:"
+    ),
+    Mutant("flows", FLOWS, "range(flow.n_ways):\n        used_ms", "range(1):\n        used_ms"),
+    Mutant("flows", FLOWS, "+ REFRESH_MS <= now_ms:", "<= now_ms:"),
+    Mutant("flows", FLOWS, "and state != FLOW_CLOSED and", "and"),
+    Mutant("flows", FLOWS, "backend.first = flow.next_of_backend", "backend.first = 0"),
+    Mutant("flows", FLOWS, "&= ~(<uint64_t>1 << (number % WORD_BITS))", "&= ~<uint64_t>0"),
+    Mutant("fragments", FRAGMENTS, "place[way].seen_ms < taken", "place[way].seen_ms > taken"),
+    Mutant("fragments", FRAGMENTS, "now_ms >= place", "now_ms > place"),
+    Mutant(
+        "fragments",
+        FRAGMENTS,
+        "            taken = &place[way]\n            break",
+        "            break",
+    ),
+    Mutant("fragments", FRAGMENTS, "sizeof(fragment_key_t)) == 0", "36) == 0"),
+    Mutant("nat_ports", NAT_PORTS, "& ~(_bit(start) - 1)", "& ~_bit(start)"),
+    Mutant("nat_ports", NAT_PORTS, "at + 1 if at + 1 < n_words else 0", "at + 1"),
+    Mutant("nat_ports", NAT_PORTS, "        pool.reset[at] &= ~word\n", ""),
+    Mutant("nat_ports", NAT_PORTS, "span + PORT_SPANS <= pool", "span + PORT_SPANS < pool"),
+    Mutant(
+        "nat_ports",
+        NAT_PORTS,
+        "        pool.span += 1\n        left",
+        "        pool.span = span\n        left",
+    ),
+    Mutant("nat_ports", NAT_PORTS, "    if was_reset:", "    if True:"),
+    Mutant("nat_ports", NAT_PORTS, "        _end_rest(pool, at)\n", ""),
+    Mutant("nat_ports", NAT_PORTS, "if self.n_ports % WORD_BITS != 0:", "if False:"),
 )
 
 

@@ -75,6 +75,34 @@ STRUCTURES = {
         "fastpath.packet._fuzz",
         "PacketFuzz",
         {"changes_max": st.integers(0, 6)},
+    "flows": Structure(
+        "fastpath.packet._flows_fuzz",
+        "FlowsFuzz",
+        {
+            "n_keys": st.integers(1, 64),
+            "n_hashes": st.integers(1, 64),
+            "n_bits": st.integers(1, 22),
+            "new_max": st.integers(1, 24),
+            "confirmed_max": st.integers(1, 24),
+        },
+    ),
+    "fragments": Structure(
+        "fastpath.packet._flows_fuzz",
+        "FragmentsFuzz",
+        {
+            "n_keys": st.integers(1, 64),
+            "capacity": st.integers(0, 80),
+            "n_bits": st.integers(1, 14),
+        },
+    ),
+    "nat_ports": Structure(
+        "fastpath.packet._flows_fuzz",
+        "NatPortsFuzz",
+        {
+            "n_ports": st.integers(1, 130),
+            "n_workers": st.integers(1, 4),
+            "n_bits": st.integers(1, 14),
+        },
     ),
 }
 

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-probe = pytest.importorskip("fastpath.packet._flows_probe", reason="built with PIAGENT_PROBE=1 only")
-
+from fastpath.packet.verdicts import FLOW_ENDS, FLOW_STATES
 from tests.fastpath.packet.flow_model import (
     ACK,
     FIN,
@@ -25,7 +24,10 @@ from tests.fastpath.packet.flow_model import (
     flow_key,
 )
 
-OK, FULL_OF_IT, DONE = 0, -3, 1
+REASON = "built with PIAGENT_PROBE=1 only"
+probe = pytest.importorskip("fastpath.packet._flows_probe", reason=REASON)
+
+OK, TAKEN, DONE = 0, -3, 1
 VIP, OURS = "10.0.0.100", "10.0.0.1"
 STAYS, TO_CARRY, TO_RECALL = 0, 1, 2
 START = 1_000_000
@@ -54,19 +56,17 @@ class Both:
         key = reply if way and reply else original
         flags = tcp[0] if tcp else 0
         admitted = self.table.admit(key, reply is not None, flags, self.now)
-        assert admitted == self.model.admit(
-            key, nat=reply is not None, flags=flags, now=self.now
-        )
+        assert admitted == self.model.admit(key, nat=reply is not None, flags=flags, now=self.now)
         if admitted == Admit.ANEW:
             self.table.remove(original, Why.RESELECTED)
             self.model.remove(self.model.keys[original][0], Why.RESELECTED)
         if admitted in {Admit.NEW, Admit.ANEW}:
             if way:
-                return                      # nobody adds a flow for the other side's packets
+                return  # nobody adds a flow for the other side's packets
             backend = original[15] % 3
             added = self.table.add(original, reply, flags, backend, self.now)
             assert added == (
-                OK if self.model.add(original, reply, flags, backend, self.now) else FULL_OF_IT
+                OK if self.model.add(original, reply, flags, backend, self.now) else TAKEN
             )
         if key in self.model.keys:
             flow, found_way = self.model.keys[key]
@@ -111,7 +111,8 @@ class Both:
         self.model.ended.clear()
         _, new, confirmed, _ = self.table.counters()
         assert (new + confirmed, confirmed) == (
-            len(flows), sum(flow.state >= State.CLOSED for flow in flows)
+            len(flows),
+            sum(flow.state >= State.CLOSED for flow in flows),
         )
 
 
@@ -150,7 +151,7 @@ def parties(i: int) -> tuple[bytes, bytes | None, bool]:
 
 @settings(max_examples=300, deadline=None)
 @given(
-    steps=st.lists(STEP, max_size=60),
+    steps=st.lists(STEP, min_size=30, max_size=90),
     new_max=st.integers(1, 6),
     confirmed_max=st.integers(1, 4),
 )
@@ -188,6 +189,13 @@ def handshake(table: probe.Flows, i: int, now: int, *, nat: bool = True) -> None
 
 def test_a_flow_has_256_bytes() -> None:
     assert probe.FLOW_SIZE == 256
+
+
+def test_states_and_ends_have_names() -> None:
+    assert len(FLOW_STATES) == len(State) == probe.FLOW_STATES
+    assert len(FLOW_ENDS) == len(Why) == probe.FLOW_ENDS
+    assert [name.replace("-", "_").upper() for name in FLOW_STATES] == [s.name for s in State]
+    assert [name.replace("-", "_").upper() for name in FLOW_ENDS] == [why.name for why in Why]
 
 
 @pytest.mark.parametrize("state", State)
@@ -234,6 +242,14 @@ def test_who_does_not_know_the_backends_syn_establishes_nothing(acknowledgment: 
     assert table.look(client(0))[0] == State.HALF_OPEN
 
 
+@pytest.mark.parametrize("acknowledgment", [71, 71 + 65535])
+def test_the_clients_first_ack_may_be_lost(acknowledgment: int) -> None:
+    table = probe.Flows(4, 4)
+    table.add(client(0), answer(0), SYN, 0, START)
+    table.seen(answer(0), (SYN | ACK, 70, 6), START)
+    assert table.seen(client(0), (ACK, 6, acknowledgment), START) == TO_CARRY
+
+
 def test_nat_takes_up_no_connection_in_the_middle() -> None:
     table = probe.Flows(4, 4)
     for flags in range(64):
@@ -259,6 +275,13 @@ def test_what_was_taken_up_is_confirmed_when_it_goes_on_two_seconds_later() -> N
     assert table.seen(client(0), (ACK, 6, 71), START + 2000) == TO_CARRY
 
 
+def test_who_joins_a_connection_at_its_end_confirms_nothing() -> None:
+    table = probe.Flows(4, 4)
+    table.add(client(0), None, ACK, 0, START)
+    assert table.seen(client(0), (FIN | ACK, 6, 71), START + 5000) == STAYS
+    assert table.look(client(0))[0] == State.ABORTED
+
+
 def test_a_datagram_that_is_answered_confirms_nothing_until_the_client_goes_on() -> None:
     table = probe.Flows(4, 4)
     table.add(client(0, UDP), answer(0, UDP), 0, 0, START)
@@ -271,9 +294,10 @@ def test_a_datagram_that_is_answered_confirms_nothing_until_the_client_goes_on()
 
 def test_a_later_fragment_of_a_segment_changes_nothing_but_the_time() -> None:
     table = probe.Flows(4, 4)
-    table.add(client(0), None, SYN, 0, START)
-    assert table.seen(client(0), None, START + 5000) == STAYS
-    assert table.look(client(0))[:2] == (State.HALF_OPEN, START + 5000)
+    for i, flags, state in [(0, SYN, State.HALF_OPEN), (1, ACK, State.UNREPLIED)]:
+        table.add(client(i), None, flags, 0, START)
+        assert table.seen(client(i), None, START + 5000) == STAYS
+        assert table.look(client(i))[:2] == (state, START + 5000)
 
 
 @pytest.mark.parametrize(
@@ -291,6 +315,12 @@ def test_a_syn_begins_anew_unless_it_may_be_sent_again_or_be_forged(
         table.add(client(0), answer(0), SYN, 0, START)
         table.seen(client(0), (SYN, 5, 0), START)
     assert table.admit(client(0), True, SYN, START + passed) == expected
+
+
+def test_a_backend_cannot_begin_anew() -> None:
+    table = probe.Flows(4, 4)
+    table.add(client(0), answer(0), SYN, 0, START)
+    assert table.admit(answer(0), True, SYN, START + 10_000) == Admit.BY_FLOW
 
 
 def test_a_syn_after_the_clients_end_begins_anew_at_once() -> None:
@@ -337,10 +367,10 @@ def test_fins_of_both_sides_end_it_sooner() -> None:
 def test_two_flows_never_share_a_reply() -> None:
     table = probe.Flows(4, 4)
     assert table.add(client(0), answer(0), SYN, 0, START) == OK
-    assert table.add(client(1), answer(0), SYN, 0, START) == FULL_OF_IT
-    assert table.add(client(0), answer(1), SYN, 0, START) == FULL_OF_IT
-    assert table.add(client(2), client(2), SYN, 0, START) == FULL_OF_IT
-    assert table.add(answer(0), None, SYN, 0, START) == FULL_OF_IT
+    assert table.add(client(1), answer(0), SYN, 0, START) == TAKEN
+    assert table.add(client(0), answer(1), SYN, 0, START) == TAKEN
+    assert table.add(client(2), client(2), SYN, 0, START) == TAKEN
+    assert table.add(answer(0), None, SYN, 0, START) == TAKEN
     assert everyone(table) == [client(0)]
     assert table.find(client(1)) is None
 
@@ -416,6 +446,17 @@ def test_all_flows_come_once_each_while_others_come_and_go() -> None:
     assert [name for name in names if name in stay] != []
     assert sorted(name for name in names if name in stay) == sorted(stay)
     assert len(names) == len(set(names))
+
+
+def test_a_few_flows_among_many_gone_all_come() -> None:
+    table = probe.Flows(300, 1)
+    for i in range(300):
+        table.add(client(i), None, SYN, 0, START)
+    stay = [client(i) for i in [0, 62, 63, 70, 200, 299]]
+    for i in range(300):
+        if client(i) not in stay:
+            table.remove(client(i), Why.STOPPED)
+    assert everyone(table) == stay
 
 
 def test_a_full_table_finds_every_flow_after_any_number_of_changes() -> None:

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-probe = pytest.importorskip("fastpath.packet._flows_probe", reason="built with PIAGENT_PROBE=1 only")
-
 from tests.fastpath.packet.flow_model import UDP, address
+
+REASON = "built with PIAGENT_PROBE=1 only"
+probe = pytest.importorskip("fastpath.packet._flows_probe", reason=REASON)
 
 AGAIN = -1
 START = 1_000_000
@@ -67,7 +68,7 @@ def test_the_oldest_of_a_set_makes_room() -> None:
     fragments = probe.Fragments(4)
     for i in [3, 1, 0, 2]:
         fragments.add(key_of(1, i), (i, 80), START + i)
-    fragments.add(key_of(1, 0), (0, 80), START + 10)        # the same packet again: now the newest
+    fragments.add(key_of(1, 0), (0, 80), START + 10)  # the same packet again: now the newest
     fragments.add(key_of(1, 9), (9, 80), START + 11)
     assert fragments.find(key_of(1, 1), START + 11) == AGAIN
     assert [fragments.find(key_of(1, i), START + 11) for i in [0, 2, 3, 9]] == [
@@ -90,9 +91,12 @@ def test_a_flood_leaves_a_recent_packet_its_ports_as_long_as_there_is_room() -> 
     for i in range(100_000):
         fragments.add(key_of(1 + i % 250, i), (i % 65536, 80), START + i)
     now = START + 100_000
-    recent = [i for i in range(99_800, 100_000)
-              if fragments.find(key_of(1 + i % 250, i), now) == (i % 65536, 80)]
-    assert len(recent) > 190            # 200 in 256 sets of four
+    recent = [
+        i
+        for i in range(99_800, 100_000)
+        if fragments.find(key_of(1 + i % 250, i), now) == (i % 65536, 80)
+    ]
+    assert len(recent) > 190  # 200 in 256 sets of four
     found = sum(fragments.find(key_of(1 + i % 250, i), now) != AGAIN for i in range(100_000))
     assert found == 1024
 

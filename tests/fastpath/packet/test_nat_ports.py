@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-probe = pytest.importorskip("fastpath.packet._flows_probe", reason="built with PIAGENT_PROBE=1 only")
-
 from tests.fastpath.packet.flow_model import TCP, UDP, flow_key
+
+REASON = "built with PIAGENT_PROBE=1 only"
+probe = pytest.importorskip("fastpath.packet._flows_probe", reason=REASON)
 
 OK, FULL, BAD, PORTS = 0, -2, -3, -5
 START = 1_000_000
@@ -108,7 +110,8 @@ def test_ports_are_given_out_as_the_model_does(
             port = own[hash_ % size]
             free = port not in model.used and port not in model.rests
             assert ports.claim(peer(who), port, now) == (OK if free else PORTS)
-            model.used.add(port) if free else None
+            if free:
+                model.used.add(port)
         elif model.used:
             port = sorted(model.used)[hash_ % len(model.used)]
             ports.give(peer(who), port, silent, was_reset, now)
@@ -158,7 +161,7 @@ def test_where_the_search_begins_is_the_hashs_business() -> None:
     drawn = [ports.take(peer(0), i * 0x9E3779B97F4A7C15 % 2**64, START) for i in range(1000)]
     assert len(set(drawn)) == 1000
     assert max(drawn) - min(drawn) > 16_000
-    assert sum(b == a + 1 for a, b in zip(drawn, drawn[1:], strict=False)) < 10
+    assert sum(b == a + 1 for a, b in pairwise(drawn)) < 10
 
 
 def test_a_pool_that_nobody_is_in_any_more_serves_another_backend() -> None:
@@ -167,7 +170,7 @@ def test_a_pool_that_nobody_is_in_any_more_serves_another_backend() -> None:
     assert ports.take(peer(1), 0, START) == 10_000
     assert ports.take(peer(2), 0, START) == FULL
     ports.give(peer(1), 10_000, 0, False, START)
-    assert ports.take(peer(2), 0, START + 1) == FULL        # the port rests
+    assert ports.take(peer(2), 0, START + 1) == FULL  # the port rests
     assert ports.take(peer(2), 0, START + 80 * S) == 10_000
     assert ports.take(peer(0), 0, START + 80 * S) == 10_001
     assert ports.take(peer(1), 0, START + 80 * S) == FULL
@@ -191,5 +194,8 @@ def test_the_range_may_reach_to_the_last_port() -> None:
 def test_a_port_of_another_worker_cannot_be_claimed() -> None:
     ports = probe.NatPorts(10_000, 10_009, 0, 2)
     assert [ports.claim(peer(0), port, START) for port in [10_000, 10_001, 9998, 10_010]] == [
-        OK, BAD, BAD, BAD,
+        OK,
+        BAD,
+        BAD,
+        BAD,
     ]
