@@ -75,6 +75,7 @@ STRUCTURES = {
         "fastpath.packet._fuzz",
         "PacketFuzz",
         {"changes_max": st.integers(0, 6)},
+    ),
     "flows": Structure(
         "fastpath.packet._flows_fuzz",
         "FlowsFuzz",
