@@ -296,13 +296,15 @@ cdef uint32_t flows_remove_backend(
 # ---- a packet's way ----
 
 cdef int flows_admit(
-    flows_t *self, const flow_t *flow, int way, bint nat, uint8_t protocol, uint8_t tcp_flags,
+    flows_t *self, flow_t *flow, int way, bint nat, uint8_t protocol, uint8_t tcp_flags,
     uint64_t now_ms,
 ) noexcept nogil:
     cdef bint begins = protocol == PROTO_TCP and tcp_begins(tcp_flags)
     if flow != NULL:
-        if begins and way == WAY_ORIGINAL and flow_begins_anew(flow, now_ms):
-            return ADMIT_ANEW
+        if begins and way == WAY_ORIGINAL:
+            _kernel_renews(self, flow)
+            if flow_begins_anew(flow, now_ms):
+                return ADMIT_ANEW
         return ADMIT_BY_FLOW
     if nat:
         return ADMIT_NEW if begins or protocol != PROTO_TCP else ADMIT_NONE

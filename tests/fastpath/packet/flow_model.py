@@ -168,7 +168,10 @@ class Model:
         begins = key[36] == TCP and flags & (SYN | ACK | RST | FIN) == SYN
         if key in self.keys:
             flow, way = self.keys[key]
-            return Admit.ANEW if begins and way == 0 and begins_anew(flow, now) else Admit.BY_FLOW
+            if begins and way == 0:
+                self._kernel_renews(flow)
+                return Admit.ANEW if begins_anew(flow, now) else Admit.BY_FLOW
+            return Admit.BY_FLOW
         if nat:
             return Admit.NEW if begins or key[36] != TCP else Admit.NONE
         goes_on = begins or key[36] != TCP or flags & (SYN | ACK | RST | FIN) == ACK

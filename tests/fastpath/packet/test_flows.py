@@ -317,6 +317,14 @@ def test_a_syn_begins_anew_unless_it_may_be_sent_again_or_be_forged(
     assert table.admit(client(0), True, SYN, START + passed) == expected
 
 
+def test_a_forged_syn_ends_nothing_that_the_kernel_carries() -> None:
+    table = probe.Flows(4, 4, uses=True)
+    handshake(table, 0, START)
+    table.use(answer(0), (START + 100_000) * 1_000_000)
+    assert table.admit(client(0), True, SYN, START + 103_999) == Admit.BY_FLOW
+    assert table.admit(client(0), True, SYN, START + 104_000) == Admit.ANEW
+
+
 def test_a_backend_cannot_begin_anew() -> None:
     table = probe.Flows(4, 4)
     table.add(client(0), answer(0), SYN, 0, START)
