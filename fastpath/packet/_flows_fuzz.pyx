@@ -431,7 +431,8 @@ cdef class FragmentsFuzz(Fuzz):
             self.model[i].first_ms = self.now_ms
             self.model[i].port = <uint16_t>self.roll(65536)
             fragments_add(
-                &self.fragments, &key, self.model[i].port, _other(self.model[i].port), self.now_ms
+                &self.fragments, &key, self.model[i].port, _other(self.model[i].port),
+                self.now_ms,
             )
         result = fragments_find(&self.fragments, &key, &source, &destination, self.now_ms)
         self.expect(

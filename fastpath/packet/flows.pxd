@@ -126,7 +126,8 @@ cdef flow_t *flows_find(
 # Maglev; it adds a flow unless the segment ends one or makes no sense, so that connections which
 # another node has forwarded before stay where they are; and none beyond new_per_s.
 # A SYN begins anew, unless the flow was begun or used just before, here or in the kernel: then it
-# may be sent again, or forged. When the new choice is the same backend a half-open flow may be kept.
+# may be sent again, or forged. When the new choice is the same backend, a half-open flow may be
+# kept.
 cdef int flows_admit(
     flows_t *self,
     flow_t *flow,
