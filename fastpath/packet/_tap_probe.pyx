@@ -8,8 +8,8 @@ from fastpath.abi cimport FP_AGAIN, FP_FULL, FP_OK
 from fastpath.packet.sys_packet cimport sock_filter, virtio_net_hdr
 from fastpath.packet.tap cimport (
     TAP_HEADROOM as _TAP_HEADROOM, TAP_LONG_MAX as _TAP_LONG_MAX, TAP_TAILROOM as _TAP_TAILROOM,
-    frame_t, tap_check, tap_filter, tap_free, tap_init, tap_next, tap_release, tap_statistics,
-    tap_t,
+    frame_t, tap_check, tap_filter, tap_free, tap_init, tap_leave, tap_next, tap_release,
+    tap_statistics, tap_t,
 )
 from fastpath.packet.transmit cimport (
     TRANSMIT_MAX as _TRANSMIT_MAX, transmit_add, transmit_flush, transmit_free, transmit_init,
@@ -38,12 +38,10 @@ cdef class Tap:
     cdef tap_t tap
     cdef bint opened
 
-    def __cinit__(
-        self, uint32_t interface, list program, uint32_t n_slots=256, bint outgoing=False
-    ):
+    def __cinit__(self, uint32_t interface, list program, uint32_t n_slots=256):
         cdef sock_filter *code = _code(program)
         cdef uint16_t n = <uint16_t>len(program)
-        cdef int done = tap_init(&self.tap, interface, code, n, n_slots, outgoing)
+        cdef int done = tap_init(&self.tap, interface, code, n, n_slots)
         free(code)
         if done != FP_OK:
             raise OSError(self.tap.error, os.strerror(self.tap.error), str(self.tap.failed))
@@ -62,6 +60,9 @@ cdef class Tap:
         cdef int done = tap_filter(&self.tap, code, <uint16_t>len(program))
         free(code)
         return done == FP_OK
+
+    def leave(self, int program_fd):
+        return tap_leave(&self.tap, program_fd) == FP_OK
 
     def next(self, spoil=False):
         """(frame, offload, (vlan protocol, vlan)), or AGAIN or FULL; `spoil`: write around it."""

@@ -8,10 +8,12 @@ from fastpath.abi cimport FP_AGAIN, FP_BAD, FP_FULL, FP_OK, FP_RESET, fp_assert
 from fastpath.memory.slab cimport slab_free, slab_get, slab_init
 from fastpath.packet.sys_packet cimport (
     AF_PACKET, ENETDOWN, ETH_P_8021Q, ETH_P_ALL, MAP_SHARED, MSG_DONTWAIT, PACKET_COPY_THRESH,
+    PACKET_FANOUT, PACKET_FANOUT_DATA, PACKET_FANOUT_EBPF, PACKET_FANOUT_FLAG_UNIQUEID,
     PACKET_IGNORE_OUTGOING, PACKET_RESERVE, PACKET_RX_RING, PACKET_STATISTICS, PACKET_VERSION,
     PACKET_VNET_HDR, SO_ATTACH_FILTER, SO_RCVBUFFORCE, SOCK_RAW, SOL_PACKET, TP_STATUS_COPY,
     TP_STATUS_USER, TP_STATUS_VLAN_TPID_VALID, TP_STATUS_VLAN_VALID, TPACKET_V2, mtu_of,
-    slot_return, slot_status, sock_fprog, sockaddr_ll, tpacket2_hdr, tpacket_req, tpacket_stats,
+    slot_return, slot_status, sock_filter, sock_fprog, sockaddr_ll, tpacket2_hdr, tpacket_req,
+    tpacket_stats,
 )
 from fastpath.sys_linux cimport (
     EINTR, MAP_FAILED, MSG_TRUNC, PROT_READ, PROT_WRITE, SO_ERROR, SOCK_CLOEXEC, SOCK_NONBLOCK,
@@ -36,7 +38,7 @@ cdef bint _set(int fd, int level, int name, int value) noexcept nogil:
     return setsockopt(fd, level, name, &value, sizeof(value)) == 0
 
 
-cdef bint _prepare(tap_t *self, bint outgoing) noexcept nogil:
+cdef bint _prepare(tap_t *self) noexcept nogil:
     """What has to be said before there is a ring."""
     # More than an ordinary socket may queue needs CAP_NET_ADMIN; without it there is less.
     _set(self.fd, SOL_SOCKET, SO_RCVBUFFORCE, _QUEUE_SIZE)
@@ -45,7 +47,7 @@ cdef bint _prepare(tap_t *self, bint outgoing) noexcept nogil:
         and _set(self.fd, SOL_PACKET, PACKET_VNET_HDR, 1)
         and _set(self.fd, SOL_PACKET, PACKET_RESERVE, _RESERVE)
         and _set(self.fd, SOL_PACKET, PACKET_COPY_THRESH, 1)
-        and _set(self.fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, not outgoing)
+        and _set(self.fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
     )
 
 
@@ -80,18 +82,18 @@ cdef bint _make_ring(tap_t *self, uint32_t mtu, uint32_t n_slots) noexcept nogil
     return True
 
 
-cdef bint _bind(tap_t *self, uint32_t interface) noexcept nogil:
+cdef bint _bind(int fd, uint32_t interface) noexcept nogil:
     cdef sockaddr_ll address
     memset(&address, 0, sizeof(address))
     address.sll_family = AF_PACKET
     address.sll_protocol = htons(ETH_P_ALL)
     address.sll_ifindex = <int>interface
-    return bind(self.fd, <sockaddr *>&address, sizeof(address)) == 0
+    return bind(fd, <sockaddr *>&address, sizeof(address)) == 0
 
 
 cdef int _open(
     tap_t *self, uint32_t interface, const sock_filter *program, uint16_t n_instructions,
-    uint32_t n_slots, bint outgoing,
+    uint32_t n_slots,
 ) noexcept nogil:
     """What failed, TAP_*."""
     cdef int mtu
@@ -104,19 +106,21 @@ cdef int _open(
         return TAP_INTERFACE
     if tap_filter(self, program, n_instructions) != FP_OK:
         return TAP_FILTER
-    if not _prepare(self, outgoing):
+    if not _prepare(self):
         return TAP_OPTION
     if not _make_ring(self, <uint32_t>mtu, n_slots):
         return TAP_RING
-    return TAP_OPENED if _bind(self, interface) else TAP_BIND
+    return TAP_OPENED if _bind(self.fd, interface) else TAP_BIND
 
 
 cdef int tap_init(
     tap_t *self, uint32_t interface, const sock_filter *program, uint16_t n_instructions,
-    uint32_t n_slots, bint outgoing,
+    uint32_t n_slots,
 ) noexcept nogil:
     memset(self, 0, sizeof(tap_t))
-    self.failed = <uint8_t>_open(self, interface, program, n_instructions, n_slots, outgoing)
+    self.interface = interface
+    self.deaf_fd = -1
+    self.failed = <uint8_t>_open(self, interface, program, n_instructions, n_slots)
     if self.failed == TAP_OPENED:
         return FP_OK
     self.error = errno
@@ -128,6 +132,9 @@ cdef void tap_free(tap_t *self) noexcept nogil:
     if self.ring != NULL:
         munmap(self.ring, <size_t>self.n_slots * self.slot_size)
         self.ring = NULL
+    if self.deaf_fd >= 0:
+        close(self.deaf_fd)
+        self.deaf_fd = -1
     if self.fd >= 0:
         close(self.fd)
         self.fd = -1
@@ -141,6 +148,46 @@ cdef int tap_filter(tap_t *self, const sock_filter *program, uint16_t n) noexcep
     if setsockopt(self.fd, SOL_SOCKET, SO_ATTACH_FILTER, &attached, sizeof(attached)) != 0:
         return FP_BAD
     return FP_OK
+
+
+cdef int _open_deaf(uint32_t interface) noexcept nogil:
+    """A socket for the same frames that takes none of them; -1: see errno."""
+    cdef sock_filter nothing            # return 0
+    cdef sock_fprog attached
+    cdef int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)
+    memset(&nothing, 0, sizeof(nothing))
+    nothing.code = 0x06
+    attached.len = 1
+    attached.filter = &nothing
+    if fd >= 0 and not (
+        setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &attached, sizeof(attached)) == 0
+        and _set(fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+        and _bind(fd, interface)
+    ):
+        close(fd)
+        return -1
+    return fd
+
+
+cdef int tap_leave(tap_t *self, int program_fd) noexcept nogil:
+    # A group of two sockets, of which the program says by number who gets a frame: the tap is 0,
+    # as it was there first; so it is again when the interface has been down.
+    cdef int group = 0
+    cdef socklen_t size = sizeof(group)
+    cdef int own = (PACKET_FANOUT_EBPF | PACKET_FANOUT_FLAG_UNIQUEID) << 16
+    cdef int deaf = _open_deaf(self.interface)
+    if deaf < 0:
+        return FP_BAD
+    if (
+        _set(self.fd, SOL_PACKET, PACKET_FANOUT, own)
+        and getsockopt(self.fd, SOL_PACKET, PACKET_FANOUT, &group, &size) == 0
+        and _set(self.fd, SOL_PACKET, PACKET_FANOUT_DATA, program_fd)
+        and _set(deaf, SOL_PACKET, PACKET_FANOUT, PACKET_FANOUT_EBPF << 16 | group & 0xffff)
+    ):
+        self.deaf_fd = deaf
+        return FP_OK
+    close(deaf)
+    return FP_BAD
 
 
 cdef inline tpacket2_hdr *_slot(tap_t *self, uint32_t index) noexcept nogil:

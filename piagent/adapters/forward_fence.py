@@ -4,20 +4,15 @@ VIPs are addresses of this host, so the kernel would answer each forwarded packe
 nobody listens there. The table drops them when they have come in: packet sockets, by which the
 forwarder hears them, are served before.
 
-With `into` the table sends them out by another interface instead of dropping them, and the
-forwarder hears them there. That is for a flow cache at tc ingress: it has its turn behind packet
-sockets and before this table, so what it carries does not get here.
-
 Later fragments have no port. All that come to a forwarded VIP with a protocol that has a forwarded
 port there are taken. Of an address whose ports are forwarded by a range, which is this host's own,
-none is: its other services get fragments, too. The forwarder has a copy of them; the kernel keeps
-what belongs to a first fragment that it did not see, and forgets it without a word (RFC 792 has no
-answer to a fragment but the first).
+none is: its other services get fragments, too. The kernel keeps what belongs to a first fragment
+that it did not see, and forgets it without a word (RFC 792 has no answer to a fragment but the
+first).
 """
 
 from __future__ import annotations
 
-import errno
 import struct
 from collections.abc import Collection, Iterator
 
@@ -36,13 +31,10 @@ from piagent.adapters.nftables import (
     Nftables,
     at_least,
     at_most,
-    copy,
     counted,
     differs,
     equals,
     extension,
-    forward,
-    immediate,
     load,
     masked,
     meta,
@@ -76,21 +68,17 @@ class ForwardFence:
         self._link: Link | None = None
         """What our table is on, if we have built one."""
 
-    def take(
-        self, interface: str, forwarded: Collection[Forwarded], *, into: str | None = None
-    ) -> None:
+    def take(self, interface: str, forwarded: Collection[Forwarded]) -> None:
         """Take exactly these that come in by the interface, all from one moment on.
 
-        To be called again when the interface has come back. `into`: the name of the interface that
-        they go to; without it they are dropped.
+        To be called again when the interface has come back.
         """
-        with Rtnetlink() as rtnetlink:
-            link = _find(rtnetlink, interface)
-            target = None if into is None else _find(rtnetlink, into).index
         try:
-            self._kernel().commit(build(link.name, forwarded, into=target))
+            with Rtnetlink() as rtnetlink:
+                link = rtnetlink.link(interface)
+            self._kernel().commit(build(link.name, forwarded))
         except OSError as error:
-            raise OSError(error.errno, why(error, interface)) from error
+            raise OSError(error.errno, fence.why(error, interface)) from error
         self._link = link
 
     def stands(self) -> bool:
@@ -127,21 +115,8 @@ class ForwardFence:
         return self._nftables
 
 
-def _find(rtnetlink: Rtnetlink, interface: str) -> Link:
-    try:
-        return rtnetlink.link(interface)
-    except OSError as error:
-        raise OSError(error.errno, why(error, interface)) from error
-
-
-def build(
-    interface: str,
-    forwarded: Collection[Forwarded],
-    *,
-    into: int | None = None,
-    table: str = TABLE,
-) -> Batch:
-    """Have the table and nothing else of that name; `into`: an interface's index."""
+def build(interface: str, forwarded: Collection[Forwarded], table: str = TABLE) -> Batch:
+    """Have the table and nothing else of that name."""
     batch = Batch(table)
     batch.new_table()  # so that there is one to delete
     batch.delete_table()
@@ -150,12 +125,11 @@ def build(
     for family in FAMILIES:
         its = [one for one in forwarded if len(one.ip.packed) == family.size]
         if its:
-            _take(batch, family, its, into)
+            _take(batch, family, its)
     return batch
 
 
-def _take(batch: Batch, family: Family, its: list[Forwarded], into: int | None) -> None:
-    end = counted() + (verdict(DROP) if into is None else _interface(into) + forward())
+def _take(batch: Batch, family: Family, its: list[Forwarded]) -> None:
     ports, fragments = f"ports{family.version}", f"protocols{family.version}"
     address_kind = (family.kind, nftables.TYPE_PROTOCOL)
     batch.new_set(ports, _key(*address_kind, nftables.TYPE_PORT, size=family.size + 2 * _WORD))
@@ -167,16 +141,14 @@ def _take(batch: Batch, family: Family, its: list[Forwarded], into: int | None) 
     ours += meta(META_PROTOCOL) + equals(family.ethertype)
     address = load(NETWORK, family.destination, family.size) + meta(META_L4PROTO, behind)
     port = load(TRANSPORT, _PORT, 2, behind + 1)
-    batch.rule(_CHAIN, ours, address, port, within(ports), end)
-    later = ours + _is_later_fragment(family)
-    batch.rule(_CHAIN, later, address, within(fragments), end)
+    drop = counted() + verdict(DROP)
+    batch.rule(_CHAIN, ours, address, port, within(ports), drop)
+    batch.rule(_CHAIN, ours, _is_later_fragment(family), address, within(fragments), drop)
     for one in sorted({one for one in its if one.first < one.last}, key=_order):
         is_it = address + equals(one.ip.packed) + equals(bytes([one.protocol]), behind)
         bounds = at_least(struct.pack("!H", one.first), behind + 1)
         bounds += at_most(struct.pack("!H", one.last), behind + 1)
-        batch.rule(_CHAIN, ours, is_it, port, bounds, end)
-        if into is not None:
-            batch.rule(_CHAIN, later, is_it, counted() + _interface(into) + copy())
+        batch.rule(_CHAIN, ours, is_it, port, bounds, drop)
 
 
 def _order(one: Forwarded) -> tuple[bytes, int, int, int]:
@@ -187,10 +159,6 @@ def _is_later_fragment(family: Family) -> bytes:
     if family.size == _WORD:
         return load(NETWORK, 6, 2) + masked(b"\x1f\xff") + differs(bytes(2))
     return extension(_FRAGMENT, 2, 2) + masked(b"\xff\xf8") + differs(bytes(2))
-
-
-def _interface(index: int) -> bytes:
-    return immediate(struct.pack("=I", index))
 
 
 def _key(*kinds: int, size: int) -> tuple[int, int]:
@@ -207,7 +175,7 @@ def _to(one: Forwarded, port: int | None = None) -> bytes:
     return key if port is None else key + struct.pack("!HH", port, 0)
 
 
-def probe_support(*, into: bool = False) -> str | None:
+def probe_support() -> str | None:
     """Why this would not work here, cure included; None if it would.
 
     The kernel is given all of it, on `lo`, in a transaction that is never committed.
@@ -215,9 +183,9 @@ def probe_support(*, into: bool = False) -> str | None:
     trial = list(_samples())
     try:
         with Nftables() as kernel:
-            kernel.check(build("lo", trial, into=1 if into else None, table=f"{TABLE}-trial"))
+            kernel.check(build("lo", trial, f"{TABLE}-trial"))
     except OSError as error:
-        return why(error, "lo")
+        return fence.why(error, "lo")
     return None
 
 
@@ -225,13 +193,3 @@ def _samples() -> Iterator[Forwarded]:
     for address in ("192.0.2.1", "2001:db8::1"):
         yield Forwarded(address, 6, 80, 80)
         yield Forwarded(address, 17, 20_000, 30_000)
-
-
-def why(error: OSError, interface: str) -> str:
-    """What is missing for this table, and the cure."""
-    if error.errno == errno.ENOENT and error.filename == f"rule of {_CHAIN}":
-        return (
-            "this kernel cannot forward or copy in nftables (NFT_FWD_NETDEV, NFT_DUP_NETDEV):"
-            " modprobe nft_fwd_netdev nft_dup_netdev"
-        )
-    return fence.why(error, interface)

@@ -407,11 +407,6 @@ def forward(register: int = FIRST_REGISTER) -> bytes:
     return _expression("fwd", number(1, register))
 
 
-def copy(register: int = FIRST_REGISTER) -> bytes:
-    """Send a copy out of the interface whose index the register holds; the frame itself goes on."""
-    return _expression("dup", number(2, register))
-
-
 def _expression(name: str, body: bytes) -> bytes:
     return nested(1, text(1, name) + nested(2, body))
 

@@ -43,7 +43,7 @@ _LOAD_HEADER_SIZE = 0xB1  # 4 * (byte & 15) into the index register
 _ADD_INDEX, _TO_INDEX, _SHIFT_LEFT = 0x0C, 0x07, 0x64
 _SKIP_MAX = 255
 _PACKET_TYPE = 0xFFFFF000 + 4  # SKF_AD_OFF + SKF_AD_PKTTYPE
-_FOR_US, _OUTGOING = 0, 4  # PACKET_HOST, PACKET_OUTGOING
+_FOR_US = 0  # PACKET_HOST
 _ICMP = 1
 _LATER_FRAGMENT = 0x1FFF  # any bit of a fragment's offset (RFC 791 section 3.1)
 _ERRORS4 = (3, 11, 12)  # RFC 792
@@ -69,8 +69,8 @@ class _Ports(Struct, frozen=True):
 _ANY = _Ports(None, None)
 
 
-def program(forwarded: Collection[Forwarded], *, outgoing: bool = False) -> Program:
-    """The program for these; `outgoing`: on an interface that such packets leave by.
+def program(forwarded: Collection[Forwarded]) -> Program:
+    """The program for these.
 
     So much that the program would be too long is not told apart by its ports, or not even by its
     addresses: then more is let through, and the forwarder has to look closer.
@@ -81,14 +81,13 @@ def program(forwarded: Collection[Forwarded], *, outgoing: bool = False) -> Prog
         list_ = its.tcp if one.protocol == TCP else its.udp
         if list_ is not None and (one.first, one.last) not in list_:
             list_.append((one.first, one.last))
-    kind = _OUTGOING if outgoing else _FOR_US
-    found = _whole(kind, *_by_address(ports))
+    found = _whole(*_by_address(ports))
     if len(found) > INSTRUCTIONS_MAX:
-        found = _whole(kind, *_by_address({ip: _any_of(its) for ip, its in ports.items()}))
+        found = _whole(*_by_address({ip: _any_of(its) for ip, its in ports.items()}))
     if len(found) > INSTRUCTIONS_MAX:
         versions = {ip.version for ip in ports}
         found = _whole(
-            kind, _address4(_ANY) if 4 in versions else [], _address6(_ANY) if 6 in versions else []
+            _address4(_ANY) if 4 in versions else [], _address6(_ANY) if 6 in versions else []
         )
     return found
 
@@ -97,10 +96,10 @@ def _any_of(its: _Ports) -> _Ports:
     return _Ports(None if its.tcp else [], None if its.udp else [])
 
 
-def _whole(kind: int, ipv4: Program, ipv6: Program) -> Program:
+def _whole(ipv4: Program, ipv6: Program) -> Program:
     return [
         (LOAD_WORD, 0, 0, _PACKET_TYPE),
-        *unless(kind),
+        *unless(_FOR_US),
         (LOAD_WORD, 0, 0, VLAN_TAG),
         (AND, 0, 0, VLAN_ID),
         *unless(0),

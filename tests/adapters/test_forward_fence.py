@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from piagent.adapters import forward_fence, netns, nftables
+from piagent.adapters import netns
 from piagent.adapters.forward_fence import ForwardFence, probe_support
 from piagent.adapters.forwarded import TCP, UDP, Forwarded
+from piagent.adapters.nftables import Nftables
 from tests.adapters.asker import Asker, Tap, ipv4_frame, mac_of
 from tests.adapters.two_hosts import run
 
@@ -66,10 +67,10 @@ def client(network: netns.Network) -> netns.Host:
     return network.add_host("c", f"{CLIENT4}/24", f"{CLIENT6}/64")
 
 
-def hidden(node: netns.Host, *forwarded: Forwarded, into: str | None = None) -> ForwardFence:
+def hidden(node: netns.Host, *forwarded: Forwarded) -> ForwardFence:
     fence = ForwardFence()
     with node.entered():
-        fence.take("eth0", forwarded or FORWARDED, into=into)
+        fence.take("eth0", forwarded or FORWARDED)
     return fence
 
 
@@ -231,41 +232,6 @@ def test_it_notices_that_its_table_or_interface_is_gone(
         assert second.stands()
 
 
-@vips
-def test_what_is_forwarded_may_go_to_another_interface_instead(
-    node: netns.Host, client: netns.Host, vip: str
-) -> None:
-    # As a dummy interface would be, which not every kernel has: nobody is at its other end.
-    run(node, "ip", "link", "add", "aside", "type", "veth", "peer", "name", "nowhere")
-    for name in ("aside", "nowhere"):
-        run(node, "ip", "link", "set", name, "up")
-    hidden(node, into="aside")
-    own = OWN6 if ":" in vip else OWN4
-    with node.entered():
-        aside = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-        aside.bind(("aside", 3))
-    with client.entered():
-        asking = socket.socket(family(vip), socket.SOCK_DGRAM)
-    with aside, asking:
-        aside.settimeout(ANSWER_S)
-        asking.sendto(b"one", (vip, 53))
-        assert next_with(aside, b"one")[:6] == mac_of(node)
-        # All of a datagram in fragments is there, at a VIP and at an own address.
-        for address, port in ((vip, 53), (own, 25_000)):
-            asking.sendto(b"first" + bytes(3992) + b"last part", (address, port))
-            next_with(aside, b"last part")
-        assert answer(client, vip, 53, socket.SOCK_DGRAM, SILENCE_S) == "silence"
-        assert answer(client, own, 53, socket.SOCK_DGRAM, ANSWER_S) == "refused"
-
-
-def next_with(channel: socket.socket, end: bytes) -> bytes:
-    """The next frame that ends so; TimeoutError."""
-    while True:
-        frame = channel.recv(65_536)
-        if frame.endswith(end):
-            return frame
-
-
 def test_frames_for_another_host_are_not_taken(node: netns.Host, client: netns.Host) -> None:
     """A flooded or overheard frame is the other host's, though it is for a VIP that was ours."""
     run(node, "ip", "link", "set", "eth0", "promisc", "on")
@@ -286,8 +252,6 @@ def test_frames_for_another_host_are_not_taken(node: netns.Host, client: netns.H
 def test_a_missing_interface_is_named(node: netns.Host) -> None:
     with node.entered(), pytest.raises(OSError, match="wlan7"):
         ForwardFence().take("wlan7", FORWARDED)
-    with node.entered(), pytest.raises(OSError, match="aside"):
-        ForwardFence().take("eth0", FORWARDED, into="aside")
 
 
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv drops the capability")
@@ -297,13 +261,7 @@ def test_without_the_capability_it_says_which(node: netns.Host) -> None:
     assert "CAP_NET_ADMIN" in run(node, *limits, sys.executable, "-c", code)
 
 
-def test_a_kernel_without_what_it_needs_is_told_from_others(
-    node: netns.Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with node.entered():
+def test_probing_for_support_leaves_nothing(node: netns.Host) -> None:
+    with node.entered(), Nftables() as kernel:
         assert probe_support() is None
-        assert probe_support(into=True) is None
-        no_such = nftables._expression("no_such_thing", b"")
-        monkeypatch.setattr(forward_fence, "forward", lambda: no_such)
-        assert probe_support() is None
-        assert "nft_fwd_netdev" in str(probe_support(into=True))
+        assert not kernel.has_chain("piagent-forward-trial", "ingress")

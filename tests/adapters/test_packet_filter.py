@@ -247,9 +247,3 @@ def test_too_much_for_a_program_lets_more_through(
         icmp = ICMPV6 if ":" in base else ICMP
         assert coarse.lets_through(frame(make((far, hosts[0]), icmp, error)))
         assert not coarse.lets_through(bytes(12) + b"\x08\x06" + bytes(46))
-
-
-def test_what_goes_out_is_another_programs() -> None:
-    with filtering(program(FORWARDED, outgoing=True)) as outgoing:
-        # Between local sockets nothing goes out.
-        assert not outgoing.lets_through(frame(ipv4(("10.9.0.77", VIP4), TCP, l4(1, 80))))
