@@ -10,6 +10,7 @@ cdef class FlowCache:
     cdef int tap
     cdef int links[FLOW_MAP_INTERFACES]     # descriptors; owned
     cdef int n_links
+    cdef list deaf              # packet sockets that get what taps are not to have; owned
     cdef readonly str mode
     cdef readonly str reason
 

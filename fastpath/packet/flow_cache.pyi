@@ -77,12 +77,13 @@ class FlowCache:
     def stats(self) -> Stats:
         """Counters; counts the flows, so not for each packet."""
 
-    @property
-    def tap_program(self) -> int:
-        """Descriptor of a socket program that returns 1 for a frame that tc is about to carry.
+    def hide_from(self, tap: int) -> None:
+        """Let a packet socket have no frame that tc carries; it is bound, in no fanout group.
 
-        A packet socket sees frames before tc does, so without it both would forward. It is for
-        PACKET_FANOUT_EBPF, where a frame begins with its IP header. Borrowed.
+        Packet sockets see frames before tc does, so without this both would forward. The kernel
+        has a program choose between the tap and a second socket, which hears nothing; frames that
+        go out it gives to neither. With XDP there is nothing to do, nor is anything done. To be
+        said of each tap after `open`, before flows are put in, and again of one made anew.
         """
 
     def run(

@@ -23,6 +23,8 @@ from fastpath.packet.flow_map cimport (
 from fastpath.sys_linux cimport close
 
 import os
+import socket
+import struct
 from typing import NamedTuple
 
 from fastpath.packet.attachment import HOWS, choose
@@ -48,6 +50,12 @@ cdef enum:
     XDP_CONTEXT_SIZE = 24       # struct xdp_md
     XDP_DATA_END = 4
     XDP_INTERFACE = 12
+
+
+# linux/if_packet.h and linux/filter.h
+_SOL_PACKET, _PACKET_FANOUT, _PACKET_FANOUT_DATA, _SO_ATTACH_FILTER = 263, 18, 22, 26
+_BY_PROGRAM, _NOT_WHAT_GOES_OUT, _NEW_GROUP = 7, 0x4000, 0x2000
+_DROP_ALL = struct.pack("=HBBI", 0x06, 0, 0, 0)
 
 
 class Unavailable(OSError):
@@ -132,6 +140,7 @@ cdef class FlowCache:
     def __cinit__(self):
         self.map.flows = self.map.uses_fd = -1
         self.xdp = self.tc = self.tap = -1
+        self.deaf = []
         self.mode = "none"
         self.reason = "not opened"
 
@@ -182,6 +191,8 @@ cdef class FlowCache:
         """Detach, and carry no flow."""
         self.map.n_interfaces = 0
         self._detach()
+        while self.deaf:
+            self.deaf.pop().close()
         flow_map_clear(&self.map)
         self.mode, self.reason = "none", "closed"
 
@@ -259,10 +270,27 @@ cdef class FlowCache:
             load_relaxed(&self.map.full),
         )
 
-    @property
-    def tap_program(self):
-        """Descriptor of the socket program that knows what tc is about to carry."""
-        return self.tap
+    def hide_from(self, tap):
+        """Let a tap no longer have what tc is about to carry."""
+        cdef bytearray program = bytearray(_DROP_ALL)
+        if self.mode != "tc":
+            return
+        deaf = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+        try:
+            with socket.socket(fileno=os.dup(tap)) as own:
+                name, protocol = own.getsockname()[:2]
+                kind = _BY_PROGRAM | _NOT_WHAT_GOES_OUT
+                own.setsockopt(_SOL_PACKET, _PACKET_FANOUT, (kind | _NEW_GROUP) << 16)
+                own.setsockopt(_SOL_PACKET, _PACKET_FANOUT_DATA, self.tap)
+                group = own.getsockopt(_SOL_PACKET, _PACKET_FANOUT) & 0xffff
+            fprog = struct.pack("@HP", 1, <size_t><uint8_t *>program)
+            deaf.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+            deaf.bind((name, protocol))
+            deaf.setsockopt(_SOL_PACKET, _PACKET_FANOUT, kind << 16 | group)
+        except BaseException:
+            deaf.close()
+            raise
+        self.deaf.append(deaf)
 
     def run(self, program, bytes frame, *, interface=0, gso=(0, 0), repeat=1):
         """Let a program have a frame that no interface has seen."""

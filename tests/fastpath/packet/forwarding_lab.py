@@ -21,7 +21,6 @@ from typing import Self
 from fastpath.packet import _probe as probe
 from fastpath.packet.flow_cache import FlowCache, Use
 from piagent.adapters import netns
-from piagent.adapters.bpf import attach
 from piagent.adapters.rtnetlink import Rtnetlink
 from tests.fastpath.packet.flow_caches import (
     ENCAPSULATE,
@@ -45,8 +44,7 @@ FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 FORWARDER_PORT = "to0"
 """The bridge's end of the forwarder's cable."""
 _SOL_PACKET = 263
-_PACKET_FANOUT, _PACKET_FANOUT_DATA, _PACKET_IGNORE_OUTGOING = 18, 22, 23
-_FANOUT_EBPF = 0x4007 << 16  # frames that go out are not for it
+_PACKET_IGNORE_OUTGOING = 23
 _ETH_P_ALL = 3
 _SIOCETHTOOL, _RX_GRO, _TX_CHECKSUM, _SCATTER = 0x8946, 0x2C, 0x17, 0x19
 _FRAME_MAX = 1 << 17
@@ -131,15 +129,14 @@ class Forwarder:
         with lab.forwarder.entered():
             self.cache = FlowCache(flows=64)
             self.cache.open([ETH0], how)  # type: ignore[arg-type]
-            self._tap = self._taps()
+            self._tap = self._opened_tap()
         self._thread = threading.Thread(target=self._forward)
         self._thread.start()
 
     def close(self) -> None:
         self._to_stop.set()
         self._thread.join()
-        for each in self._tap:
-            each.close()
+        self._tap.close()
         with self._lab.forwarder.entered():
             self.cache.close()
 
@@ -185,23 +182,17 @@ class Forwarder:
         if carried:
             assert self.cache.put(flow.key, made[:52] + b"".join(macs))
 
-    def _taps(self) -> tuple[socket.socket, socket.socket]:
-        """What the tap's program says the kernel carries goes to the second one, which is deaf."""
-        sockets = [socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) for _ in range(2)]
-        attach(sockets[1], [(0x06, 0, 0, 0)])
-        for each in sockets:
-            each.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
-            each.bind((netns.INTERFACE, _ETH_P_ALL))
-            each.setsockopt(_SOL_PACKET, _PACKET_FANOUT, _FANOUT_EBPF | 77)
-        if self.cache.mode == "tc":
-            program = struct.pack("=i", self.cache.tap_program)
-            sockets[0].setsockopt(_SOL_PACKET, _PACKET_FANOUT_DATA, program)
-        return sockets[0], sockets[1]
+    def _opened_tap(self) -> socket.socket:
+        tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        tap.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+        tap.bind((netns.INTERFACE, _ETH_P_ALL))
+        self.cache.hide_from(tap.fileno())
+        return tap
 
     def _forward(self) -> None:
         while not self._to_stop.is_set():
-            if select.select([self._tap[0]], [], [], 0.05)[0]:
-                frame = self._tap[0].recv(_FRAME_MAX)
+            if select.select([self._tap], [], [], 0.05)[0]:
+                frame = self._tap.recv(_FRAME_MAX)
                 _, packet = probe.parse(frame)
                 source, sport, destination, dport, protocol = packet["key"]
                 key = source + destination
@@ -210,7 +201,7 @@ class Forwarder:
                 if what is not None:
                     self.slow += 1
                     with contextlib.suppress(OSError):  # a super-frame: sent again in pieces
-                        self._tap[0].send(self._rewritten(frame, packet, what))
+                        self._tap.send(self._rewritten(frame, packet, what))
 
     @staticmethod
     def _rewritten(frame: bytes, packet: dict[str, int], what: dict[str, object]) -> bytes:

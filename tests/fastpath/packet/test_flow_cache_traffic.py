@@ -189,6 +189,20 @@ def test_a_tcp_stream_goes_by_nat_both_ways_in_the_kernel(
 
 
 @pytest.mark.parametrize("family", [4, 6])
+def test_checksums_that_were_left_to_a_device_come_out_right_after_nat(
+    lab: Lab, family: int
+) -> None:
+    lab.no_offload()
+    with forwarding(lab, "tc") as forwarder:
+        forwarder.nat(flow(family, UDP), inside(family, UDP))
+        n = datagrams(lab, family, (BACKEND[family], BACKEND_PORT))
+        assert [forwarder.use(use).packets for use in (0, 1)] == [n, n]
+        forwarder.nat(flow(family, TCP), inside(family, TCP))
+        bulk(lab, family, (BACKEND[family], BACKEND_PORT))
+        assert 3 <= forwarder.slow < 20
+
+
+@pytest.mark.parametrize("family", [4, 6])
 def test_a_tcp_stream_goes_by_dsr_there_in_the_kernel(
     lab: Lab, forwarder: Forwarder, family: int
 ) -> None:
