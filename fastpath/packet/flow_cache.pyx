@@ -275,22 +275,23 @@ cdef class FlowCache:
         cdef bytearray program = bytearray(_DROP_ALL)
         if self.mode != "tc":
             return
+        kind = _BY_PROGRAM | _NOT_WHAT_GOES_OUT
+        own = socket.socket(fileno=os.dup(tap))
         deaf = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
         try:
-            with socket.socket(fileno=os.dup(tap)) as own:
-                name, protocol = own.getsockname()[:2]
-                kind = _BY_PROGRAM | _NOT_WHAT_GOES_OUT
-                own.setsockopt(_SOL_PACKET, _PACKET_FANOUT, (kind | _NEW_GROUP) << 16)
-                own.setsockopt(_SOL_PACKET, _PACKET_FANOUT_DATA, self.tap)
-                group = own.getsockopt(_SOL_PACKET, _PACKET_FANOUT) & 0xffff
+            own.setsockopt(_SOL_PACKET, _PACKET_FANOUT, (kind | _NEW_GROUP) << 16)
+            own.setsockopt(_SOL_PACKET, _PACKET_FANOUT_DATA, self.tap)
+            group = own.getsockopt(_SOL_PACKET, _PACKET_FANOUT) & 0xffff
             fprog = struct.pack("@HP", 1, <size_t><uint8_t *>program)
             deaf.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
-            deaf.bind((name, protocol))
+            deaf.bind(own.getsockname()[:2])
             deaf.setsockopt(_SOL_PACKET, _PACKET_FANOUT, kind << 16 | group)
+            self.deaf.append(deaf)
         except BaseException:
             deaf.close()
             raise
-        self.deaf.append(deaf)
+        finally:
+            own.close()
 
     def run(self, program, bytes frame, *, interface=0, gso=(0, 0), repeat=1):
         """Let a program have a frame that no interface has seen."""
