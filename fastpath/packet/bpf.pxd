@@ -36,6 +36,15 @@ cdef struct bpf_run_t:          # one call of bpf_program_run
     uint32_t run_ns             # on average
 
 
+cdef struct bpf_map_shape_t:    # struct bpf_map_info, as far as it is asked for
+    uint32_t kind
+    uint32_t number
+    uint32_t key_size
+    uint32_t value_size
+    uint32_t n
+    uint32_t flags
+
+
 cdef int bpf_map_new(
     uint32_t kind, uint32_t key_size, uint32_t value_size, uint32_t n, uint32_t flags,
     const char *name,
@@ -45,6 +54,8 @@ cdef int bpf_map_get(int map, const void *key, void *value) noexcept nogil
 cdef int bpf_map_delete(int map, const void *key) noexcept nogil
 # The key after `key`, or the first one after NULL; -ENOENT after the last.
 cdef int bpf_map_next(int map, const void *key, void *following) noexcept nogil
+
+cdef int bpf_map_shape(int map, bpf_map_shape_t *shape) noexcept nogil
 
 # `where`: 0, or BPF_XDP for an XDP program. The verifier's words go to `log`, which may be NULL.
 cdef int bpf_program_new(
@@ -60,3 +71,12 @@ cdef int bpf_program_name(uint32_t number, char *name) noexcept nogil
 cdef int bpf_link_new(
     int program, uint32_t interface, uint32_t where, uint32_t flags
 ) noexcept nogil
+# Have a link run another program from now on, without a gap.
+cdef int bpf_link_update(int link, int program) noexcept nogil
+
+# It runs no longer when this returns, whoever else has the link.
+cdef int bpf_link_detach(int link) noexcept nogil
+
+# A map or link outlives who made it as long as it has a path in a BPF file system.
+cdef int bpf_pin(int fd, const char *path) noexcept nogil
+cdef int bpf_pinned(const char *path) noexcept nogil

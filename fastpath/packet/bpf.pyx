@@ -23,10 +23,14 @@ cdef enum:                      # bpf_cmd
     MAP_DELETE_ELEM = 3
     MAP_GET_NEXT_KEY = 4
     PROG_LOAD = 5
+    OBJ_PIN = 6
+    OBJ_GET = 7
     PROG_TEST_RUN = 10
     PROG_GET_FD_BY_ID = 13
     OBJ_GET_INFO_BY_FD = 15
     LINK_CREATE = 28
+    LINK_UPDATE = 29
+    LINK_DETACH = 34
 
 cdef enum:
     NAME_SIZE = 16              # with the final NUL
@@ -104,6 +108,18 @@ cdef struct link_create_t:
     uint32_t where
     uint32_t flags
     uint64_t spare[6]
+
+
+cdef struct link_update_t:
+    uint32_t link
+    uint32_t program
+    uint32_t flags
+    uint32_t former_program
+
+cdef struct path_t:
+    uint64_t path
+    uint32_t fd
+    uint32_t flags
 
 
 cdef int _call(int command, void *attributes, size_t size) noexcept nogil:
@@ -195,10 +211,22 @@ cdef int bpf_program_run(int program, bpf_run_t *run) noexcept nogil:
     return result
 
 
+cdef int _info(int fd, void *info, uint32_t size) noexcept nogil:
+    cdef info_t ask
+    memset(info, 0, size)
+    ask.fd = fd
+    ask.size = size
+    ask.info = <uintptr_t>info
+    return _call(OBJ_GET_INFO_BY_FD, &ask, sizeof(ask))
+
+
+cdef int bpf_map_shape(int map, bpf_map_shape_t *shape) noexcept nogil:
+    return _info(map, shape, sizeof(bpf_map_shape_t))
+
+
 cdef int bpf_program_name(uint32_t number, char *name) noexcept nogil:
     cdef by_number_t wanted
     cdef program_info_t info
-    cdef info_t ask
     cdef int fd
     cdef int result
     memset(&wanted, 0, sizeof(wanted))
@@ -206,11 +234,7 @@ cdef int bpf_program_name(uint32_t number, char *name) noexcept nogil:
     fd = _call(PROG_GET_FD_BY_ID, &wanted, sizeof(wanted))
     if fd < 0:
         return fd
-    memset(&info, 0, sizeof(info))
-    ask.fd = fd
-    ask.size = sizeof(info)
-    ask.info = <uintptr_t>&info
-    result = _call(OBJ_GET_INFO_BY_FD, &ask, sizeof(ask))
+    result = _info(fd, &info, sizeof(info))
     close(fd)
     if result == 0:
         strncpy(name, info.name, NAME_SIZE)
@@ -228,3 +252,32 @@ cdef int bpf_link_new(
     wanted.where = where
     wanted.flags = flags
     return _call(LINK_CREATE, &wanted, sizeof(wanted))
+
+
+cdef int bpf_link_update(int link, int program) noexcept nogil:
+    cdef link_update_t wanted
+    memset(&wanted, 0, sizeof(wanted))
+    wanted.link = link
+    wanted.program = program
+    return _call(LINK_UPDATE, &wanted, sizeof(wanted))
+
+
+cdef int bpf_link_detach(int link) noexcept nogil:
+    cdef uint32_t wanted = <uint32_t>link
+    return _call(LINK_DETACH, &wanted, sizeof(wanted))
+
+
+cdef int _path(int command, int fd, const char *path) noexcept nogil:
+    cdef path_t wanted
+    memset(&wanted, 0, sizeof(wanted))
+    wanted.path = <uintptr_t>path
+    wanted.fd = <uint32_t>fd
+    return _call(command, &wanted, sizeof(wanted))
+
+
+cdef int bpf_pin(int fd, const char *path) noexcept nogil:
+    return _path(OBJ_PIN, fd, path)
+
+
+cdef int bpf_pinned(const char *path) noexcept nogil:
+    return _path(OBJ_GET, 0, path)

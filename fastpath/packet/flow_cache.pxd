@@ -11,6 +11,8 @@ cdef class FlowCache:
     cdef int links[FLOW_MAP_INTERFACES]     # descriptors; owned
     cdef int n_links
     cdef list deaf              # packet sockets that get what taps are not to have; owned
+    cdef str pin                # folder in a BPF file system; "": nothing outlives the process
+    cdef readonly bint adopted
     cdef readonly str mode
     cdef readonly str reason
 

@@ -44,11 +44,19 @@ class FlowCache:
     reason: str
     """Why this mode, in words."""
 
-    def __init__(self, flows: int = 65536, uses: int = 0) -> None:
+    adopted: bool
+    """Whether the flows are those that a former process left pinned."""
+
+    def __init__(self, flows: int = 65536, uses: int = 0, *, pin: str = "") -> None:
         """Have the kernel check and take the programs, attached nowhere yet.
 
         `flows`: how many it carries at most, each direction by itself; `uses`: how many places
         there are to count in, as many as flows unless given. Raises Unavailable.
+
+        `pin`: a folder of ours alone in a BPF file system (/sys/fs/bpf/…). With it flows go on
+        being carried when the process ends, however it does, until `close`; the next one that is
+        given the same folder and sizes has them, and attaches its own programs without a gap.
+        Whoever adopts them has to look after each of `carried`, or to close and open again.
         """
 
     def open(self, interfaces: Sequence[int], how: How = "auto") -> None:
@@ -70,6 +78,9 @@ class FlowCache:
 
     def delete(self, key: bytes) -> bool:
         """No longer carry a flow; False: it was not carried."""
+
+    def carried(self) -> list[tuple[bytes, bytes]]:
+        """Key and rewrite of each flow, as `put` has them; in no order."""
 
     def use(self, index: int) -> Use:
         """What was counted at a rewrite's `use`."""

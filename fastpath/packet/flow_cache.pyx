@@ -13,12 +13,13 @@ from fastpath.atomics cimport load_relaxed
 from fastpath.packet.bpf cimport (
     BPF_LD_IMM64, BPF_PROG_TYPE_SCHED_CLS, BPF_PROG_TYPE_SOCKET_FILTER, BPF_PROG_TYPE_XDP,
     BPF_PSEUDO_MAP_FD, BPF_TCX_INGRESS, BPF_XDP, XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE,
-    bpf_link_new, bpf_map_next, bpf_program_name, bpf_program_new, bpf_program_run, bpf_run_t,
+    bpf_link_detach, bpf_link_new, bpf_link_update, bpf_map_get, bpf_map_next, bpf_pin, bpf_pinned,
+    bpf_program_name, bpf_program_new, bpf_program_run, bpf_run_t,
 )
 from fastpath.packet.flow cimport flow_key_t, rewrite_t
 from fastpath.packet.flow_map cimport (
     FLOW_MAP_INTERFACES, flow_map_clear, flow_map_delete, flow_map_free, flow_map_init,
-    flow_map_put,
+    flow_map_put, flow_map_take,
 )
 from fastpath.sys_linux cimport close
 
@@ -144,15 +145,13 @@ cdef class FlowCache:
         self.mode = "none"
         self.reason = "not opened"
 
-    def __init__(self, flows=65536, uses=0):
-        cdef int result
+    def __init__(self, flows=65536, uses=0, *, pin=""):
         if self.map.flows >= 0:
             raise RuntimeError("the flow cache is made already")
         if not 0 < flows <= 1 << 22 or not 0 <= uses <= 1 << 23:
             raise ValueError(f"{flows} flows and {uses} uses: at most {1 << 22} and {1 << 23}")
-        result = flow_map_init(&self.map, flows, uses or flows)
-        if result < 0:
-            raise _unavailable("making the flow cache's maps", result)
+        self.pin = pin
+        self._make_maps(flows, uses or flows)
         self.tc = _load(self, "tc", BPF_PROG_TYPE_SCHED_CLS, FLOW_CACHE_TC, FLOW_CACHE_TC_SIZE)
         self.tap = _load(
             self, "tap", BPF_PROG_TYPE_SOCKET_FILTER, FLOW_CACHE_TAP, FLOW_CACHE_TAP_SIZE
@@ -174,7 +173,7 @@ cdef class FlowCache:
             raise ValueError(f"{how!r}: one of {', '.join(HOWS)}")
         if not 0 < len(set(interfaces)) == len(interfaces) <= FLOW_MAP_INTERFACES:
             raise ValueError(f"1 to {FLOW_MAP_INTERFACES} interfaces, each one once")
-        asked = [ask(index) for index in interfaces]
+        asked = [self._free_of_ours(ask(index)) for index in interfaces]
         self.mode, self.reason = choose(how, asked)
         if self.mode == "none":
             raise Unavailable(EBUSY, self._named(asked))
@@ -184,13 +183,15 @@ cdef class FlowCache:
             if how != "auto" or self.mode == "tc":
                 self.mode, self.reason = "none", error.strerror
                 raise
-            self.mode, self.reason = "tc", f"no native XDP: {error.strerror}"
-            self._attach(asked)
+            self.close()
+            self.open(interfaces, "tc")
+            self.reason = f"no native XDP: {error.strerror}"
 
     def close(self):
         """Detach, and carry no flow."""
         self.map.n_interfaces = 0
         self._detach()
+        self._unpin(set(), maps=False)
         while self.deaf:
             self.deaf.pop().close()
         flow_map_clear(&self.map)
@@ -209,8 +210,11 @@ cdef class FlowCache:
         cdef int link
         if self.mode != "tc":
             flags = XDP_FLAGS_DRV_MODE if self.mode == "xdp" else XDP_FLAGS_SKB_MODE
+        self._unpin({self._place(each.number) for each in asked}, maps=False)
         for each in asked:
-            link = bpf_link_new(program, each.number, where, flags)
+            link = self._former(each.number, program)
+            if link < 0:
+                link = bpf_link_new(program, each.number, where, flags)
             if link < 0:
                 self._detach()
                 if link == -EINVAL and self.mode == "tc":
@@ -218,9 +222,90 @@ cdef class FlowCache:
                 raise _unavailable(f"attaching to {each.name} by {self.mode}", link)
             self.links[self.n_links] = link
             self.n_links += 1
+            self._keep(link, self._place(each.number))
         for i, each in enumerate(asked):
             self.map.interfaces[i] = each.number
         self.map.n_interfaces = len(asked)
+
+    # ---- what outlives the process, if that is wanted ----
+
+    def _make_maps(self, uint32_t n_flows, uint32_t n_uses):
+        """Those that are pinned, if they are of this size, else new ones."""
+        cdef int flows = -1
+        cdef int uses = -1
+        cdef int result
+        if self.pin:
+            os.makedirs(self.pin, mode=0o700, exist_ok=True)
+            flows = bpf_pinned(self._path("flows"))
+            uses = bpf_pinned(self._path("uses"))
+            if flows >= 0 and uses >= 0:
+                self.adopted = flow_map_take(&self.map, flows, uses, n_flows, n_uses) == 0
+                if self.adopted:
+                    return
+            else:
+                for fd in (flows, uses):
+                    if fd >= 0:
+                        close(fd)
+            self._unpin(set(), maps=True)
+        result = flow_map_init(&self.map, n_flows, n_uses)
+        if result < 0:
+            raise _unavailable("making the flow cache's maps", result)
+        self._keep(self.map.flows, "flows")
+        self._keep(self.map.uses_fd, "uses")
+
+    def _path(self, name):
+        return os.fsencode(os.path.join(self.pin, name))
+
+    def _place(self, number):
+        """The name of the link to an interface."""
+        return f"{self.mode}-{number}"
+
+    def _keep(self, int fd, name):
+        """Pin it, unless it is already or need not be."""
+        cdef int result
+        if not self.pin or os.path.exists(self._path(name)):
+            return
+        result = bpf_pin(fd, self._path(name))
+        if result < 0:
+            self._detach()
+            raise Unavailable(
+                -result, f"{self.pin}: is in no BPF file system (mount -t bpf bpf /sys/fs/bpf), "
+                f"or there is no right to: {os.strerror(-result)}"
+            )
+
+    def _former(self, number, int program):
+        """The link that a former process left, which runs our program now; negative: none."""
+        cdef int link
+        if not self.pin:
+            return -1
+        link = bpf_pinned(self._path(self._place(number)))
+        if link >= 0 and bpf_link_update(link, program) < 0:
+            close(link)     # its interface is gone
+            os.unlink(self._path(self._place(number)))
+            return -1
+        return link
+
+    def _unpin(self, wanted, *, maps):
+        """Forget what is pinned of us but these; programs are detached by it."""
+        cdef int link
+        for name in set(os.listdir(self.pin) if self.pin else ()) - wanted:
+            if name not in {"flows", "uses"}:
+                link = bpf_pinned(self._path(name))
+                if link >= 0:
+                    bpf_link_detach(link)   # the kernel takes its time after an unlink
+                    close(link)
+            elif not maps:
+                continue
+            os.unlink(self._path(name))
+
+    def _free_of_ours(self, interface):
+        """The interface without the program that a former process left there for us."""
+        if self.pin and any(
+            os.path.exists(self._path(f"{mode}-{interface.number}"))
+            for mode in ("xdp", "xdp-generic")
+        ):
+            return interface._replace(xdp_program=0)
+        return interface
 
     def _named(self, asked):
         """The reason, with the name of the program that is in the way if we may know it."""
@@ -249,6 +334,18 @@ cdef class FlowCache:
         cdef flow_key_t flow
         _copy(&flow, key, sizeof(flow))
         return flow_map_delete(&self.map, &flow) == FP_OK
+
+    def carried(self):
+        """Key and rewrite of each flow."""
+        cdef flow_key_t key
+        cdef rewrite_t by
+        cdef int result = bpf_map_next(self.map.flows, NULL, &key)
+        flows = []
+        while result == 0:
+            if bpf_map_get(self.map.flows, &key, &by) == 0:
+                flows.append(((<uint8_t *>&key)[:sizeof(key)], (<uint8_t *>&by)[:sizeof(by)]))
+            result = bpf_map_next(self.map.flows, &key, &key)
+        return flows
 
     def use(self, index):
         """What was counted at a rewrite's `use`."""

@@ -29,6 +29,11 @@ cdef struct flow_map_t:
 
 # Room for `n_flows`, and for the use of `n_uses`. 0, or a negative errno and nothing is set aside.
 cdef int flow_map_init(flow_map_t *self, uint32_t n_flows, uint32_t n_uses) noexcept nogil
+# The same with maps that are there already; it owns the descriptors from now on, whatever comes of
+# it. -EINVAL: they are not of this kind and size.
+cdef int flow_map_take(
+    flow_map_t *self, int flows, int uses_fd, uint32_t n_flows, uint32_t n_uses
+) noexcept nogil
 cdef void flow_map_free(flow_map_t *self) noexcept nogil
 
 # Have the kernel carry a flow by this rewrite from now on, also instead of another one. FP_OK;

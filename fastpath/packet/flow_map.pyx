@@ -1,6 +1,6 @@
 """The forwarder's side of the flow cache: what the kernel is to carry, and how it is used."""
 
-from libc.errno cimport ENOENT, errno
+from libc.errno cimport EINVAL, ENOENT, errno
 from libc.stdint cimport uint32_t
 from libc.string cimport memset
 
@@ -8,45 +8,71 @@ from fastpath.abi cimport FP_BAD, FP_DONE, FP_FULL, FP_OK, fp_static_assert
 from fastpath.atomics cimport count
 from fastpath.packet.bpf cimport (
     BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, bpf_map_delete,
-    bpf_map_new, bpf_map_next, bpf_map_put,
+    bpf_map_new, bpf_map_next, bpf_map_put, bpf_map_shape, bpf_map_shape_t,
 )
 from fastpath.packet.flow cimport REWRITE_ENCAPSULATE, flow_key_t, flow_use_t, rewrite_t
 from fastpath.sys_linux cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, close, mmap, munmap
 
 
 cdef int flow_map_init(flow_map_t *self, uint32_t n_flows, uint32_t n_uses) noexcept nogil:
+    cdef int uses_fd
+    # Entries take memory when there are flows: most nodes have few, a Pi little to set aside.
+    cdef int flows = bpf_map_new(
+        BPF_MAP_TYPE_HASH, sizeof(flow_key_t), sizeof(rewrite_t), n_flows, BPF_F_NO_PREALLOC,
+        b"piagent_flows",
+    )
+    if flows < 0:
+        return flows
+    uses_fd = bpf_map_new(
+        BPF_MAP_TYPE_ARRAY, sizeof(uint32_t), sizeof(flow_use_t), n_uses, BPF_F_MMAPABLE,
+        b"piagent_uses",
+    )
+    if uses_fd < 0:
+        close(flows)
+        return uses_fd
+    return flow_map_take(self, flows, uses_fd, n_flows, n_uses)
+
+
+cdef bint _has_shape(
+    int map, uint32_t kind, size_t key_size, size_t value_size, uint32_t n
+) noexcept nogil:
+    cdef bpf_map_shape_t shape
+    return (
+        bpf_map_shape(map, &shape) == 0
+        and shape.kind == kind
+        and shape.key_size == key_size
+        and shape.value_size == value_size
+        and shape.n == n
+    )
+
+
+cdef int flow_map_take(
+    flow_map_t *self, int flows, int uses_fd, uint32_t n_flows, uint32_t n_uses
+) noexcept nogil:
     cdef void *memory
-    cdef int error
+    cdef int error = -EINVAL
     # As in flow_cache_packet.h.
     fp_static_assert(sizeof(flow_key_t) == 40)
     fp_static_assert(sizeof(rewrite_t) == 64)
     fp_static_assert(sizeof(flow_use_t) == 32)
     memset(self, 0, sizeof(flow_map_t))
-    self.uses_fd = -1
-    # Entries take memory when there are flows: most nodes have few, a Pi little to set aside.
-    self.flows = bpf_map_new(
-        BPF_MAP_TYPE_HASH, sizeof(flow_key_t), sizeof(rewrite_t), n_flows, BPF_F_NO_PREALLOC,
-        b"piagent_flows",
-    )
-    if self.flows < 0:
-        return self.flows
-    self.uses_fd = bpf_map_new(
-        BPF_MAP_TYPE_ARRAY, sizeof(uint32_t), sizeof(flow_use_t), n_uses, BPF_F_MMAPABLE,
-        b"piagent_uses",
-    )
-    if self.uses_fd < 0:
-        error = self.uses_fd
-        flow_map_free(self)
-        return error
-    memory = mmap(NULL, n_uses * sizeof(flow_use_t), PROT_READ | PROT_WRITE,
-                  MAP_SHARED, self.uses_fd, 0)
-    if memory == MAP_FAILED:
+    self.flows = flows
+    self.uses_fd = uses_fd
+    if (
+        _has_shape(flows, BPF_MAP_TYPE_HASH, sizeof(flow_key_t), sizeof(rewrite_t), n_flows)
+        and _has_shape(
+            uses_fd, BPF_MAP_TYPE_ARRAY, sizeof(uint32_t), sizeof(flow_use_t), n_uses
+        )
+    ):
+        memory = mmap(NULL, n_uses * sizeof(flow_use_t), PROT_READ | PROT_WRITE,
+                      MAP_SHARED, uses_fd, 0)
+        if memory != MAP_FAILED:
+            self.uses = <flow_use_t *>memory
+            self.n_uses = n_uses
+            return 0
         error = -errno
-        flow_map_free(self)
-        return error
-    self.uses = <flow_use_t *>memory
-    self.n_uses = n_uses
-    return 0
+    flow_map_free(self)
+    return error
 
 
 cdef void flow_map_free(flow_map_t *self) noexcept nogil:

@@ -194,3 +194,62 @@ def test_sizes_that_make_no_sense_are_refused() -> None:
 def test_the_kernel_names_interfaces_as_others_do(bench: Bench) -> None:
     assert interface(ETH0).name == netns.INTERFACE == socket.if_indextoname(ETH0)
     assert interface(LO).name == "lo"
+
+
+# ---- outliving the process ----
+
+
+@pytest.fixture
+def pins(bench: Bench, tmp_path: Path) -> Iterator[str]:
+    bench.cache.close()
+    subprocess.run(["mount", "-t", "bpf", "bpf", tmp_path], check=True)
+    yield str(tmp_path / "cache")
+    subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_what_is_pinned_goes_on_until_it_is_closed(bench: Bench, pins: str) -> None:
+    first = FlowCache(flows=4, pin=pins)
+    first.open([LO, ETH0], "xdp-generic")
+    first.put(FLOWS[0].key, rewrite(MAC, use=2))
+    first.run("xdp", FLOWS[0].frame())
+    program = interface(ETH0).xdp_program
+    del first
+    assert interface(ETH0).xdp_program == program
+    second = FlowCache(flows=4, pin=pins)
+    assert second.adopted
+    second.open([ETH0], "xdp-generic")
+    assert interface(ETH0).xdp_program not in {0, program}
+    assert interface(LO).xdp_program == 0
+    assert second.carried() == [(FLOWS[0].key, rewrite(MAC, use=2))]
+    assert second.use(2).packets == 1
+    second.close()
+    assert interface(ETH0).xdp_program == 0
+    assert sorted(os.listdir(pins)) == ["flows", "uses"]
+    assert second.carried() == []
+
+
+def test_pinned_links_at_tc_are_taken_over_and_left_for_xdp(bench: Bench, pins: str) -> None:
+    FlowCache(flows=4, pin=pins).open([LO, ETH0], "tc")
+    assert sorted(os.listdir(pins)) == ["flows", "tc-1", "tc-2", "uses"]
+    second = FlowCache(flows=4, pin=pins)
+    second.open([LO, ETH0], "tc")
+    second.close()
+    second.open([ETH0], "xdp-generic")
+    assert sorted(os.listdir(pins)) == ["flows", "uses", "xdp-generic-2"]
+    second.close()
+
+
+def test_pinned_maps_of_another_size_are_given_up(bench: Bench, pins: str) -> None:
+    first = FlowCache(flows=4, pin=pins)
+    first.open([ETH0], "xdp-generic")
+    first.put(FLOWS[0].key, rewrite(MAC))
+    del first
+    second = FlowCache(flows=8, pin=pins)
+    assert not second.adopted
+    assert second.carried() == []
+    assert interface(ETH0).xdp_program == 0
+
+
+def test_pinning_needs_a_bpf_file_system(bench: Bench, tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="mount -t bpf"):
+        FlowCache(flows=4, pin=str(tmp_path))
