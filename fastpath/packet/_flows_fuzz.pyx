@@ -19,8 +19,8 @@ from fastpath.packet.flow_states cimport (
 from fastpath.packet.flows cimport (
     FLOW_DRAINED, FLOW_EVICTED_CONFIRMED, FLOW_EVICTED_NEW, FLOW_EXPIRED, FLOW_STAYS,
     FLOW_STOPPED, FLOW_TO_CARRY, FLOW_TO_RECALL, REFRESH_MS, flows_add, flows_find,
-    flows_first_of, flows_free, flows_hash, flows_init, flows_next, flows_next_of, flows_remove,
-    flows_remove_backend, flows_seen, flows_sweep, flows_t, flows_uses,
+    flows_first_of, flows_free, flows_give_way, flows_hash, flows_init, flows_next, flows_next_of,
+    flows_remove, flows_remove_backend, flows_seen, flows_sweep, flows_t, flows_uses,
 )
 from fastpath.packet.fragments cimport (
     FRAGMENT_MS, FRAGMENT_WAYS, fragment_key_t, fragments_add, fragments_find, fragments_free,
@@ -128,6 +128,8 @@ cdef class FlowsFuzz(Fuzz):
             if self.model[i].flow != NULL:
                 flows_remove(&self.flows, self.model[i].flow, FLOW_STOPPED)
                 self._gone(i, FLOW_STOPPED)
+        elif what < 62:
+            self._give_way(self.roll(BACKENDS), 6 if self.roll(2) else 17)
         else:
             self._backend_gone(self.roll(BACKENDS))
         self._compare(i)
@@ -246,6 +248,37 @@ cdef class FlowsFuzz(Fuzz):
         for i in range(self.n_keys):
             if i % BACKENDS == slot and self.model[i].flow != NULL:
                 self._gone(i, FLOW_DRAINED)
+
+    cdef void _give_way(self, uint16_t slot, uint8_t protocol) noexcept nogil:
+        cdef known_t *known
+        cdef int longest = NOBODY
+        cdef int i
+        for i in range(self.n_keys):
+            known = &self.model[i]
+            if (
+                known.flow != NULL and known.state <= FLOW_CLOSED and self._is_nat(i)
+                and i % BACKENDS == slot and (i % 4 < 2) == (protocol == 6)
+                and (longest == NOBODY or self._gives_way_before(i, longest))
+            ):
+                longest = i
+        self.expect(
+            flows_give_way(&self.flows, slot, protocol, MANY) == (longest != NOBODY),
+            b"whether one gives way",
+        )
+        if longest != NOBODY:
+            self._gone(longest, (
+                FLOW_EVICTED_NEW if self.model[longest].state < FLOW_CLOSED
+                else FLOW_EVICTED_CONFIRMED
+            ))
+
+    cdef bint _gives_way_before(self, int one, int other) noexcept nogil:
+        cdef known_t *known = &self.model[one]
+        cdef known_t *than = &self.model[other]
+        if known.seen_ms != than.seen_ms:
+            return known.seen_ms < than.seen_ms
+        if known.state != than.state:
+            return known.state < than.state
+        return known.order < than.order
 
     # -- the model --
 
@@ -448,7 +481,7 @@ cdef class FragmentsFuzz(Fuzz):
 cdef struct port_t:             # the model's
     uint64_t rests_ms           # since when; 0: it does not
     bint is_used
-    bint was_reset
+    bint may_hurry
 
 
 cdef class NatPortsFuzz(Fuzz):
@@ -508,9 +541,9 @@ cdef class NatPortsFuzz(Fuzz):
         cdef flow_key_t key = self._key(who, at)
         cdef uint64_t silent_ms = self.roll_bits(18)
         port.is_used = False
-        port.was_reset = self.roll(2)
+        port.may_hurry = self.roll(2)
         port.rests_ms = self.now_ms - silent_ms
-        nat_ports_give(&self.ports, &key, silent_ms, port.was_reset, self.now_ms)
+        nat_ports_give(&self.ports, &key, silent_ms, port.may_hurry, self.now_ms)
         self._rest(who)
 
     cdef void _claim(self, int who, uint32_t at) noexcept nogil:
@@ -523,14 +556,14 @@ cdef class NatPortsFuzz(Fuzz):
         )
         port.is_used |= is_free
 
-    cdef uint32_t _expected(self, int who, uint32_t start, bint was_reset) noexcept nogil:
+    cdef uint32_t _expected(self, int who, uint32_t start, bint may_hurry) noexcept nogil:
         """The first from there on that is free or, if they say so, was reset; n_ports: none."""
         cdef uint32_t turn, at
         cdef port_t *port
         for turn in range(self.n_ports):
             at = (start + turn) % self.n_ports
             port = &self.model[who][at]
-            if not port.is_used and (port.was_reset if was_reset else port.rests_ms == 0):
+            if not port.is_used and (port.may_hurry if may_hurry else port.rests_ms == 0):
                 return at
         return self.n_ports
 

@@ -16,8 +16,8 @@ from fastpath.packet.flow_states cimport (
 )
 from fastpath.packet.flows cimport (
     FLOW_ENDS as _FLOW_ENDS, REFRESH_MS as _REFRESH_MS, flows_add, flows_admit, flows_find,
-    flows_first_of, flows_free, flows_hash, flows_init, flows_next, flows_next_of, flows_remove,
-    flows_remove_backend, flows_seen, flows_sweep, flows_t, flows_uses,
+    flows_first_of, flows_free, flows_give_way, flows_hash, flows_init, flows_next, flows_next_of,
+    flows_remove, flows_remove_backend, flows_seen, flows_sweep, flows_t, flows_uses,
 )
 from fastpath.packet.fragments cimport (
     FRAGMENT_MS as _FRAGMENT_MS, FRAGMENT_WAYS as _FRAGMENT_WAYS, fragment_key_t, fragments_add,
@@ -152,6 +152,9 @@ cdef class Flows:
 
     def remove_backend(self, slot, why, limit):
         return flows_remove_backend(&self.flows, slot, why, limit)
+
+    def give_way(self, slot, protocol, limit):
+        return flows_give_way(&self.flows, slot, protocol, limit)
 
     def use(self, key, last_ns):
         """What the kernel does when it has carried a packet with that key."""
@@ -298,10 +301,10 @@ cdef class NatPorts:
         key.destination_port = htons(port)
         return nat_ports_claim(&self.ports, &key, now_ms)
 
-    def give(self, peer, port, silent_ms, was_reset, now_ms):
+    def give(self, peer, port, silent_ms, may_hurry, now_ms):
         cdef flow_key_t key = _key(peer)
         key.destination_port = htons(port)
-        nat_ports_give(&self.ports, &key, silent_ms, was_reset, now_ms)
+        nat_ports_give(&self.ports, &key, silent_ms, may_hurry, now_ms)
 
     @property
     def n_ports(self):

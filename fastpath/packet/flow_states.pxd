@@ -98,6 +98,13 @@ cdef inline bint flow_is_confirmed(const flow_t *self) noexcept nogil:
     return self.state >= FLOW_CLOSED
 
 
+cdef inline bint flow_port_may_hurry(const flow_t *self) noexcept nogil:
+    """Whether its NAT port may be another's before it has rested: no data can be under way of what
+    was reset, or never confirmed (but a datagram that its client has not waited for).
+    """
+    return self.state <= FLOW_CLOSED
+
+
 cdef inline bint flow_is_carried(const flow_t *self) noexcept nogil:
     """Whether the flow cache may carry it."""
     return self.state >= FLOW_ESTABLISHED

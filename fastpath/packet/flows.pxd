@@ -167,6 +167,13 @@ cdef uint32_t flows_remove_backend(
     flows_t *self, uint16_t backend_slot, int why, uint32_t limit
 ) noexcept nogil
 
+# No NAT port is left towards a backend: end a flow to it whose port may be taken at once
+# (flow_port_may_hurry), the longest silent one, if it is among the `limit` oldest of its state.
+# Whether there was one. So who begins many flows to one backend keeps nobody from beginning others.
+cdef bint flows_give_way(
+    flows_t *self, uint16_t backend_slot, uint8_t protocol, uint32_t limit
+) noexcept nogil
+
 # ---- all of them ----
 
 # The next one from `cursor` on, which is 0 at first; NULL: that was all. Flows that are there all

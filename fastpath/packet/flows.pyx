@@ -293,6 +293,42 @@ cdef uint32_t flows_remove_backend(
     return <uint32_t>backend.n
 
 
+cdef flow_t *_oldest_to(
+    flows_t *self, int state, uint16_t backend_slot, uint8_t protocol, uint32_t limit
+) noexcept nogil:
+    """The oldest of that state with a port towards that backend; NULL: none of the first."""
+    cdef flow_t *flow = _flow(self, self.lists[state].oldest)
+    while flow != NULL and limit > 0:
+        if (
+            flow.backend_slot == backend_slot
+            and flow.ways[WAY_ORIGINAL].key.protocol == protocol
+            and flow.n_ways == WAYS
+        ):
+            return flow
+        limit -= 1
+        flow = _flow(self, flow.newer)
+    return NULL
+
+
+cdef bint flows_give_way(
+    flows_t *self, uint16_t backend_slot, uint8_t protocol, uint32_t limit
+) noexcept nogil:
+    cdef flow_t *longest = NULL
+    cdef flow_t *flow
+    cdef int state
+    for state in range(<int>FLOW_CLOSED + 1):
+        flow = _oldest_to(self, state, backend_slot, protocol, limit)
+        if flow != NULL and (longest == NULL or flow.seen_ms < longest.seen_ms):
+            longest = flow
+    if longest == NULL:
+        return False
+    flows_remove(
+        self, longest,
+        FLOW_EVICTED_CONFIRMED if flow_is_confirmed(longest) else FLOW_EVICTED_NEW,
+    )
+    return True
+
+
 # ---- a packet's way ----
 
 cdef int flows_admit(

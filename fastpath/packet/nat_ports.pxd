@@ -7,8 +7,8 @@ n.
 
 Where the search for a free port begins is drawn from the flow's hash, so a port cannot be foretold.
 One that is given back rests for 2 MSL (RFC 9293, 3.6.1; 60 s, as Linux counts them): what is still
-under way of the old connection must not reach the new one. If its connection was reset it may be
-taken before that when nothing else is left.
+under way of the old connection must not reach the new one. One that *may hurry*, whose connection
+was reset or never established, is taken before that when nothing else is left.
 
 A pool is told by the key of its replies (flow_t.ways[WAY_REPLY].key), whose destination port is the
 one that is taken. One thread uses a table.
@@ -35,7 +35,7 @@ cdef struct nat_pool_t:
     uint32_t n_used             # in use; 0 in a pool that nobody is in
     uint64_t span               # of the latest one, by number
     uint64_t *taken             # a bit for each port that is in use or rests; all these are owned
-    uint64_t *reset             # those at rest whose connection was reset
+    uint64_t *hurrying          # those at rest that may hurry
     uint64_t *resting[PORT_SPANS]   # those at rest, by when they were given back
 
 
@@ -76,11 +76,12 @@ cdef int nat_ports_take(
 cdef int nat_ports_claim(
     nat_ports_t *self, const flow_key_t *reply, uint64_t now_ms
 ) noexcept nogil
-# Give it back. `silent_ms`: how long its flow has been silent, which is rest, too.
+# Give it back. `silent_ms`: how long its flow has been silent, which is rest, too. `may_hurry`: see
+# flow_port_may_hurry.
 cdef void nat_ports_give(
     nat_ports_t *self,
     const flow_key_t *reply,
     uint64_t silent_ms,
-    bint was_reset,
+    bint may_hurry,
     uint64_t now_ms,
 ) noexcept nogil

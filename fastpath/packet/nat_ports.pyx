@@ -15,7 +15,7 @@ cdef extern from * nogil:
 
 cdef enum:
     WORD_BITS = 64
-    KINDS = 2 + PORT_SPANS      # of bits: taken, reset, and resting ones by span
+    KINDS = 2 + PORT_SPANS      # of bits: taken, hurrying, and resting ones by span
     POOLS_MAX = 1 << 16
     HAND_STEPS = 64             # pools looked at for one that nobody is in
     NO_BIT = 0xffffffff
@@ -134,7 +134,7 @@ cdef void _free_span(nat_ports_t *self, nat_pool_t *pool, uint64_t *resting) noe
     for at in range(self.n_words):
         word = resting[at]
         pool.taken[at] &= ~word
-        pool.reset[at] &= ~word
+        pool.hurrying[at] &= ~word
         pool.n_taken -= <uint32_t>count_ones(word)
         resting[at] = 0
 
@@ -184,7 +184,7 @@ cdef nat_pool_t *_fresh(nat_ports_t *self, uint32_t *number) noexcept nogil:
     bits = <uint64_t *>slab_get(&self.bits)                 # zero, as every fresh page
     number[0] = self.pools.n_used
     pool.taken = bits
-    pool.reset = bits + self.n_words
+    pool.hurrying = bits + self.n_words
     for kind in range(<uint32_t>PORT_SPANS):
         pool.resting[kind] = bits + (2 + kind) * self.n_words
     if self.n_ports % WORD_BITS != 0:
@@ -220,7 +220,7 @@ cdef void _end_rest(nat_pool_t *pool, uint32_t at) noexcept nogil:
     cdef int span
     for span in range(PORT_SPANS):
         _clear(pool.resting[span], at)
-    _clear(pool.reset, at)
+    _clear(pool.hurrying, at)
 
 
 cdef inline void _use(nat_pool_t *pool, uint32_t at) noexcept nogil:
@@ -241,7 +241,7 @@ cdef int nat_ports_take(
     if pool.n_taken < self.n_ports:
         at = _next(pool.taken, self.n_words, start, <uint64_t>-1)
     else:
-        at = _next(pool.reset, self.n_words, start, 0)
+        at = _next(pool.hurrying, self.n_words, start, 0)
         if at == NO_BIT:
             return FP_PORTS
         _end_rest(pool, at)
@@ -276,7 +276,7 @@ cdef int nat_ports_claim(
 
 
 cdef void nat_ports_give(
-    nat_ports_t *self, const flow_key_t *reply, uint64_t silent_ms, bint was_reset,
+    nat_ports_t *self, const flow_key_t *reply, uint64_t silent_ms, bint may_hurry,
     uint64_t now_ms,
 ) noexcept nogil:
     cdef flow_key_t peer
@@ -294,5 +294,5 @@ cdef void nat_ports_give(
         pool.n_taken -= 1
         return
     _set(pool.resting[span % PORT_SPANS], at)
-    if was_reset:
-        _set(pool.reset, at)
+    if may_hurry:
+        _set(pool.hurrying, at)

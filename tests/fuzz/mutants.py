@@ -122,6 +122,8 @@ MUTANTS = (
     Mutant("flows", FLOWS, "and state != FLOW_CLOSED and", "and"),
     Mutant("flows", FLOWS, "backend.first = flow.next_of_backend", "backend.first = 0"),
     Mutant("flows", FLOWS, "&= ~(<uint64_t>1 << (number % WORD_BITS))", "&= ~<uint64_t>0"),
+    Mutant("flows", FLOWS, "and flow.n_ways == WAYS", "and True"),
+    Mutant("flows", FLOWS, "flow.seen_ms < longest.seen_ms", "flow.seen_ms > longest.seen_ms"),
     Mutant("fragments", FRAGMENTS, "place[way].seen_ms < taken", "place[way].seen_ms > taken"),
     Mutant("fragments", FRAGMENTS, "now_ms >= place", "now_ms > place"),
     Mutant(
@@ -133,7 +135,7 @@ MUTANTS = (
     Mutant("fragments", FRAGMENTS, "sizeof(fragment_key_t)) == 0", "36) == 0"),
     Mutant("nat_ports", NAT_PORTS, "& ~(_bit(start) - 1)", "& ~_bit(start)"),
     Mutant("nat_ports", NAT_PORTS, "at + 1 if at + 1 < n_words else 0", "at + 1"),
-    Mutant("nat_ports", NAT_PORTS, "        pool.reset[at] &= ~word\n", ""),
+    Mutant("nat_ports", NAT_PORTS, "        pool.hurrying[at] &= ~word\n", ""),
     Mutant("nat_ports", NAT_PORTS, "span + PORT_SPANS <= pool", "span + PORT_SPANS < pool"),
     Mutant(
         "nat_ports",
@@ -141,7 +143,7 @@ MUTANTS = (
         "        pool.span += 1\n        left",
         "        pool.span = span\n        left",
     ),
-    Mutant("nat_ports", NAT_PORTS, "    if was_reset:", "    if True:"),
+    Mutant("nat_ports", NAT_PORTS, "    if may_hurry:", "    if True:"),
     Mutant("nat_ports", NAT_PORTS, "        _end_rest(pool, at)\n", ""),
     Mutant("nat_ports", NAT_PORTS, "if self.n_ports % WORD_BITS != 0:", "if False:"),
 )

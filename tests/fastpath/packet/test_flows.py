@@ -437,6 +437,29 @@ def test_beyond_the_rate_of_new_flows_dsr_keeps_none_and_nat_does() -> None:
     assert table.admit(client(0), False, SYN, START + 10) == Admit.STATELESS
 
 
+def test_where_no_port_is_left_the_longest_silent_flow_that_may_gives_way() -> None:
+    table = probe.Flows(8, 8)
+    handshake(table, 0, START)
+    table.add(client(1), None, SYN, 0, START)
+    table.add(client(2), answer(2), SYN, 1, START)
+    table.add(client(3, UDP), answer(3, UDP), 0, 0, START)
+    table.add(client(4), answer(4), SYN, 0, START + 3)
+    handshake(table, 5, START + 2)
+    table.seen(client(5), (RST, 6, 0), START + 2)
+    table.add(client(6), answer(6), SYN, 0, START + 4)
+    assert not table.give_way(0, TCP, 0)
+    assert [table.give_way(0, TCP, 9) for _ in range(4)] == [True, True, True, False]
+    assert table.ended() == [
+        (client(5), Why.EVICTED_CONFIRMED),
+        (client(4), Why.EVICTED_NEW),
+        (client(6), Why.EVICTED_NEW),
+    ]
+    assert table.give_way(0, UDP, 9)
+    assert not table.give_way(1, TCP, 1)
+    assert table.give_way(1, TCP, 2)
+    assert sorted(everyone(table)) == [client(0), client(1)]
+
+
 def test_all_flows_come_once_each_while_others_come_and_go() -> None:
     table = probe.Flows(300, 300)
     for i in range(300):

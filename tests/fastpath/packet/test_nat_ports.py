@@ -28,7 +28,7 @@ class Rest(NamedTuple):
     """A port that was given back."""
 
     since: int
-    was_reset: bool
+    may_hurry: bool
 
 
 def has_rested(rest: Rest, now: int) -> bool:
@@ -52,7 +52,7 @@ class Model:
     def may_take(self) -> set[int]:
         """Those that one may get now."""
         free = set(self.ports) - self.used - set(self.rests)
-        return free or {port for port, rest in self.rests.items() if rest.was_reset}
+        return free or {port for port, rest in self.rests.items() if rest.may_hurry}
 
     def expected(self, hash_: int) -> int:
         """The first of these from where the hash says."""
@@ -96,7 +96,7 @@ def test_ports_are_given_out_as_the_model_does(
     models = [Model(range(own[0], own[-1] + 1, n_workers)) for _ in range(2)]
     assert ports.n_ports == len(models[0].ports) == size
     now = START
-    for what, who, hash_, passed, was_reset, silent in steps:
+    for what, who, hash_, passed, may_hurry, silent in steps:
         now += passed
         model = models[who]
         model.go_on(now)
@@ -114,9 +114,9 @@ def test_ports_are_given_out_as_the_model_does(
                 model.used.add(port)
         elif model.used:
             port = sorted(model.used)[hash_ % len(model.used)]
-            ports.give(peer(who), port, silent, was_reset, now)
+            ports.give(peer(who), port, silent, may_hurry, now)
             model.used.remove(port)
-            model.rests[port] = Rest(max(0, now - silent), was_reset)
+            model.rests[port] = Rest(max(0, now - silent), may_hurry)
             model.go_on(now)
 
 
@@ -129,7 +129,7 @@ def test_a_port_rests_for_two_msl_and_at_most_a_span_longer() -> None:
         assert ports.take(peer(0), 0, begin + 80_000) == 10_000
 
 
-def test_the_port_of_a_reset_connection_is_taken_at_once_only_when_nothing_else_is_left() -> None:
+def test_a_port_that_may_hurry_is_taken_at_once_only_when_nothing_else_is_left() -> None:
     ports = probe.NatPorts(10_000, 10_001)
     assert {ports.take(peer(0), 0, START), ports.take(peer(0), 0, START)} == {10_000, 10_001}
     ports.give(peer(0), 10_001, 0, False, START)
