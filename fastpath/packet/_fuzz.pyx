@@ -16,10 +16,11 @@ from fastpath.packet.answer cimport ANSWER_SIZE_MAX, answer_echo, answer_expired
 from fastpath.packet.encapsulate cimport encapsulate, encapsulation_size
 from fastpath.packet.flow cimport REWRITE_ENCAPSULATE, REWRITE_MAC, flow_key_t, rewrite_t
 from fastpath.packet.parse cimport (
-    PARSE_COUNT, PARSE_ECHO, PARSE_FLOW, PARSE_FRAGMENT, PARSE_ICMP, PARSE_ICMP_ERROR, PARSE_OTHER,
-    packet_parse, packet_t,
+    FRAGMENT_NONE, PARSE_COUNT, PARSE_ECHO, PARSE_FLOW, PARSE_FRAGMENT, PARSE_ICMP,
+    PARSE_ICMP_ERROR, PARSE_OTHER, packet_parse, packet_t,
 )
 from fastpath.packet.rewrite cimport UNWRITTEN_EXPIRED, WRITTEN, rewrite_nat_init, rewrite_packet
+from fastpath.packet.segment cimport segment_count, segment_write
 
 from fastpath.packet.verdicts import VERDICTS
 
@@ -129,6 +130,8 @@ cdef class PacketFuzz(Fuzz):
             self._answer(self.roll(2))
         elif what == 3:
             self._mac()
+        elif what == 4 and verdict == PARSE_FLOW and self.packet.fragment == FRAGMENT_NONE:
+            self._take_apart(1 + self.roll(64))
         else:
             self._nat()
 
@@ -478,6 +481,34 @@ cdef class PacketFuzz(Fuzz):
         self.expect(after.end == p.end + added and after.l3 == p.l3, b"of the right length")
         self.expect(self._is_key(&after.key, &rewrite), b"its ends")
         self._look_before(added)
+
+    cdef void _take_apart(self, uint32_t segment_size) noexcept nogil:
+        cdef packet_t *p = &self.packet
+        cdef packet_t after
+        cdef uint8_t out[FRAME_SIZE_MAX + CANARIES]
+        cdef uint32_t offset = 0
+        cdef uint32_t number, size, sum
+        for number in range(segment_count(p, segment_size)):
+            memset(out, CANARY, sizeof(out))
+            size = segment_write(self.frame, p, segment_size, number, out)
+            self.expect(
+                out[size] == CANARY and p.payload <= size <= p.payload + segment_size,
+                b"a piece no longer than it may be",
+            )
+            self.expect(packet_parse(out, size, &after) == PARSE_FLOW, b"a sound piece")
+            self.expect(memcmp(&after.key, &p.key, sizeof(flow_key_t)) == 0, b"of the same flow")
+            self.expect(
+                memcmp(out + p.payload, self.before + p.payload + offset, size - p.payload) == 0,
+                b"with the data in order",
+            )
+            offset += size - p.payload
+            sum = _residue(out + p.l4, size - p.l4) + self._addresses(p.l3)
+            sum += size - p.l4 + p.protocol
+            self.expect(
+                sum % 65535 == 0 or not self._has_checksum(p.l4, p.end, p.protocol),
+                b"with a valid checksum",
+            )
+        self.expect(offset == p.end - p.payload, b"all of the data")
 
     cdef void _echo(self) noexcept nogil:
         cdef packet_t *p = &self.packet

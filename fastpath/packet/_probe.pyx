@@ -31,6 +31,7 @@ from fastpath.packet.rewrite cimport (
     UNWRITTEN_COUNT as _UNWRITTEN_COUNT, WRITTEN, rewrite_finish_checksum, rewrite_fits,
     rewrite_nat_init, rewrite_packet,
 )
+from fastpath.packet.segment cimport segment_count, segment_write
 from fastpath.sys_linux cimport htons, ntohs
 
 VERDICT_COUNT, UNWRITTEN_COUNT = PARSE_COUNT, _UNWRITTEN_COUNT
@@ -173,6 +174,28 @@ def encapsulate(frame: bytes, what: dict, spread: bool = False) -> tuple:
     if result != 0:
         return result, _taken(at, len(frame), 0)
     return result, _taken(at, packet.end, encapsulation_size(&rewrite))
+
+
+def segments(frame: bytes, segment_size: int) -> list:
+    """The frames that the merged one is taken apart to."""
+    cdef uint8_t *at = _at_the_edge(frame)
+    cdef packet_t packet = _parsed(at, len(frame))
+    cdef uint32_t room = packet.payload + segment_size
+    cdef uint32_t number, size
+    cdef uint8_t *out = <uint8_t *>malloc(room + 1)
+    if out == NULL:
+        raise MemoryError
+    result = []
+    try:
+        for number in range(segment_count(&packet, segment_size)):
+            out[room] = CANARY
+            size = segment_write(at, &packet, segment_size, number, out)
+            if size > room or out[room] != CANARY:
+                raise AssertionError("written past the room")
+            result.append(out[:size])
+    finally:
+        free(out)
+    return result
 
 
 def echo_reply(frame: bytes) -> bytes:

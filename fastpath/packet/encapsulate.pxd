@@ -21,7 +21,9 @@ cdef inline uint32_t encapsulation_size(const rewrite_t *rewrite) noexcept nogil
 
 
 # Put the outer header in: the frame then begins encapsulation_size() bytes earlier, where there is
-# headroom, and ends at packet.end. WRITTEN, or UNWRITTEN_SIZE and it is as it was.
+# headroom, and ends at packet.end. WRITTEN, or UNWRITTEN_SIZE and it is as it was. What is inside
+# has a finished checksum (rewrite_finish_checksum) and is not merged (segment.pxd): nobody sees to
+# that later on.
 cdef int encapsulate(
     uint8_t *frame, const packet_t *packet, const rewrite_t *rewrite
 ) noexcept nogil

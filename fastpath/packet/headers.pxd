@@ -63,6 +63,7 @@ cdef enum:
     V6_SOURCE = 8
     V6_DESTINATION = 24
 
+    TCP_SEQUENCE = 4
     TCP_OFFSET = 12             # its upper half: words of the header
     TCP_FLAGS = 13
     TCP_CHECKSUM = 16
@@ -74,7 +75,9 @@ cdef enum:
     TCP_FIN = 0x01
     TCP_SYN = 0x02
     TCP_RST = 0x04
+    TCP_PSH = 0x08
     TCP_ACK = 0x10
+    TCP_CWR = 0x80
 
     ICMP_ECHO_REPLY = 0
     ICMP_UNREACHABLE = 3
@@ -114,6 +117,11 @@ cdef inline void store_be16(uint8_t *at, uint16_t number) noexcept nogil:
 
 cdef inline uint32_t load_be32(const uint8_t *at) noexcept nogil:
     return <uint32_t>load_be16(at) << 16 | load_be16(at + 2)
+
+
+cdef inline void store_be32(uint8_t *at, uint32_t number) noexcept nogil:
+    store_be16(at, <uint16_t>(number >> 16))
+    store_be16(at + 2, <uint16_t>number)
 
 
 cdef inline void map_v4(uint8_t *address, const uint8_t *v4) noexcept nogil:

@@ -36,6 +36,7 @@ WHEEL, DISARM = "memory/wheel.pyx", "memory/wheel.pxd"
 SESSIONS, CLIENTS = "proxy/sessions.pyx", "proxy/clients.pyx"
 PARSE, REWRITE = "packet/parse.pyx", "packet/rewrite.pyx"
 ENCAPSULATE, ANSWER = "packet/encapsulate.pyx", "packet/answer.pyx"
+SEGMENT = "packet/segment.pyx"
 FLOWS, FRAGMENTS = "packet/flows.pyx", "packet/fragments.pyx"
 NAT_PORTS = "packet/nat_ports.pyx"
 MUTANTS = (
@@ -88,6 +89,8 @@ MUTANTS = (
     Mutant("packets", ENCAPSULATE, "(V4_SIZE + inner_size)", "(inner_size)"),
     Mutant("packets", ANSWER, "if packet.verdict != PARSE_FLOW and", "if False and"),
     Mutant("packets", ANSWER, "min(packet_size(packet), quoted_max)", "packet_size(packet) + 1"),
+    Mutant("packets", SEGMENT, "packet.payload - offset", "packet.payload"),
+    Mutant("packets", SEGMENT, "packet.payload - packet.l4 + size", "packet.payload - packet.l4"),
     Mutant(
         "flows",
         FLOWS,

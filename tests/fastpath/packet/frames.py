@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 TCP, UDP, ICMP, ICMP6 = 6, 17, 1, 58
 HOP_BY_HOP, ROUTING, FRAGMENT, ESP, AH, NO_NEXT, OPTIONS = 0, 43, 44, 50, 51, 59, 60
-FIN, SYN, RST, ACK = 1, 2, 4, 16
+FIN, SYN, RST, PSH, ACK, CWR = 1, 2, 4, 8, 16, 128
 MAC_US = bytes.fromhex("02000000000a")
 MAC_PEER = bytes.fromhex("02000000000b")
 CLIENT4, VIP4, NODE4, BACKEND4 = "192.0.2.7", "198.51.100.1", "10.0.0.1", "10.0.0.9"
@@ -51,10 +51,17 @@ class Ports(NamedTuple):
     destination: int = 443
 
 
-def tcp(ports: Ports, data: bytes = b"", *, flags: int = ACK, options: bytes = b"") -> bytes:
+def tcp(
+    ports: Ports,
+    data: bytes = b"",
+    *,
+    flags: int = ACK,
+    options: bytes = b"",
+    sequence: int = 0x01020304,
+) -> bytes:
     """Without a checksum."""
     offset = (20 + len(options)) // 4 << 4
-    fields = (*ports, 0x01020304, 0x05060708, offset, flags, 512, 0, 0)
+    fields = (*ports, sequence, 0x05060708, offset, flags, 512, 0, 0)
     return struct.pack(">HHIIBBHHH", *fields) + options + data
 
 
