@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from piagent.core.bgp import BgpRoute
 from piagent.core.checking import Question
+from piagent.core.dsr import Accepted
 from piagent.core.flow import Flow
 from piagent.core.model import Bgp
 from piagent.core.plan import Plan
@@ -124,8 +125,12 @@ class Fence(Protocol):
         """Why there is no fence here, cure included; None when it stands."""
         ...
 
-    def guard(self, interface: str, vips: Collection[str]) -> None:
-        """Guard exactly these addresses on the interface from now on; what is open stays open."""
+    def guard(self, interface: str, vips: Collection[str], accepted: Collection[str] = ()) -> None:
+        """Guard exactly these addresses on the interface from now on; what is open stays open.
+
+        `accepted`: those of them that this host serves as a backend, whoever owns them: IP goes in
+        and out, and that is all.
+        """
         ...
 
     def open(self, left_ms: Mapping[str, int]) -> None:
@@ -160,12 +165,22 @@ class LocalAddresses(Protocol):
         """Why nothing can be configured here, cure included; None when it can."""
         ...
 
-    def configure(self, inside: Collection[str], routed: Collection[str]) -> dict[str, str]:
+    def own(self) -> frozenset[str]:
+        """The addresses of this host that are none of ours."""
+        ...
+
+    def configure(
+        self,
+        inside: Collection[str],
+        routed: Collection[str],
+        accepted: Collection[Accepted] = (),
+    ) -> dict[str, str]:
         """Have exactly these; idempotent, and cheap when nothing changes.
 
         `inside`: cluster addresses, which only this host can reach. `routed`: VIPs that routers
-        lead here (BGP), which everybody can reach. What is in both is inside. Gives why an address
-        is not there, by address; all others are. Raises nothing.
+        lead here (BGP), which everybody can reach. `accepted`: VIPs that nodes forward to this host
+        as a backend; it may own them as well. What is in several is the first of these. Gives why
+        an address is not there, by address; all others are. Raises nothing.
         """
         ...
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from piagent.core.checking import Question
+from piagent.core.dsr import Accepted
 from piagent.core.flow import Flow
 from piagent.core.model import Protocol
 from piagent.core.plan import Plan
@@ -203,6 +204,7 @@ class FakeFence:
         self._clock = clock or FakeClock()
         self._why_not = why_not
         self.guarded: set[str] = set()
+        self.accepted: set[str] = set()
         self._held: dict[str, int] = {}
         self._served: dict[str, int] = {}
         self.passed_on: dict[str, bytes] = {}
@@ -223,8 +225,8 @@ class FakeFence:
         """What IP packets pass for now."""
         return {vip for vip, at in self._served.items() if at > self._clock.now_ns()}
 
-    def guard(self, interface: str, vips: Collection[str]) -> None:
-        self.guarded = set(vips)
+    def guard(self, interface: str, vips: Collection[str], accepted: Collection[str] = ()) -> None:
+        self.guarded, self.accepted = set(vips), set(accepted)
 
     def open(self, left_ms: Mapping[str, int]) -> None:
         self._may_fail()
@@ -440,15 +442,27 @@ class FakeLocalAddresses:
         self.why_not: str | None = None
         self.inside: set[str] = set()
         self.routed: set[str] = set()
+        self.accepted: set[Accepted] = set()
+        self.addresses: frozenset[str] = frozenset()
         self.refused: dict[str, str] = {}
 
-    def configure(self, inside: Collection[str], routed: Collection[str]) -> dict[str, str]:
+    def own(self) -> frozenset[str]:
+        return self.addresses
+
+    def configure(
+        self,
+        inside: Collection[str],
+        routed: Collection[str],
+        accepted: Collection[Accepted] = (),
+    ) -> dict[str, str]:
         self.inside = {one for one in inside if one not in self.refused}
         self.routed = {one for one in routed if one not in self.refused}
-        return {one: why for one, why in self.refused.items() if one in {*inside, *routed}}
+        self.accepted = {one for one in accepted if one.vip not in self.refused}
+        asked = {*inside, *routed, *(one.vip for one in accepted)}
+        return {one: why for one, why in self.refused.items() if one in asked}
 
     def remove_all(self) -> None:
-        self.inside, self.routed = set(), set()
+        self.inside, self.routed, self.accepted = set(), set(), set()
 
 
 class FakeSpeaker:

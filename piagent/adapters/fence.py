@@ -43,6 +43,7 @@ class KernelFence:
         self._askers: dict[bytes, bytes] = {}
         """IPv6 VIP -> the address of this host that asks in its place."""
         self._guarded: dict[str, bytes] = {}
+        self._accepted: set[bytes] = set()
         self._until_ms: dict[str, dict[bytes, int]] = {"held": {}, "served": {}, "former": {}}
         """What is open, by the lease clock, in case that the table has to be built anew."""
         self._macs: dict[bytes, bytes] = {}
@@ -60,18 +61,22 @@ class KernelFence:
         """Why `take_over` does not work here, cure included; None when it does."""
         return self._why_not or self._no_hand_off
 
-    def guard(self, interface: str, vips: Collection[str]) -> None:
+    def guard(self, interface: str, vips: Collection[str], accepted: Collection[str] = ()) -> None:
         """Guard exactly these addresses on the interface from now on; what is open stays open.
+
+        `accepted`: those that this host serves as a backend, whoever owns them: IP goes in and out,
+        and that is all.
 
         To be called again when the interface has come back, before addresses are put on it. Raises
         nothing: `why_not` says how it went. After a failure the former table is still in force.
         """
         wanted = _packed(vips)
+        serves = {wanted[vip] for vip in accepted if vip in wanted}
         try:
             if wanted:
                 with Rtnetlink() as rtnetlink:
                     link = rtnetlink.link(interface)
-                self._converge(link, _own6(link, wanted.values()), wanted)
+                self._converge(link, _own6(link, wanted.values()), wanted, serves)
             else:
                 self._remove_if_allowed()
         except OSError as error:
@@ -159,7 +164,9 @@ class KernelFence:
     def _key(self, vip: str) -> bytes | None:
         return self._guarded.get(vip) if self._link is not None else None
 
-    def _converge(self, link: Link, own6: bytes | None, wanted: dict[str, bytes]) -> None:
+    def _converge(
+        self, link: Link, own6: bytes | None, wanted: dict[str, bytes], serves: set[bytes]
+    ) -> None:
         """Change the table that stands, so that flows it knows stay known, or build it anew."""
         askers = {vip: own6 for vip in wanted.values() if own6 and len(vip) == len(own6)}
         if self._same_place(link):
@@ -169,6 +176,10 @@ class KernelFence:
                 batch.add(f"guarded{family.version}", keys)
             for family, keys in fence_table.by_size([self._guarded[vip] for vip in ended]):
                 batch.delete(f"guarded{family.version}", keys)
+            for family, keys in fence_table.by_size(serves - self._accepted):
+                batch.add(f"accepted{family.version}", keys)
+            for family, keys in fence_table.by_size(self._accepted - serves):
+                batch.delete(f"accepted{family.version}", keys)
             if self._no_hand_off is None:
                 fence_table.change_asker(batch, self._askers, askers)
             try:
@@ -178,9 +189,9 @@ class KernelFence:
             except OSError as error:
                 _log.warning("fence: %s; building it anew", error)
             else:
-                self._guarded, self._askers = wanted, askers
+                self._guarded, self._askers, self._accepted = wanted, askers, serves
                 return
-        self._askers = askers
+        self._askers, self._accepted = askers, serves
         self._build(link, wanted)
 
     def _same_place(self, link: Link) -> bool:
@@ -193,7 +204,7 @@ class KernelFence:
     def _build(self, link: Link, wanted: dict[str, bytes]) -> None:
         """Replace whatever is there in one transaction; what we opened stays open."""
         keys = set(wanted.values())
-        batch = fence_table.fence(link.name, keys)
+        batch = fence_table.fence(link.name, keys, accepted=self._accepted)
         for name in ("held", "served"):
             fence_table.put(batch, name, self._left_ms(name, keys))
         self._kernel().commit(batch)
@@ -265,6 +276,7 @@ class KernelFence:
 
     def _forget(self) -> None:
         self._link, self._guarded, self._renewal = None, {}, None
+        self._accepted = set()
         for until_ms in self._until_ms.values():
             until_ms.clear()
 

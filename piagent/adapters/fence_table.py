@@ -1,7 +1,8 @@
 """The table `netdev piagent`: its sets, and what becomes of each packet.
 
 Two kinds of name below end in 4 or 6, the IP version. `guarded`: every VIP of the file. `held`: may
-answer ARP and NDP and be announced. `served`: IP goes in and out. `former`: the hardware address of
+answer ARP and NDP and be announced. `served`: IP goes in and out. `accepted`: the same, for VIPs
+that this host is a backend of. `former`: the hardware address of
 a VIP's former owner, during a flow hand-off. `flows`: TCP flows that live here, `crowded`: VIPs
 with more of them than `flows` has room for. `asker6`: who asks for neighbours when a VIP must not.
 """
@@ -86,19 +87,31 @@ def by_size(keys: Collection[bytes]) -> list[tuple[Family, list[bytes]]]:
     return [(family, its) for family, its in sorted_out if its]
 
 
-def fence(interface: str, guarded: Collection[bytes], table: str = TABLE) -> Batch:
-    """Have the table and nothing else of that name, with nothing open."""
+def fence(
+    interface: str,
+    guarded: Collection[bytes],
+    table: str = TABLE,
+    accepted: Collection[bytes] = (),
+) -> Batch:
+    """Have the table and nothing else of that name, with nothing open.
+
+    `accepted`: those of the guarded that this host serves, whoever owns them; it says nothing of
+    them.
+    """
     batch = Batch(table)
     batch.new_table()  # so that there is one to delete
     batch.delete_table()
     batch.new_table()
     for family in FAMILIES:
         key = (family.kind, family.size)
-        batch.new_set(f"guarded{family.version}", key)
+        for name in ("guarded", "accepted"):
+            batch.new_set(f"{name}{family.version}", key)
         for name in ("held", "served"):
             batch.new_set(f"{name}{family.version}", key, timeout_ms=_DEFAULT_TIMEOUT_MS)
     for family, keys in by_size(guarded):
         batch.add(f"guarded{family.version}", keys)
+    for family, keys in by_size(accepted):
+        batch.add(f"accepted{family.version}", keys)
     batch.new_base_chain("ingress", nftables.INGRESS, interface, _PRIORITY)
     batch.new_base_chain("egress", nftables.EGRESS, interface, _PRIORITY)
     _answer_nothing(batch)
@@ -125,9 +138,7 @@ def _answer_nothing(batch: Batch) -> None:
     )
     for family in FAMILIES:
         destination = load(NETWORK, family.destination, family.size)
-        batch.rule(
-            "ingress", _ethertype(family.ethertype), _drop_unless("served", family, destination)
-        )
+        batch.rule("ingress", _ethertype(family.ethertype), _drop_unserved(family, destination))
 
 
 def _say_nothing(batch: Batch) -> None:
@@ -145,7 +156,7 @@ def _say_nothing(batch: Batch) -> None:
         batch.rule("egress", _icmpv6(kind), _drop_unless("held", IPV6, address))
     for family in FAMILIES:
         source = load(NETWORK, family.source, family.size)
-        batch.rule("egress", _ethertype(family.ethertype), _drop_unless("served", family, source))
+        batch.rule("egress", _ethertype(family.ethertype), _drop_unserved(family, source))
 
 
 def add_hand_off(batch: Batch, link: Link) -> None:
@@ -281,6 +292,13 @@ def _drop_unless(name: str, family: Family, address: bytes) -> bytes:
     """Drop packets of guarded addresses that are not in the set; `address` loads one."""
     guarded = within(f"guarded{family.version}")
     return address + guarded + not_within(f"{name}{family.version}") + verdict(DROP)
+
+
+def _drop_unserved(family: Family, address: bytes) -> bytes:
+    """Drop packets of guarded addresses that this host does not serve; `address` loads one."""
+    version = family.version
+    sets = not_within(f"served{version}") + not_within(f"accepted{version}")
+    return address + within(f"guarded{version}") + sets + verdict(DROP)
 
 
 def _only_serves(family: Family, address: bytes) -> bytes:

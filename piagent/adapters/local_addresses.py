@@ -11,6 +11,7 @@ from ipaddress import ip_address
 
 from piagent.adapters import cluster_fence, netlink_messages
 from piagent.adapters.cluster_fence import ClusterFence
+from piagent.adapters.dsr_backend import DsrBackend
 from piagent.adapters.netlink import IFA_PROTO_PIAGENT
 from piagent.adapters.netlink_messages import RTM_GETADDR, AddressMessage, read_address
 from piagent.adapters.nftables import attribute
@@ -23,6 +24,7 @@ from piagent.adapters.rtnetlink import (
     RTM_NEWADDR,
     Rtnetlink,
 )
+from piagent.core.dsr import Accepted
 
 INTERFACE = "lo"
 
@@ -48,15 +50,19 @@ class LoopbackAddresses:
     packet that leaves. IPv6 ones are deprecated from the start: it takes one only if it has no
     other address of a scope that reaches the destination (RFC 6724 section 5, rules 2 and 3).
 
-    The fence is there before an address is, and as long. Where it cannot be, no address is.
+    The fence is there before an address is, and as long. Where it cannot be, no address is. VIPs
+    that this host accepts as a backend are not fenced: instead of the fence, which would silence
+    their owner, too, `DsrBackend` sees to it that `lo` gives them no voice.
 
     Everything happens in the calling thread, the event loop's: a few short system calls, two more
     for each address that comes or goes.
     """
 
-    def __init__(self, interfaces: Collection[str] = ()) -> None:
+    def __init__(self, interfaces: Collection[str] = (), dsr: DsrBackend | None = None) -> None:
         """`interfaces`: what comes in by these is as good as from this host itself."""
         self._fence = ClusterFence(interfaces)
+        self._dsr = DsrBackend() if dsr is None else dsr
+        self._accepted: set[bytes] = set()
         self._rtnetlink: Rtnetlink | None = None
         self._questions: socket.socket | None = None
         self._configured: set[bytes] = set()
@@ -71,20 +77,38 @@ class LoopbackAddresses:
             self._why_not, self._tried = cluster_fence.probe_support(), True
         return self._why_not
 
-    def configure(self, inside: Collection[str], routed: Collection[str]) -> dict[str, str]:
+    def own(self) -> frozenset[str]:
+        """The addresses of this host that are none of ours; none when it cannot be asked."""
+        try:
+            _, others = self._here()
+        except OSError:
+            return frozenset()
+        return frozenset(one.address for one in others.values() if not _is_ours(one))
+
+    def configure(
+        self,
+        inside: Collection[str],
+        routed: Collection[str],
+        accepted: Collection[Accepted] = (),
+    ) -> dict[str, str]:
         """Have exactly these; idempotent, and cheap when nothing changes.
 
         What a former life left goes, too, so the first call should come at the start, if only
         with no address at all. Gives why an address is not there, by address; raises nothing.
         """
-        wanted, refused = _sorted_out((*inside, *routed))
+        ready = {one.vip for one in accepted} - {*inside, *routed}
+        unready = self._dsr.prepare([one for one in accepted if one.vip in ready])
+        wanted, refused = _sorted_out((*inside, *routed, *(ready - unready.keys())))
         private = {wanted[address] for address in inside if address in wanted}
+        open_ = {wanted[vip] for vip in ready if vip in wanted}
         try:
-            self._converge(wanted, private, refused)
+            self._converge(wanted, private, open_, refused)
         except OSError as error:
             self._why_not, self._tried = f"the kernel's addresses: {error.strerror or error}", True
             refused |= dict.fromkeys(wanted, self._why_not)
-        return refused
+        else:
+            self._dsr.settle([one for one in accepted if one.vip in ready])
+        return unready | refused
 
     def remove_all(self) -> None:
         """Have none, whoever of us configured them, and no fence; raises nothing."""
@@ -94,6 +118,7 @@ class LoopbackAddresses:
             left = self._remove(ours)
             if not left:
                 self._fence.remove()
+                self._dsr.undo()
         except OSError as error:
             # An agent without rights never had one.
             level = logging.WARNING if ours else logging.DEBUG
@@ -106,18 +131,35 @@ class LoopbackAddresses:
                 opened.close()
 
     def _converge(
-        self, wanted: dict[str, bytes], private: set[bytes], refused: dict[str, str]
+        self,
+        wanted: dict[str, bytes],
+        private: set[bytes],
+        open_: set[bytes],
+        refused: dict[str, str],
     ) -> None:
-        """Move what cannot be had from `wanted` to `refused`, and make the rest true."""
+        """Move what cannot be had from `wanted` to `refused`, and make the rest true.
+
+        `open_`: what is accepted, and so not fenced. Its owner may be this very host.
+        """
         ours, others = self._here()
         for address in [address for address, key in wanted.items() if key in others]:
-            refused[address] = _taken(address, others[wanted.pop(address)])
-        refused |= self._fence_first(wanted, private, ours)
+            found = others[wanted[address]]
+            if wanted[address] not in open_ or not _is_ours(found):
+                refused[address] = _taken(address, found)
+                del wanted[address]
+        fenced = {address: key for address, key in wanted.items() if key not in open_}
+        refused |= self._fence_first(fenced, private, ours - open_ - self._accepted)
+        for address in [one for one, key in wanted.items() if key not in open_]:
+            if address not in fenced:
+                del wanted[address]
+        self._accepted |= open_
         keep = set(wanted.values())
         going = ours - keep
         left = self._remove(going)
+        self._accepted &= open_ | left
         refused |= self._add({key: address for address, key in wanted.items() if key not in ours})
         if left != going:
+            keep, left = keep - open_, left - self._accepted
             try:
                 self._fence.guard((private & keep) | left, keep | left)
             except OSError as error:
@@ -234,6 +276,12 @@ def _request(kind: int, index: int, key: bytes) -> bytearray:
         body += attribute(_IFA_CACHEINFO, _CACHEINFO.pack(preferred, _FOR_EVER, 0, 0))
         body += attribute(_IFA_PROTO, bytes([IFA_PROTO_PIAGENT]))
     return bytearray(_HEADER.pack(_HEADER.size + len(body), kind, flags, 0, 0) + body)
+
+
+def _is_ours(found: AddressMessage) -> bool:
+    """Whether it is a VIP that this host owns: kernels before 5.18 do not keep the mark."""
+    whole = found.prefix == (128 if ":" in found.address else 32)
+    return found.proto == IFA_PROTO_PIAGENT or (whole and not found.permanent)
 
 
 def _taken(address: str, found: AddressMessage) -> str:

@@ -36,7 +36,7 @@ _IFADDRMSG = struct.Struct("=BBBBI")
 _NDMSG = struct.Struct("=BxxxiHBB")
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _IF_STATS_MSG = struct.Struct("=BxxxII")
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_WIRELESS = 1, 3, 4, 11
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_WIRELESS, _IFLA_IFALIAS = 1, 3, 4, 11, 20
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_PROTO = 1, 2, 11
 _IFA_F_PERMANENT = 0x80
 _NDA_DST, _NDA_LLADDR, _NDA_CACHEINFO = 1, 2, 3
@@ -59,6 +59,8 @@ class LinkMessage(Struct, frozen=True):
     """IFF_ of netdevice(7)."""
     mac: bytes
     mtu: int = 0
+    alias: str = ""
+    """A note that somebody made on it."""
 
 
 class AddressMessage(Struct, frozen=True):
@@ -162,9 +164,12 @@ def read_link(body: bytes) -> LinkMessage | None:
     found = _attributes(body, _IFINFOMSG.size)
     if family != socket.AF_UNSPEC or _IFLA_WIRELESS in found:
         return None
-    name = found.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace")
+    name, alias = (
+        found.get(kind, b"").rstrip(b"\0").decode(errors="replace")
+        for kind in (_IFLA_IFNAME, _IFLA_IFALIAS)
+    )
     mtu = struct.unpack("=I", found.get(_IFLA_MTU, bytes(4)))[0]
-    return LinkMessage(index, name, flags, found.get(_IFLA_ADDRESS, b""), mtu)
+    return LinkMessage(index, name, flags, found.get(_IFLA_ADDRESS, b""), mtu, alias)
 
 
 def read_address(body: bytes) -> AddressMessage | None:

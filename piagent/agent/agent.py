@@ -143,6 +143,7 @@ class Agent:
             local=edge.local,
             speaker=edge.speaker,
             responder=edge.responder,
+            accepts=self._guard,
         )
         self._reloads: Counter[str] = Counter()
         self.view = self._view()
@@ -384,7 +385,7 @@ class Agent:
         """The VIPs of the file, and those that left it and are not gone yet."""
         interface = self._config().node.interface
         vips = {*self._config().vips(), *self._tenure.here()}
-        self._vips.guard(interface, vips)
+        self._vips.guard(interface, vips, self._followers.accepted)
         warning = crowded(interface, vips) if interface is not None else None
         if warning is not None and warning != self._warned:
             log.warning("%s", warning)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from time import monotonic
 
 from piagent.agent.serving import Serving
 from piagent.core.bgp import Announcement, announcements, routes, speaking
+from piagent.core.dsr import Accepted, accepted
 from piagent.core.eligibility import Standing
+from piagent.core.forwarding import Mode
+from piagent.core.model import Config
 from piagent.core.names import Answer, Question, Zone
 from piagent.ports import BgpSession, LocalAddresses, Responder, Speaker
 
@@ -29,11 +33,15 @@ class Followers:
         local: LocalAddresses,
         speaker: Speaker,
         responder: Callable[[Callable[[Question], Answer]], Responder] | None,
+        accepts: Callable[[], None] = lambda: None,
     ) -> None:
         """`responder`: makes the DNS responder, given who knows the answers; None: there is none.
 
-        Names, and what is announced to routers, depend on `standing`, too.
+        Names, and what is announced to routers, depend on `standing`, too. `accepts` is called
+        when `accepted` is another.
         """
+        self._accepts = accepts
+        self._accepted_until: dict[Accepted, float] = {}
         self._serving = serving
         self._standing = standing
         self._local = local
@@ -65,6 +73,11 @@ class Followers:
         self._leaving = True
         self._speaker.announce(frozenset())
 
+    @property
+    def accepted(self) -> frozenset[str]:
+        """The VIPs that this host serves as a backend, whoever owns them."""
+        return frozenset(one.vip for one in self._accepted_until)
+
     def announcements(self) -> dict[str, Announcement]:
         """VIP that BGP leads to -> whether this node says so now, and why."""
         return announcements(self._serving.config, self._standing())
@@ -91,16 +104,30 @@ class Followers:
         config = self._serving.config
         inside = config.cluster_ips()
         routed = config.routed_vips() if config.node.vip_weight > 0 else ()
-        if not (inside or routed or self._had):
+        before = self.accepted
+        self._accept(config)
+        if self.accepted != before:
+            self._accepts()
+        if not (inside or routed or self.accepted or self._had):
             return
         wanted = {*inside, *routed}
         self._cut(self._here - wanted)
-        missing = self._local.configure(inside, routed)
-        self._had, self._here = bool(wanted), wanted
+        missing = self._local.configure(inside, routed, tuple(self._accepted_until))
+        self._had, self._here = bool(wanted or self.accepted), wanted
         for address, why in missing.items():
             if self.missing.get(address) != why:
                 log.error("address %s: not on lo: %s", address, why)
         self.missing = missing
+
+    def _accept(self, config: Config) -> None:
+        """What this host is no backend of any more has connections still, for a while."""
+        is_dsr = any(service.forwarding.mode is Mode.DSR for service in config.services)
+        now, needed = monotonic(), accepted(config, self._local.own()) if is_dsr else {}
+        for one, drain_ms in needed.items():
+            self._accepted_until[one] = now + drain_ms / 1000
+        for one, until in list(self._accepted_until.items()):
+            if one not in needed and until <= now:
+                del self._accepted_until[one]
 
     def _cut(self, addresses: Iterable[str]) -> None:
         """While they are there: without its address, a connection would hang and never end."""

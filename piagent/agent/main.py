@@ -16,6 +16,7 @@ from piagent.adapters import systemd
 from piagent.adapters.arp import Announcer
 from piagent.adapters.bgp import ExabgpSpeaker
 from piagent.adapters.clock import BootClock, wall_ms
+from piagent.adapters.dsr_backend import DsrBackend, settings_notes
 from piagent.adapters.embedded_broker import BrokerError, EmbeddedBroker
 from piagent.adapters.fence import KernelFence
 from piagent.adapters.guardian_line import line_from_environment
@@ -87,7 +88,7 @@ async def _build(config: Config, guardian: Guardian | None) -> Agent:
     clock = BootClock()
     addresses = KernelAddresses(config.node.interface)
     await _remove_leftovers(addresses)
-    local = LoopbackAddresses()
+    local = LoopbackAddresses(dsr=DsrBackend(settings_notes(config.admin_socket)))
     local.remove_all()
     incarnation = secrets.token_hex(8)
     letters = Letters(

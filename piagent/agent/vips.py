@@ -72,13 +72,18 @@ class Vips:
         self._until_ns: dict[str, int] = {}
         self._ends_ns: dict[str, int] = {}  # when the kernel ends an address that is not renewed
 
-    def guard(self, interface: str | None, vips: Collection[str]) -> None:
-        """From now on the kernel keeps these silent unless they are open; said when it does not."""
+    def guard(
+        self, interface: str | None, vips: Collection[str], accepted: Collection[str] = ()
+    ) -> None:
+        """From now on the kernel keeps these silent unless they are open; said when it does not.
+
+        `accepted`: those of them that this host serves as a backend.
+        """
         real = [vip for vip in vips if not is_loopback(vip)]
         if interface is None:
             return
         before = self._fence.why_not
-        self._fence.guard(interface, real)
+        self._fence.guard(interface, real, accepted)
         why_not = self._fence.why_not
         if real and why_not is not None and why_not != before:
             log.error("fence: %s; only the second net holds: the addresses' lifetimes", why_not)

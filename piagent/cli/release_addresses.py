@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     for address in _removed(index):
         print(f"{_name(address.index)}: removed {address}")
     _remove_fences()
+    _undo_dsr(admin_socket)
     return 0
 
 
@@ -110,6 +111,15 @@ def _remove_fences() -> None:
         _remove_tables(ClusterFence(), cluster_fence.TABLE, places)
     if not left:
         _remove_tables(KernelFence(), fence_table.TABLE, {NFPROTO_NETDEV: ("netdev", "ingress")})
+
+
+def _undo_dsr(admin_socket: str) -> None:
+    """What a backend of `dsr` services needs, when it has no VIP any more."""
+    from piagent import guardian
+    from piagent.adapters.dsr_backend import DsrBackend, settings_notes
+
+    if all(_name(address.index) != "lo" for address in guardian.addresses() if address.marked):
+        DsrBackend(settings_notes(admin_socket)).undo()
 
 
 def _remove_tables(
