@@ -65,7 +65,7 @@ def _host(config: Config | None, *, as_json: bool) -> int:
 
 def host_findings(config: Config | None) -> list[Finding]:
     """Check all that can be; without a configuration there are no VIPs to think of."""
-    from piagent.adapters import fence, host_checks
+    from piagent.adapters import dsr_checks, fence, host_checks
 
     findings = [
         host_checks.fence(fence.probe_support),
@@ -73,6 +73,7 @@ def host_findings(config: Config | None) -> list[Finding]:
     ]
     if config is not None:
         findings += host_checks.wifi(config.node.interface, config.vips())
+        findings += dsr_checks.dsr(config)
     return findings
 
 

@@ -54,7 +54,7 @@ class CatalogReason(StrEnum):
     PORT_UNAVAILABLE = "port-unavailable"
     """Another program has the port, or this one may not listen on it."""
     ADDRESS_UNAVAILABLE = "address-unavailable"
-    """A cluster address or BGP VIP cannot be on this node's `lo`."""
+    """A cluster address, or the VIP of BGP or of a `dsr` backend, cannot be on this node's `lo`."""
     BACKEND_UNREACHED = "backend-unreached"
     """Packets that are forwarded do not get to a backend with such an address or port."""
     LOG_UNWRITABLE = "log-unwritable"
