@@ -12,13 +12,16 @@ from pathlib import Path
 import pytest
 
 from piagent.adapters import cluster_fence
+from piagent.adapters.dsr_backend import DsrBackend, settings_notes
 from piagent.adapters.fence import KernelFence
 from piagent.adapters.fence_table import TABLE
+from piagent.adapters.interface_settings import unfit
 from piagent.adapters.local_addresses import LoopbackAddresses
 from piagent.adapters.netlink import KernelAddresses
 from piagent.adapters.netns import Host, Network, why_not
 from piagent.adapters.nftables import NFPROTO_ARP, NFPROTO_INET, Nftables
 from piagent.cli import admin, main
+from piagent.core.dsr import Accepted
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
@@ -144,6 +147,23 @@ def test_service_addresses_go_before_their_fence(
             "removed the nftables table arp piagent-local",
             "removed the nftables table inet piagent-local",
         ]
+
+
+def test_what_a_dsr_backend_needs_goes_with_its_vips(
+    host: Host, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notes = settings_notes(str(tmp_path / "nobody.sock"))
+    with host.entered():
+        local = LoopbackAddresses(dsr=DsrBackend(notes))
+        assert local.configure((), (), [Accepted("10.9.0.202")]) == {}
+        local.close()  # as if the agent had been killed
+        assert unfit() == []
+        assert main(["release-addresses", "--interface", "eth0"]) == 0
+        assert unfit() == [], "there is a VIP still"
+        assert main(["release-addresses"]) == 0
+        assert [(interface, value) for interface, _, value in unfit()] == [("eth0", 0)] * 2
+    assert not notes.exists()
+    assert "lo: removed 10.9.0.202/32" in capsys.readouterr().out
 
 
 def test_the_file_names_interface_and_socket(
