@@ -5,6 +5,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from fastpath.abi cimport FP_AGAIN, FP_FULL, FP_OK
+from fastpath.packet.cut cimport cut_and_add
 from fastpath.packet.sys_packet cimport sock_filter, virtio_net_hdr
 from fastpath.packet.tap cimport (
     TAP_HEADROOM as _TAP_HEADROOM, TAP_LONG_MAX as _TAP_LONG_MAX, TAP_TAILROOM as _TAP_TAILROOM,
@@ -119,14 +120,14 @@ cdef class Transmit:
             self.opened = False
 
     def add(self, bytes data, uint32_t interface, tuple offload=NO_OFFLOAD):
-        cdef frame_t frame
-        memset(&frame, 0, sizeof(frame))
-        frame.data = <uint8_t *>data
-        frame.size = <uint32_t>len(data)
-        frame.offload.flags, frame.offload.gso_type, frame.offload.hdr_len = offload[:3]
-        frame.offload.gso_size, frame.offload.csum_start, frame.offload.csum_offset = offload[3:]
+        cdef frame_t frame = _frame(data, offload)
         self.kept.append(data)
         return transmit_add(&self.transmit, &frame, interface)
+
+    def cut(self, bytes data, uint32_t interface, tuple offload, uint32_t outer, uint32_t l3):
+        cdef frame_t frame = _frame(data, offload)
+        self.kept.append(data)
+        return cut_and_add(&self.transmit, &frame, interface, outer, l3)
 
     def flush(self):
         transmit_flush(&self.transmit)
@@ -210,6 +211,16 @@ cdef tuple _told(const virtio_net_hdr *offload):
         offload.flags, offload.gso_type, offload.hdr_len, offload.gso_size, offload.csum_start,
         offload.csum_offset,
     )
+
+
+cdef frame_t _frame(bytes data, tuple offload):
+    cdef frame_t frame
+    memset(&frame, 0, sizeof(frame))
+    frame.data = <uint8_t *>data
+    frame.size = <uint32_t>len(data)
+    frame.offload.flags, frame.offload.gso_type, frame.offload.hdr_len = offload[:3]
+    frame.offload.gso_size, frame.offload.csum_start, frame.offload.csum_offset = offload[3:]
+    return frame
 
 
 cdef sock_filter *_code(list program) except NULL:
