@@ -6,6 +6,7 @@ Here is what has to be so before a VIP is on `lo`, and as long as it is there; t
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Collection
 from ipaddress import ip_address
 from pathlib import Path
@@ -44,9 +45,8 @@ class DsrBackend:
             if any(":" not in one.vip for one in accepted):
                 self._settings.hold()
         except OSError as error:
-            what = f"ARP settings of the interfaces: {error.strerror or error}"
-            cure = "run piagent as root or with CAP_NET_ADMIN"
-            refused |= {one.vip: f"{what}: {cure}" for one in accepted if ":" not in one.vip}
+            why = _why(error)
+            refused |= {one.vip: why for one in accepted if ":" not in one.vip}
         for version in DEVICES:
             vips = {one.vip for one in accepted if one.tunnel == version}
             try:
@@ -71,3 +71,13 @@ class DsrBackend:
         """Undo all of it, what a former life did, too; raises nothing."""
         self._ready = True
         self.settle(())
+
+
+def _why(error: OSError) -> str:
+    place = f" {error.filename}:" if error.filename else ""
+    what = f"ARP settings of the interfaces:{place} {error.strerror or error}"
+    return f"{what}: run piagent as root or with CAP_NET_ADMIN" if _is_forbidden(error) else what
+
+
+def _is_forbidden(error: OSError) -> bool:
+    return error.errno in {errno.EPERM, errno.EACCES}

@@ -10,6 +10,7 @@ They are set by rtnetlink, interface by interface, which needs CAP_NET_ADMIN and
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import socket
@@ -76,7 +77,11 @@ class InterfaceSettings:
             for setting in missing:
                 its.setdefault(setting.name, _value(interface, setting.name))
             self._write(noted)
-            set_ipv4(interface, {setting.number: setting.value for setting in missing})
+            try:
+                set_ipv4(interface, {setting.number: setting.value for setting in missing})
+            except OSError as error:
+                if error.errno != errno.ENODEV:  # gone meanwhile
+                    raise
 
     def release(self) -> None:
         """Put back what was there; raises nothing."""

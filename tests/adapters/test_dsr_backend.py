@@ -252,6 +252,16 @@ def test_without_rights_there_is_no_address_and_a_cure(
     assert on_loopback(backend) == {VIP6}
 
 
+def test_without_a_place_for_notes_nothing_is_changed(backend: netns.Host, tmp_path: Path) -> None:
+    before = settings(backend)
+    nowhere = tmp_path / "none" / "settings.json"
+    with addresses(backend, nowhere) as made:
+        refused = made.configure((), (), ALL)
+        assert set(refused) == {VIP4}
+        assert str(nowhere.parent) in refused[VIP4]
+    assert settings(backend) == before
+
+
 # ---- tunnels -----------------------------------------------------------------------------------
 
 

@@ -107,6 +107,24 @@ def test_an_interface_that_comes_later_gets_them_and_one_that_went_is_no_trouble
     assert values(host) == (0, 0)
 
 
+def test_an_interface_that_goes_just_then_spares_the_others(
+    host: netns.Host, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(host, "ip", "link", "add", "aaa", "type", "veth", "peer", "name", "peer")
+    really = interface_settings.set_ipv4
+
+    def late(interface: str, wanted: dict[int, int]) -> None:
+        if interface == "aaa":
+            run(host, "ip", "link", "del", "aaa")
+        if interface != "peer":
+            really(interface, wanted)
+
+    monkeypatch.setattr(interface_settings, "set_ipv4", late)
+    with host.entered():
+        InterfaceSettings(notes).hold()
+    assert values(host) == (1, 2)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"namespace": 1}', '{"namespace": 7, "x": 1}'])
 def test_notes_that_are_no_notes_change_nothing(host: netns.Host, notes: Path, text: str) -> None:
     notes.write_text(text)
