@@ -44,6 +44,7 @@ cdef extern from "flow_cache_code.h":
 cdef enum:
     LOG_SIZE = 1 << 20
     FRAME_MAX = 1 << 16
+    STEPS_MAX = 1 << 23         # through a map: twice what it can have
     SKB_CONTEXT_SIZE = 192      # struct __sk_buff, as far as we know it
     SKB_INTERFACE = 40          # offsets in it
     SKB_GSO_SEGMENTS = 164
@@ -340,12 +341,15 @@ cdef class FlowCache:
         cdef flow_key_t key
         cdef rewrite_t by
         cdef int result = bpf_map_next(self.map.flows, NULL, &key)
-        flows = []
-        while result == 0:
+        flows = {}
+        # After a key that somebody deletes the walk begins anew; so it is bounded.
+        for _step in range(STEPS_MAX):
+            if result != 0:
+                break
             if bpf_map_get(self.map.flows, &key, &by) == 0:
-                flows.append(((<uint8_t *>&key)[:sizeof(key)], (<uint8_t *>&by)[:sizeof(by)]))
+                flows[(<uint8_t *>&key)[:sizeof(key)]] = (<uint8_t *>&by)[:sizeof(by)]
             result = bpf_map_next(self.map.flows, &key, &key)
-        return flows
+        return list(flows.items())
 
     def use(self, index):
         """What was counted at a rewrite's `use`."""
@@ -359,7 +363,7 @@ cdef class FlowCache:
         cdef flow_key_t key
         cdef uint64_t n = 0
         cdef int result = bpf_map_next(self.map.flows, NULL, &key)
-        while result == 0 and n < 1 << 23:
+        while result == 0 and n < STEPS_MAX:
             n += 1
             result = bpf_map_next(self.map.flows, &key, &key)
         return Stats(

@@ -119,6 +119,7 @@ cdef int flow_map_delete(flow_map_t *self, const flow_key_t *key) noexcept nogil
 
 cdef void flow_map_clear(flow_map_t *self) noexcept nogil:
     cdef flow_key_t key
-    # Another writer may take the key meanwhile; then the next round finds another first one.
-    while bpf_map_next(self.flows, NULL, &key) == 0:
-        bpf_map_delete(self.flows, &key)
+    cdef int result = 0
+    # Another process that has the map may delete the key first.
+    while (result == 0 or result == -ENOENT) and bpf_map_next(self.flows, NULL, &key) == 0:
+        result = bpf_map_delete(self.flows, &key)
