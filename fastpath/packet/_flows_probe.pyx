@@ -15,9 +15,10 @@ from fastpath.packet.flow_states cimport (
     SYN_AGAIN_MS as _SYN_AGAIN_MS, WAY_ORIGINAL, flow_patience_ms, flow_t, tcp_seen_t,
 )
 from fastpath.packet.flows cimport (
-    FLOW_ENDS as _FLOW_ENDS, REFRESH_MS as _REFRESH_MS, flows_add, flows_admit, flows_find,
-    flows_first_of, flows_free, flows_give_way, flows_hash, flows_init, flows_next, flows_next_of,
-    flows_remove, flows_remove_backend, flows_seen, flows_sweep, flows_t, flows_uses,
+    FLOW_ENDS as _FLOW_ENDS, REFRESH_MS as _REFRESH_MS, flows_add, flows_admit, flows_adopt,
+    flows_find, flows_first_of, flows_free, flows_give_way, flows_hash, flows_init, flows_next,
+    flows_next_of, flows_remove, flows_remove_backend, flows_seen, flows_sweep, flows_t,
+    flows_uses,
 )
 from fastpath.packet.fragments cimport (
     FRAGMENT_MS as _FRAGMENT_MS, FRAGMENT_WAYS as _FRAGMENT_WAYS, fragment_key_t, fragments_add,
@@ -131,6 +132,15 @@ cdef class Flows:
         return flows_add(
             &self.flows, &first, flows_hash(&self.flows, &first),
             &second if reply is not None else NULL, flags, backend, now_ms, &flow,
+        )
+
+    def adopt(self, original, reply, state, backend, now_ms):
+        cdef flow_key_t first = _key(original)
+        cdef flow_key_t second = _key(reply)
+        cdef flow_t *flow = NULL
+        return flows_adopt(
+            &self.flows, &first, flows_hash(&self.flows, &first), &second, state, backend, now_ms,
+            &flow,
         )
 
     def seen(self, key, tcp, now_ms):

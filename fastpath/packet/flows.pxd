@@ -149,6 +149,19 @@ cdef int flows_add(
     uint64_t now_ms,
     flow_t **flow,
 ) noexcept nogil
+# Add a confirmed flow that another node has forwarded until now, in that state; its `fins` are the
+# caller's to fill in, too. It takes nobody's place. FP_OK; FP_FULL: there are confirmed_max;
+# FP_BAD: a key is there already, or `state` is no confirmed one.
+cdef int flows_adopt(
+    flows_t *self,
+    const flow_key_t *original,
+    uint64_t hash,
+    const flow_key_t *reply,
+    uint8_t state,
+    uint16_t backend_slot,
+    uint64_t now_ms,
+    flow_t **flow,
+) noexcept nogil
 # A packet of the flow goes on by that way; `tcp` is NULL for UDP and for later fragments. The first
 # one, too, that it was added for. FLOW_STAYS, FLOW_TO_CARRY or FLOW_TO_RECALL. The flow stays, but
 # another one that is confirmed may make room for it.

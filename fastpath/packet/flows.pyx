@@ -370,42 +370,71 @@ cdef void _add_way(
     _put_way(self, flow.hashes[way], WAYS * number + way)
 
 
-cdef int flows_add(
-    flows_t *self, const flow_key_t *original, uint64_t hash, const flow_key_t *reply,
-    uint8_t tcp_flags, uint16_t backend_slot, uint64_t now_ms, flow_t **flow,
+cdef bint _is_there(
+    flows_t *self, const flow_key_t *original, uint64_t hash, const flow_key_t *reply
 ) noexcept nogil:
-    cdef uint64_t reply_hash = flows_hash(self, reply) if reply != NULL else 0
-    cdef flow_t *added
-    cdef uint32_t number
+    """Whether either key is, or they are one."""
     cdef int way = 0
-    flow[0] = NULL
-    if flows_find(self, original, hash, &way) != NULL or (reply != NULL and (
-        flows_find(self, reply, reply_hash, &way) != NULL
-        or memcmp(original, reply, sizeof(flow_key_t)) == 0
-    )):
-        return FP_BAD
-    if self.counters.n_new >= self.new_max:
-        flows_remove(self, _to_evict(self, FLOW_ABORTED, FLOW_UNREPLIED), FLOW_EVICTED_NEW)
-    added = <flow_t *>slab_get(&self.flows)
+    if flows_find(self, original, hash, &way) != NULL:
+        return True
+    return reply != NULL and (
+        memcmp(original, reply, sizeof(flow_key_t)) == 0
+        or flows_find(self, reply, flows_hash(self, reply), &way) != NULL
+    )
+
+
+cdef flow_t *_insert(
+    flows_t *self, const flow_key_t *original, uint64_t hash, const flow_key_t *reply,
+    uint8_t state, uint16_t backend_slot, uint64_t now_ms,
+) noexcept nogil:
+    """There is room, and neither key is there."""
+    cdef flow_t *added = <flow_t *>slab_get(&self.flows)
+    cdef uint32_t number
     fp_assert(added != NULL)                # there is one for each of either kind
     memset(added, 0, sizeof(flow_t) if reply != NULL else sizeof(flow_t) - sizeof(flow_way_t))
     number = _number(self, added)
     added.seen_ms = now_ms
     added.began_ms = <uint32_t>now_ms
     added.backend_slot = backend_slot
-    added.state = (
-        FLOW_HALF_OPEN if original.protocol == PROTO_TCP and tcp_begins(tcp_flags)
-        else FLOW_UNREPLIED
-    )
+    added.state = state
     _add_way(self, added, number, original, hash)
     if reply != NULL:
-        _add_way(self, added, number, reply, reply_hash)
+        _add_way(self, added, number, reply, flows_hash(self, reply))
     _link(self, added, number)
     _join_backend(self, added, number)
-    _count_kind(self, False, 1)
+    _count_kind(self, flow_is_confirmed(added), 1)
     count(&self.counters.added, 1)
     self.used[number // WORD_BITS] |= <uint64_t>1 << (number % WORD_BITS)
-    flow[0] = added
+    return added
+
+
+cdef int flows_add(
+    flows_t *self, const flow_key_t *original, uint64_t hash, const flow_key_t *reply,
+    uint8_t tcp_flags, uint16_t backend_slot, uint64_t now_ms, flow_t **flow,
+) noexcept nogil:
+    cdef bint begins = original.protocol == PROTO_TCP and tcp_begins(tcp_flags)
+    flow[0] = NULL
+    if _is_there(self, original, hash, reply):
+        return FP_BAD
+    if self.counters.n_new >= self.new_max:
+        flows_remove(self, _to_evict(self, FLOW_ABORTED, FLOW_UNREPLIED), FLOW_EVICTED_NEW)
+    flow[0] = _insert(
+        self, original, hash, reply, FLOW_HALF_OPEN if begins else FLOW_UNREPLIED, backend_slot,
+        now_ms,
+    )
+    return FP_OK
+
+
+cdef int flows_adopt(
+    flows_t *self, const flow_key_t *original, uint64_t hash, const flow_key_t *reply,
+    uint8_t state, uint16_t backend_slot, uint64_t now_ms, flow_t **flow,
+) noexcept nogil:
+    flow[0] = NULL
+    if not FLOW_CLOSED <= state < FLOW_STATES or _is_there(self, original, hash, reply):
+        return FP_BAD
+    if self.counters.n_confirmed >= self.confirmed_max:
+        return FP_FULL
+    flow[0] = _insert(self, original, hash, reply, state, backend_slot, now_ms)
     return FP_OK
 
 

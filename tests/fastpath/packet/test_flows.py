@@ -27,7 +27,7 @@ from tests.fastpath.packet.flow_model import (
 REASON = "built with PIAGENT_PROBE=1 only"
 probe = pytest.importorskip("fastpath.packet._flows_probe", reason=REASON)
 
-OK, TAKEN, DONE = 0, -3, 1
+OK, FULL, TAKEN, DONE = 0, -2, -3, 1
 VIP, OURS = "10.0.0.100", "10.0.0.1"
 STAYS, TO_CARRY, TO_RECALL = 0, 1, 2
 START = 1_000_000
@@ -435,6 +435,22 @@ def test_beyond_the_rate_of_new_flows_dsr_keeps_none_and_nat_does() -> None:
     assert table.admit(client(0), True, SYN, START) == Admit.NEW
     assert table.admit(client(0), False, SYN, START + 10) == Admit.NEW
     assert table.admit(client(0), False, SYN, START + 10) == Admit.STATELESS
+
+
+def test_a_flow_of_another_node_goes_on_here_and_takes_nobodys_place() -> None:
+    table = probe.Flows(4, 2)
+    handshake(table, 0, START)
+    assert table.adopt(client(1), answer(1), State.ESTABLISHED, 1, START) == OK
+    assert table.find(answer(1)) == (client(1), 1)
+    assert table.look(client(1))[:3] == (State.ESTABLISHED, START, 1)
+    assert table.counters()[:3] == (2, 0, 2)
+    assert table.adopt(client(2), answer(2), State.ESTABLISHED, 1, START) == FULL
+    assert table.find(client(2)) is None
+    table.remove(client(0), Why.STOPPED)
+    assert table.adopt(client(2), answer(1), State.ESTABLISHED, 1, START) == TAKEN
+    assert table.adopt(client(2), answer(2), State.HALF_OPEN, 1, START) == TAKEN
+    assert table.seen(answer(1), (FIN | ACK, 9, 9), START) == TO_RECALL
+    assert table.count_of(1) == 1
 
 
 def test_where_no_port_is_left_the_longest_silent_flow_that_may_gives_way() -> None:
