@@ -186,6 +186,15 @@ def test_what_makes_no_sense_is_refused_or_cut_within_the_frame(
     assert all(len(one) <= max(60, len(frame)) for one in wire._heard())
 
 
+@pytest.mark.parametrize("protocol", [TCP, UDP], ids=["tcp", "udp"])
+def test_a_frame_that_ends_within_its_headers_is_refused(wire: Wire, protocol: int) -> None:
+    body = l4(protocol, ACK, 10, bytes(3000))
+    frame, offload = super_frame(wire.macs, v6=False, protocol=protocol, body=body, piece=1000)
+    for size in range(ETHER, offload[2] + 1):
+        assert wire._transmit.cut(frame[:size], wire.index, offload, ETHER, ETHER) != probe.OK
+    assert wire._heard() == []
+
+
 @pytest.mark.parametrize(
     ("place", "value"),
     [(0, 0), (1, 0), (1, 3), (3, 0), (4, 14), (4, 15), (4, 190), (4, 65_535), (5, 6), (5, 65_535)],
