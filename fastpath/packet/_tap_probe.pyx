@@ -3,13 +3,8 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
-from posix.mman cimport (
-    MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE, mmap, mprotect,
-    munmap,
-)
 
 from fastpath.abi cimport FP_AGAIN, FP_FULL, FP_OK
-from fastpath.packet.cut cimport cut_and_add
 from fastpath.packet.sys_packet cimport sock_filter, virtio_net_hdr
 from fastpath.packet.tap cimport (
     TAP_HEADROOM as _TAP_HEADROOM, TAP_LONG_MAX as _TAP_LONG_MAX, TAP_TAILROOM as _TAP_TAILROOM,
@@ -23,9 +18,6 @@ from fastpath.packet.transmit cimport (
 from fastpath.sys_linux cimport CLOCK_MONOTONIC, clock_gettime, timespec, usleep
 
 import os
-
-cdef enum:
-    EDGE_SIZE = 1 << 17         # a multiple of any page's size
 
 TAP_HEADROOM = _TAP_HEADROOM
 TAP_LONG_MAX = _TAP_LONG_MAX
@@ -111,17 +103,9 @@ cdef class Transmit:
     cdef transmit_t transmit
     cdef bint opened
     cdef list kept
-    cdef uint8_t *edge          # EDGE_SIZE bytes, and as many that are forbidden
 
     def __cinit__(self, bint bypass):
         self.kept = []
-        self.edge = <uint8_t *>mmap(NULL, 2 * EDGE_SIZE, PROT_READ | PROT_WRITE,
-                                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
-        if <void *>self.edge == MAP_FAILED:
-            self.edge = NULL
-            raise MemoryError
-        if mprotect(self.edge + EDGE_SIZE, EDGE_SIZE, PROT_NONE) != 0:
-            raise MemoryError
         if transmit_init(&self.transmit, bypass) != FP_OK:
             raise OSError("no packet socket")
         self.opened = True
@@ -133,24 +117,16 @@ cdef class Transmit:
         if self.opened:
             transmit_free(&self.transmit)
             self.opened = False
-        if self.edge != NULL:
-            munmap(self.edge, 2 * EDGE_SIZE)
-            self.edge = NULL
 
     def add(self, bytes data, uint32_t interface, tuple offload=NO_OFFLOAD):
-        cdef frame_t frame = _frame(data, offload)
+        cdef frame_t frame
+        memset(&frame, 0, sizeof(frame))
+        frame.data = <uint8_t *>data
+        frame.size = <uint32_t>len(data)
+        frame.offload.flags, frame.offload.gso_type, frame.offload.hdr_len = offload[:3]
+        frame.offload.gso_size, frame.offload.csum_start, frame.offload.csum_offset = offload[3:]
         self.kept.append(data)
         return transmit_add(&self.transmit, &frame, interface)
-
-    def cut(self, bytes data, uint32_t interface, tuple offload, uint32_t outer, uint32_t l3):
-        """Of a copy that ends where memory that nobody may touch begins."""
-        cdef frame_t frame = _frame(data, offload)
-        transmit_flush(&self.transmit)          # what waits may be in the former copy
-        if frame.size > EDGE_SIZE:
-            raise ValueError(f"{frame.size} bytes, {EDGE_SIZE} at most")
-        frame.data = self.edge + EDGE_SIZE - frame.size
-        memcpy(frame.data, <const uint8_t *>data, frame.size)
-        return cut_and_add(&self.transmit, &frame, interface, outer, l3)
 
     def flush(self):
         transmit_flush(&self.transmit)
@@ -234,16 +210,6 @@ cdef tuple _told(const virtio_net_hdr *offload):
         offload.flags, offload.gso_type, offload.hdr_len, offload.gso_size, offload.csum_start,
         offload.csum_offset,
     )
-
-
-cdef frame_t _frame(bytes data, tuple offload):
-    cdef frame_t frame
-    memset(&frame, 0, sizeof(frame))
-    frame.data = <uint8_t *>data
-    frame.size = <uint32_t>len(data)
-    frame.offload.flags, frame.offload.gso_type, frame.offload.hdr_len = offload[:3]
-    frame.offload.gso_size, frame.offload.csum_start, frame.offload.csum_offset = offload[3:]
-    return frame
 
 
 cdef sock_filter *_code(list program) except NULL:

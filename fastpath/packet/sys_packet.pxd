@@ -60,9 +60,6 @@ cdef extern from "<linux/virtio_net.h>" nogil:
 
     enum: VIRTIO_NET_HDR_F_NEEDS_CSUM
     enum: VIRTIO_NET_HDR_GSO_NONE
-    enum: VIRTIO_NET_HDR_GSO_TCPV4
-    enum: VIRTIO_NET_HDR_GSO_TCPV6
-    enum: VIRTIO_NET_HDR_GSO_ECN
 
 cdef extern from "<linux/filter.h>" nogil:
     struct sock_filter:
@@ -106,9 +103,6 @@ cdef extern from * nogil:
     #include <net/if.h>
     #include <string.h>
     #include <sys/ioctl.h>
-    #ifndef VIRTIO_NET_HDR_GSO_UDP_L4
-    #define VIRTIO_NET_HDR_GSO_UDP_L4 5     /* Linux 6.2 */
-    #endif
     #ifndef SOL_PACKET
     #define SOL_PACKET 263
     #endif
@@ -128,7 +122,6 @@ cdef extern from * nogil:
     }
     """
     enum: SOL_PACKET
-    enum: VIRTIO_NET_HDR_GSO_UDP_L4
     uint32_t slot_status "fp_slot_status" (const tpacket2_hdr *header)
     void slot_return "fp_slot_return" (tpacket2_hdr *header)
     int mtu_of "fp_mtu_of" (int fd, unsigned int index)

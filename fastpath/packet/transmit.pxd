@@ -6,7 +6,7 @@ of the queue: past it the kernel drops those that it has cut by itself, which it
 hardware cannot.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from fastpath.packet.sys_packet cimport sockaddr_ll, virtio_net_hdr
 from fastpath.packet.tap cimport frame_t
@@ -15,7 +15,6 @@ from fastpath.sys_linux cimport iovec, mmsghdr
 
 cdef enum:
     TRANSMIT_MAX = 64           # frames that wait at most
-    HEAD_MAX = 192              # bytes of headers that are kept here (transmit_head)
 
 
 # Why a frame was not sent; transmit_t.dropped.
@@ -36,10 +35,9 @@ cdef struct transmit_t:
     uint64_t calls              # system calls
     uint64_t dropped[UNSENT_COUNT]
     mmsghdr messages[TRANSMIT_MAX]
-    iovec parts[TRANSMIT_MAX][3]
+    iovec parts[TRANSMIT_MAX][2]
     sockaddr_ll targets[TRANSMIT_MAX]
     virtio_net_hdr offloads[TRANSMIT_MAX]
-    uint8_t heads[TRANSMIT_MAX][HEAD_MAX]
 
 
 # FP_OK; FP_BAD: see errno, and there is nothing to free.
@@ -48,16 +46,5 @@ cdef void transmit_free(transmit_t *self) noexcept nogil
 # Have a frame leave by an interface, given by its index; its bytes are read by transmit_flush, and
 # have to be there until then. FP_OK; FP_FULL: flush first; FP_BAD: shorter than its header.
 cdef int transmit_add(transmit_t *self, const frame_t *frame, uint32_t interface) noexcept nogil
-# The same for a frame in two parts, of which the second may be empty; its Ethernet header is in the
-# first. There has to be room.
-cdef void transmit_add_parts(
-    transmit_t *self, uint8_t *head, uint32_t head_size, uint8_t *rest, uint32_t rest_size,
-    const virtio_net_hdr *offload, uint32_t interface,
-) noexcept nogil
 # Send what waits, in order; what cannot be sent is dropped and counted.
 cdef void transmit_flush(transmit_t *self) noexcept nogil
-
-
-cdef inline uint8_t *transmit_head(transmit_t *self) noexcept nogil:
-    """HEAD_MAX bytes for the first part of the next frame that is added; there has to be room."""
-    return self.heads[self.n]

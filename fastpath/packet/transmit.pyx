@@ -1,14 +1,14 @@
 """Frames out by interfaces, many by one system call, past the kernel's IP stack."""
 
 from libc.errno cimport errno
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint32_t
 from libc.string cimport memcpy, memset
 
-from fastpath.abi cimport FP_BAD, FP_FULL, FP_OK, fp_assert
+from fastpath.abi cimport FP_BAD, FP_FULL, FP_OK
 from fastpath.packet.sys_packet cimport (
     AF_PACKET, ENETDOWN, ENODEV, ENXIO, ETH_HLEN, MSG_DONTWAIT, PACKET_QDISC_BYPASS,
     PACKET_VNET_HDR, SO_SNDBUFFORCE, SOCK_RAW, SOL_PACKET, VIRTIO_NET_HDR_F_NEEDS_CSUM,
-    VIRTIO_NET_HDR_GSO_NONE, sockaddr_ll, virtio_net_hdr,
+    VIRTIO_NET_HDR_GSO_NONE, sockaddr_ll,
 )
 from fastpath.sys_linux cimport (
     EAGAIN, EINTR, EMSGSIZE, ENOBUFS, ENOMEM, SOCK_CLOEXEC, SOCK_NONBLOCK, SOL_SOCKET, close,
@@ -51,6 +51,7 @@ cdef int transmit_init(transmit_t *self, bint bypass) noexcept nogil:
         self.parts[i][0].iov_base = &self.offloads[i]
         self.parts[i][0].iov_len = sizeof(self.offloads[i])
         self.messages[i].msg_hdr.msg_iov = self.parts[i]
+        self.messages[i].msg_hdr.msg_iovlen = 2
         self.messages[i].msg_hdr.msg_name = &self.targets[i]
         self.messages[i].msg_hdr.msg_namelen = sizeof(sockaddr_ll)
     return FP_OK
@@ -65,31 +66,20 @@ cdef void transmit_free(transmit_t *self) noexcept nogil:
 
 
 cdef int transmit_add(transmit_t *self, const frame_t *frame, uint32_t interface) noexcept nogil:
-    if self.n == TRANSMIT_MAX:
+    cdef uint32_t i = self.n
+    if i == TRANSMIT_MAX:
         return FP_FULL
     if frame.size < ETH_HLEN:
         return FP_BAD
-    transmit_add_parts(self, frame.data, frame.size, NULL, 0, &frame.offload, interface)
-    return FP_OK
-
-
-cdef void transmit_add_parts(
-    transmit_t *self, uint8_t *head, uint32_t head_size, uint8_t *rest, uint32_t rest_size,
-    const virtio_net_hdr *offload, uint32_t interface,
-) noexcept nogil:
-    cdef uint32_t i = self.n
-    fp_assert(i < TRANSMIT_MAX)
     self.targets[i].sll_ifindex = <int>interface
-    memcpy(&self.targets[i].sll_protocol, head + ETH_HLEN - 2, 2)
-    self.offloads[i] = offload[0]
+    memcpy(&self.targets[i].sll_protocol, frame.data + ETH_HLEN - 2, 2)
+    self.offloads[i] = frame.offload
     # That the sum was found good is for receivers.
     self.offloads[i].flags &= VIRTIO_NET_HDR_F_NEEDS_CSUM
-    self.parts[i][1].iov_base = head
-    self.parts[i][1].iov_len = head_size
-    self.parts[i][2].iov_base = rest
-    self.parts[i][2].iov_len = rest_size
-    self.messages[i].msg_hdr.msg_iovlen = 3 if rest_size > 0 else 2
+    self.parts[i][1].iov_base = frame.data
+    self.parts[i][1].iov_len = frame.size
     self.n = i + 1
+    return FP_OK
 
 
 cdef void _count_unsent(transmit_t *self) noexcept nogil:

@@ -118,12 +118,3 @@ def passed(sender: socket.socket, receiver: socket.socket, data: bytes) -> bytes
         found += piece
     writer.join()
     return bytes(found)
-
-
-def checksum_of(data: bytes) -> int:
-    """RFC 1071: 0 over what holds its own right sum."""
-    words = struct.unpack(f"!{(len(data) + 1) // 2}H", data + b"\0" * (len(data) % 2))
-    total = sum(words)
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
