@@ -16,9 +16,3 @@ cdef class Snapshot:
 
 # Write a numeric address and a port, and return the size of the sockaddr; ValueError.
 cdef uint32_t put_address(sockaddr_any_t *where, str address, int port) except 0
-
-
-cdef class Maglev:
-    """Owns one Maglev table."""
-
-    cdef unsigned short *entries

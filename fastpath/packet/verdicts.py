@@ -51,3 +51,23 @@ FLOW_ENDS: Final = (
     "stopped",
 )
 """Why flows ended, in the order of flows.pxd's FLOW_*."""
+
+FORWARDED: Final = (
+    "sent",
+    "passed",
+    "held",
+    "malformed",
+    "source-not-allowed",
+    "no-flow",
+    "no-backend",
+    "no-port",
+    "draining",
+    "too-big",
+    "expired",
+    "unwritten",
+    "unsent",
+)
+"""What became of frames, in the order of forwarder.pxd's FORWARD_*."""
+
+UNSENT: Final = ("queue", "long", "down", "gone", "bad")
+"""Why frames were not sent, in the order of transmit.pxd's UNSENT_*."""

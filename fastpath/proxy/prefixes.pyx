@@ -1,38 +1,12 @@
 """Whether an address is in a set of CIDR prefixes: who may connect, who is a proxy to trust."""
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t
 
-from fastpath.abi cimport range_t
 from fastpath.address cimport ADDRESS_SIZE, address_put
-
-
-cdef inline bint _is_below(
-    uint64_t high, uint64_t low, uint64_t other_high, uint64_t other_low
-) noexcept nogil:
-    return high < other_high or (high == other_high and low < other_low)
+from fastpath.ranges cimport ranges_have
 
 
 cdef bint prefixes_have(const prefixes_t *self, const sockaddr_any_t *address) noexcept nogil:
     cdef uint8_t ip[ADDRESS_SIZE]
-    cdef uint64_t high = 0
-    cdef uint64_t low = 0
-    cdef uint32_t start = 0     # the first range that may end at the address or after it
-    cdef uint32_t end = self.n  # the same once `start` has come here
-    cdef uint32_t middle
-    cdef const range_t *found
-    cdef int i
     address_put(ip, address)
-    for i in range(8):
-        high = high << 8 | ip[i]
-        low = low << 8 | ip[8 + i]
-    while start < end:
-        middle = start + (end - start) // 2
-        found = &self.ranges[middle]
-        if _is_below(found.last_high, found.last_low, high, low):
-            start = middle + 1
-        else:
-            end = middle
-    if start == self.n:
-        return False
-    found = &self.ranges[start]
-    return not _is_below(high, low, found.first_high, found.first_low)
+    return ranges_have(self, ip)

@@ -11,14 +11,14 @@ from tests.style.sources import CYTHON, Finding, files, read, report
 
 # From the top; a name is a folder or a module right under fastpath.
 LAYERS = (
-    {"engine", "explain", "log", "snapshot", "totals"},
+    {"engine", "explain", "forward_tables", "forwarding", "log", "maglev", "snapshot", "totals"},
     {"worker"},
     {"http", "packet", "proxy"},
     {"loop"},
     {"hashing", "memory"},
     {"outgoing"},
     {"rate"},
-    {"abi", "address", "atomics", "sys_linux"},
+    {"abi", "address", "atomics", "ranges", "sys_linux"},
 )
 FOR_TESTS = ("_probe", "_fuzz")
 

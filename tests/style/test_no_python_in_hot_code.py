@@ -17,7 +17,10 @@ from tests.style.sources import CYTHON, ROOT, Finding, files, read, report
 FOLDER = ROOT / "build" / "audit"
 # Where Python objects are at home.
 FOR_TESTS = ("_probe", "_fuzz")
-WITH_PYTHON = {"engine", "explain", "flow_cache", "log", "snapshot", "totals"}
+WITH_PYTHON = {
+    *("engine", "explain", "flow_cache", "forward_tables", "forwarding", "log", "maglev"),
+    *("snapshot", "totals"),
+}
 
 BAD = '''
 """Samples of how Python gets in."""

@@ -1,0 +1,148 @@
+"""Python's forwards -> the C tables that the forwarder reads; as fastpath.snapshot."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
+
+from fastpath.abi cimport prefixes_t
+from fastpath.maglev cimport Maglev
+from fastpath.packet.forwards cimport forward_t, target_t
+from fastpath.sys_linux cimport IPPROTO_TCP, IPPROTO_UDP, htons
+
+from fastpath.forwards import HOWS, packed
+from fastpath.prefixes import merged
+
+_LOW = (1 << 64) - 1
+
+
+cdef class ForwardTables:
+    def __cinit__(self):
+        self.maglev = {}
+        self.c = <forwards_t *>calloc(1, sizeof(forwards_t))
+        if self.c == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self.c != NULL:
+            free(self.c.forwards)
+            free(self.c.targets)
+            free(self.c)
+        free(self.ranges)
+
+
+def compile(forwards, services, backends, generation, ForwardTables previous):
+    """Checked forwards -> ForwardTables.
+
+    services: name -> slot; backends: (service, backend) -> slot; previous: the tables before.
+    """
+    cdef ForwardTables self = ForwardTables.__new__(ForwardTables)
+    cdef range_t *next_range
+    cdef Py_ssize_t i, n_targets = 0
+    wanted = sorted(forwards, key=_place)
+    self.c.generation = generation
+    self.c.n = <uint32_t>len(wanted)
+    self.c.forwards = <forward_t *>_array(len(wanted), sizeof(forward_t))
+    for each in wanted:
+        self.c.n_targets += <uint32_t>len(each.targets)
+    self.c.targets = <target_t *>_array(self.c.n_targets, sizeof(target_t))
+    ranges = [merged(each.allowed) for each in wanted]
+    self.ranges = <range_t *>_array(sum([len(each) for each in ranges]), sizeof(range_t))
+    next_range = self.ranges
+    for i, each in enumerate(wanted):
+        self.c.forwards[i].slot = services[each.name]
+        self.c.forwards[i].targets = &self.c.targets[n_targets]
+        _put_forward(self, &self.c.forwards[i], &self.c.targets[n_targets], each, backends)
+        n_targets += len(each.targets)
+        next_range = _put_ranges(&self.c.forwards[i].allowed, next_range, ranges[i])
+        self.c.forward_of_slot[self.c.forwards[i].slot] = &self.c.forwards[i]
+        _put_maglev(self, &self.c.forwards[i], each, previous)
+    return self
+
+
+def _place(forward):
+    return forward.place
+
+
+def _name(target):
+    return target.name
+
+
+cdef void *_array(Py_ssize_t n, size_t size) except NULL:
+    cdef void *array = calloc(max(n, 1), size)
+    if array == NULL:
+        raise MemoryError
+    return array
+
+
+cdef object _put_address(uint8_t *where, str address):
+    cdef bytes ip = packed(address)
+    memcpy(where, <const uint8_t *>ip, 16)
+
+
+cdef object _put_forward(
+    ForwardTables self, forward_t *forward, target_t *targets, wanted, dict backends
+):
+    cdef Py_ssize_t i
+    _put_address(forward.place.destination, wanted.address)
+    forward.place.destination_port = htons(wanted.port)
+    forward.place.protocol = IPPROTO_UDP if wanted.udp else IPPROTO_TCP
+    forward.how = HOWS.index(wanted.how)
+    forward.affinity = bool(wanted.affinity)
+    forward.draining = bool(wanted.draining)
+    forward.n_targets = <uint16_t>len(wanted.targets)
+    # Every node must see the same order: Maglev's turns go by it.
+    for i, target in enumerate(sorted(wanted.targets, key=_name)):
+        targets[i].slot = backends[wanted.name, target.name]
+        _put_target(&targets[i], target)
+        self.c.target_of_slot[targets[i].slot] = &targets[i]
+
+
+cdef object _put_target(target_t *target, wanted):
+    cdef bytes mac = wanted.mac
+    cdef bytes own_mac = wanted.own_mac
+    _put_address(target.address, wanted.address)
+    target.v6 = ":" in wanted.address
+    target.port = htons(wanted.port)
+    target.up = bool(wanted.up)
+    if not wanted.is_reachable:
+        return
+    target.interface = wanted.interface
+    target.mtu = wanted.mtu
+    memcpy(target.mac, <const uint8_t *>mac, 6)
+    memcpy(target.own_mac, <const uint8_t *>own_mac, 6)
+    if wanted.source:
+        _put_address(target.source, wanted.source)
+
+
+cdef range_t *_put_ranges(prefixes_t *prefixes, range_t *where, list wanted) except NULL:
+    """Returns where the next ones go."""
+    prefixes.ranges = where
+    for first, last in wanted:
+        where.first_high = first >> 64
+        where.first_low = first & _LOW
+        where.last_high = last >> 64
+        where.last_low = last & _LOW
+        where += 1
+        prefixes.n += 1
+    return where
+
+
+cdef object _put_maglev(
+    ForwardTables self, forward_t *forward, wanted, ForwardTables previous
+):
+    """The same on every node: of those that are up, whether or not they are reached from here."""
+    cdef Maglev maglev
+    key = tuple([
+        (target.name, target.weight, i)
+        for i, target in enumerate(sorted(wanted.targets, key=_name))
+        if target.up and target.weight > 0
+    ])
+    if not key:
+        return
+    maglev = self.maglev.get(key)
+    if maglev is None and previous is not None:
+        maglev = previous.maglev.get(key)
+    if maglev is None:
+        maglev = Maglev(key)
+    self.maglev[key] = maglev
+    forward.maglev = maglev.entries

@@ -1,0 +1,51 @@
+"""Packet forwarding: a thread that takes frames from an interface and sends them to backends."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastpath.forwards import Forward
+from fastpath.packet.flow_cache import FlowCache
+
+class TapError(OSError):
+    """Frames cannot be had from an interface; the text says why."""
+
+class Forwarder:
+    """Flows, the interface that they come in by, and the thread that carries them."""
+
+    def __init__(
+        self,
+        interface: int,
+        mtu: int,
+        *,
+        hash_key: bytes,
+        ports: tuple[int, int] = (49152, 57343),
+        new_flows: int = 16384,
+        flows: int = 65536,
+        cache: FlowCache | None = None,
+    ) -> None:
+        """Listen on an interface, by index, for nothing yet.
+
+        `mtu`: the interface's, in bytes. `hash_key`: 16 bytes, the same on all nodes of a cluster.
+        `ports`: the first and the last one that nat connects from. `new_flows`, `flows`: how many
+        of those that nothing has confirmed yet there may be, and of the others. `cache`: where
+        confirmed flows are put; it has to be open. Raises TapError and OSError.
+        """
+
+    def start(self) -> None:
+        """Start the thread."""
+
+    def publish(
+        self, forwards: Sequence[Forward], program: Sequence[tuple[int, int, int, int]]
+    ) -> None:
+        """Go over to these forwards in one step.
+
+        `program`: classic BPF that lets their frames through and no others. Flows of what is gone
+        or down end; flows to a backend that has moved follow it. Raises ValueError for what the
+        forwarder cannot do, and nothing has changed; TapError when the filter is refused.
+        """
+
+    def stats(self) -> dict[str, Any]:
+        """Counters since the start."""
+
+    def stop(self) -> None:
+        """End the thread; flows are forgotten."""

@@ -1,0 +1,343 @@
+"""The forwarder's face to Python: its thread, tables, counters. See forwarding.pyi."""
+
+from libc.errno cimport errno
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from fastpath.abi cimport FP_AGAIN, FP_OK, MAX_BACKENDS, MAX_SERVICES
+from fastpath.atomics cimport (
+    load_acquire, load_pointer, load_relaxed, load_signed, store_pointer, store_release,
+)
+from fastpath.forward_tables cimport ForwardTables
+from fastpath.memory.slab cimport slab_free, slab_get, slab_init, slab_t
+from fastpath.packet.flow_cache cimport FlowCache
+from fastpath.packet.flows cimport FLOW_ENDS, flows_uses
+from fastpath.packet.forwarder cimport (
+    FORWARD_COUNT, forward_counters_t, forwarder_age, forwarder_flush, forwarder_free,
+    forwarder_init, forwarder_pick_up, forwarder_t, forwarder_take,
+)
+from fastpath.packet.forwards cimport forwards_t
+from fastpath.packet.parse cimport PARSE_COUNT
+from fastpath.packet.sys_packet cimport sock_filter
+from fastpath.packet.tap cimport (
+    frame_t, tap_check, tap_filter, tap_free, tap_init, tap_next, tap_release, tap_statistics,
+    tap_t,
+)
+from fastpath.packet.transmit cimport UNSENT_COUNT
+from fastpath.sys_linux cimport (
+    CLOCK_MONOTONIC, EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLERR, EPOLLIN,
+    clock_gettime, close, epoll_create1, epoll_ctl, epoll_event, epoll_wait, eventfd,
+    eventfd_read, eventfd_write, timespec, usleep,
+)
+
+import os
+import signal
+import struct
+import threading
+
+from fastpath.forward_tables import compile as compile_tables
+from fastpath.forwards import check
+from fastpath.packet.verdicts import FLOW_ENDS as ENDED
+from fastpath.packet.verdicts import FORWARDED, UNSENT, VERDICTS
+from fastpath.slots import Slots
+
+__all__ = ["Forwarder", "TapError"]
+
+
+cdef enum:
+    _BATCH = 64                 # frames of one turn
+    _SLOTS = 1024               # of the ring
+    _AGE_MS = 100               # between two looks at what is silent
+    _SETTLE_STEP_US = 200
+    _SETTLE_US = 1000000
+
+_FAILED = ("", "open a packet socket", "find the interface", "set an option of packet sockets",
+           "set the filter", "map the ring", "bind to the interface")
+_INSTRUCTION = struct.Struct("=HBBI")
+_NOTHING = ((0x06, 0, 0, 0),)   # classic BPF: no frame
+
+
+class TapError(OSError):
+    """Frames cannot be had from an interface; the text says why."""
+
+
+cdef struct _thread_t:
+    forwarder_t forwarder
+    tap_t tap
+    void *next_tables           # forwards_t, for the thread to pick up
+    uint64_t seen               # generation of the tables that it works by
+    uint64_t stop
+    uint64_t gone               # times the interface was found gone for good
+    int epoll
+    int wake
+
+
+cdef class Forwarder:
+    cdef slab_t memory
+    cdef _thread_t *thread
+    cdef uint64_t generation    # of the latest tables
+    cdef object runner, lock, services, backends
+    cdef ForwardTables current
+    cdef list retired           # tables that the thread may still have
+    cdef FlowCache cache
+    cdef dict service_names     # slot -> name
+    cdef bint tapped
+
+    def __cinit__(self):
+        if slab_init(&self.memory, 1, sizeof(_thread_t)) != FP_OK:
+            raise MemoryError
+        self.thread = <_thread_t *>slab_get(&self.memory)       # fresh pages are zero
+        self.thread.epoll = -1
+        self.thread.wake = -1
+
+    def __init__(
+        self, interface, mtu, *, hash_key, ports=(49152, 57343), new_flows=16384, flows=65536,
+        FlowCache cache=None,
+    ):
+        cdef bytes key = bytes(hash_key)
+        cdef uint64_t words[2]
+        cdef int result
+        if len(key) != 16:
+            raise ValueError(f"the hash key has {len(key)} bytes, not 16")
+        memcpy(words, <const uint8_t *>key, 16)
+        self.lock = threading.Lock()
+        self.services = Slots("forwarded ports", MAX_SERVICES)
+        self.backends = Slots("backends", MAX_BACKENDS)
+        self.retired = []
+        self.service_names = {}
+        result = forwarder_init(
+            &self.thread.forwarder, words, new_flows, flows, ports[0], ports[1]
+        )
+        if result != FP_OK:
+            raise OSError(errno, "cannot set the forwarder up: " + os.strerror(errno))
+        self.thread.forwarder.interface = interface
+        self.thread.forwarder.mtu = mtu
+        self.cache = cache
+        if cache is not None:
+            self._use_cache(cache)
+        self._open_tap(interface)
+        if cache is not None:
+            cache.hide_from(self.thread.tap.fd)
+        self._open_events()
+        self._publish(())
+
+    def __dealloc__(self):
+        # While the thread runs it holds a reference; so it does not.
+        if self.thread == NULL:
+            return
+        if self.tapped:
+            tap_free(&self.thread.tap)
+        if self.thread.forwarder.counters != NULL:
+            forwarder_free(&self.thread.forwarder)
+        if self.thread.epoll >= 0:
+            close(self.thread.epoll)
+        if self.thread.wake >= 0:
+            close(self.thread.wake)
+        slab_free(&self.memory)
+
+    cdef object _use_cache(self, FlowCache cache):
+        if cache.map.n_uses < flows_uses(&self.thread.forwarder.flows):
+            raise ValueError("the flow cache has too few places to count in")
+        self.thread.forwarder.map = &cache.map
+        self.thread.forwarder.flows.uses = cache.map.uses
+
+    cdef object _open_tap(self, uint32_t interface):
+        cdef sock_filter *program = _program(_NOTHING)
+        result = tap_init(&self.thread.tap, interface, program, 1, _SLOTS)
+        free(program)
+        if result != FP_OK:
+            number = self.thread.tap.error
+            raise TapError(
+                number,
+                f"cannot {_FAILED[self.thread.tap.failed]}: {os.strerror(number)}"
+                " (it takes CAP_NET_RAW and an interface that is there)",
+            )
+        self.tapped = True
+
+    cdef object _open_events(self):
+        cdef epoll_event event
+        self.thread.epoll = epoll_create1(EPOLL_CLOEXEC)
+        self.thread.wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+        if self.thread.epoll < 0 or self.thread.wake < 0:
+            raise OSError(errno, "cannot wait for frames: " + os.strerror(errno))
+        event.events = EPOLLIN
+        for descriptor in (self.thread.tap.fd, self.thread.wake):
+            event.data.ptr = NULL if descriptor == self.thread.wake else &self.thread.tap
+            if epoll_ctl(self.thread.epoll, EPOLL_CTL_ADD, descriptor, &event) != 0:
+                raise OSError(errno, "cannot wait for frames: " + os.strerror(errno))
+
+    def start(self):
+        if self.runner is not None:
+            raise RuntimeError("the forwarder has been started already")
+        self.runner = threading.Thread(target=self._work, name="piagent-forwarder", daemon=True)
+        self.runner.start()
+
+    def _work(self):
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        with nogil:
+            _run(self.thread)
+
+    def stop(self):
+        store_release(&self.thread.stop, 1)
+        eventfd_write(self.thread.wake, 1)
+        if self.runner is not None:
+            self.runner.join()
+
+    def publish(self, forwards, program):
+        check(forwards)
+        with self.lock:
+            self._publish(tuple(forwards))
+            self._set_filter(program)
+
+    cdef object _publish(self, tuple forwards):
+        settled = self._settled()
+        # What ends with the tables that are gone ends when the thread picks the new ones up.
+        self.services = self.services.assign(
+            [each.name for each in forwards], lambda slot: settled
+        )
+        self.backends = self.backends.assign(
+            [(each.name, target.name) for each in forwards for target in each.targets],
+            lambda slot: settled,
+        )
+        self.service_names.update((slot, name) for name, slot in self.services.used.items())
+        tables = compile_tables(
+            forwards, self.services.used, self.backends.used, self.generation + 1, self.current
+        )
+        self.generation += 1
+        self.retired.append(self.current)
+        self.current = tables
+        store_pointer(&self.thread.next_tables, (<ForwardTables>tables).c)
+        eventfd_write(self.thread.wake, 1)
+        self._settle()
+
+    cdef object _settle(self):
+        """Wait for the thread a little, then let go of what it cannot have any more."""
+        cdef uint64_t waited = 0
+        if self.runner is not None:
+            with nogil:
+                while waited < _SETTLE_US and not self._settled():
+                    usleep(_SETTLE_STEP_US)
+                    waited += _SETTLE_STEP_US
+        if self._settled():
+            self.retired = []
+
+    cdef bint _settled(self) noexcept nogil:
+        """Whether the thread works by the latest tables."""
+        return load_acquire(&self.thread.seen) == self.generation
+
+    cdef object _set_filter(self, program):
+        cdef sock_filter *instructions = _program(program)
+        result = tap_filter(&self.thread.tap, instructions, <uint16_t>len(program))
+        number = errno
+        free(instructions)
+        if result != FP_OK:
+            raise TapError(number, f"cannot set the filter: {os.strerror(number)}")
+
+    def stats(self):
+        cdef forwarder_t *forwarder = &self.thread.forwarder
+        cdef tap_t *tap = &self.thread.tap
+        services = {
+            name: _counted(&forwarder.counters[slot]) for slot, name in self.service_names.items()
+        }
+        return {
+            "services": services,
+            "others": _counted(&forwarder.counters[MAX_SERVICES]),
+            "frames": {
+                VERDICTS[i]: load_relaxed(&forwarder.parsed[i]) for i in range(PARSE_COUNT)
+            },
+            "flows": {
+                "new": load_signed(&forwarder.flows.counters.n_new),
+                "confirmed": load_signed(&forwarder.flows.counters.n_confirmed),
+                "added": load_relaxed(&forwarder.flows.counters.added),
+                "ended": {
+                    ENDED[i]: load_relaxed(&forwarder.flows.counters.ended[i])
+                    for i in range(FLOW_ENDS)
+                },
+            },
+            "tap": {
+                "frames": load_relaxed(&tap.counters.frames),
+                "long_frames": load_relaxed(&tap.counters.long_frames),
+                "dropped": load_relaxed(&tap.counters.dropped),
+                "truncated": load_relaxed(&tap.counters.truncated),
+                "down": load_relaxed(&tap.counters.down),
+            },
+            "sent": load_relaxed(&forwarder.transmit.sent),
+            "unsent": {
+                UNSENT[i]: load_relaxed(&forwarder.transmit.dropped[i])
+                for i in range(UNSENT_COUNT)
+            },
+        }
+
+
+cdef sock_filter *_program(program) except NULL:
+    """Classic BPF as the kernel takes it; the caller frees it."""
+    cdef bytes packed = b"".join([_INSTRUCTION.pack(*each) for each in program])
+    cdef sock_filter *instructions = <sock_filter *>malloc(max(len(packed), 1))
+    if instructions == NULL:
+        raise MemoryError
+    memcpy(instructions, <const uint8_t *>packed, len(packed))
+    return instructions
+
+
+cdef dict _counted(forward_counters_t *counters):
+    result = {FORWARDED[i]: load_relaxed(&counters.packets[i]) for i in range(FORWARD_COUNT)}
+    return {
+        "packets": result,
+        "bytes": load_relaxed(&counters.bytes),
+        "new_flows": load_relaxed(&counters.new_flows),
+        "stateless": load_relaxed(&counters.stateless),
+    }
+
+
+# ---- the thread ----
+
+cdef uint64_t _now_ms() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <uint64_t>now.tv_sec * 1000 + <uint64_t>now.tv_nsec // 1000000
+
+
+cdef int _take_batch(_thread_t *self) noexcept nogil:
+    """Some frames; FP_AGAIN when there are no more."""
+    cdef frame_t frame
+    cdef int _i, result = FP_OK
+    for _i in range(_BATCH):
+        result = tap_next(&self.tap, &frame)
+        if result != FP_OK:
+            break
+        forwarder_take(&self.forwarder, &frame)
+    forwarder_flush(&self.forwarder)
+    tap_release(&self.tap)
+    return FP_AGAIN if result == FP_AGAIN else FP_OK
+
+
+cdef void _pick_up(_thread_t *self) noexcept nogil:
+    cdef forwards_t *tables = <forwards_t *>load_pointer(&self.next_tables)
+    if tables != self.forwarder.tables:
+        forwarder_pick_up(&self.forwarder, tables)
+        store_release(&self.seen, tables.generation)
+
+
+cdef void _run(_thread_t *self) noexcept nogil:
+    cdef epoll_event events[2]
+    cdef uint64_t woken = 0
+    cdef uint64_t aged_ms = 0
+    cdef int i, n, patience, result = FP_AGAIN
+    while not load_acquire(&self.stop):
+        patience = -1
+        if self.forwarder.flows.counters.n_new + self.forwarder.flows.counters.n_confirmed > 0:
+            patience = _AGE_MS
+        n = epoll_wait(self.epoll, events, 2, patience if result == FP_AGAIN else 0)
+        self.forwarder.now_ms = _now_ms()
+        for i in range(max(n, 0)):
+            if events[i].data.ptr == NULL:
+                eventfd_read(self.wake, &woken)
+            elif events[i].events & EPOLLERR:
+                tap_check(&self.tap)
+        _pick_up(self)
+        result = _take_batch(self)
+        if self.forwarder.now_ms - aged_ms >= _AGE_MS:
+            aged_ms = self.forwarder.now_ms
+            tap_statistics(&self.tap)
+            forwarder_age(&self.forwarder)

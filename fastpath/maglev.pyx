@@ -1,0 +1,37 @@
+"""Maglev tables for tables of services."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdlib cimport calloc, free
+
+from fastpath.hashing.maglev cimport MAGLEV_SIZE, maglev_build, maglev_node_t
+from fastpath.hashing.xxhash cimport xxh64
+
+
+cdef class Maglev:
+    """Owns one Maglev table."""
+
+    def __cinit__(self, tuple key):
+        """`key`: (name, weight, index) of each usable backend, in the order of their names."""
+        cdef maglev_node_t *nodes
+        cdef Py_ssize_t i, n = len(key)
+        cdef bytes name
+        cdef int result
+        self.entries = <uint16_t *>calloc(MAGLEV_SIZE, sizeof(uint16_t))
+        nodes = <maglev_node_t *>calloc(n, sizeof(maglev_node_t))
+        if self.entries == NULL or nodes == NULL:
+            free(nodes)
+            raise MemoryError
+        for i in range(n):
+            name = key[i][0].encode()
+            nodes[i].hash0 = xxh64(<const uint8_t *>name, len(name), 0)
+            nodes[i].hash1 = xxh64(<const uint8_t *>name, len(name), 1)
+            nodes[i].weight = key[i][1]
+            nodes[i].index = key[i][2]
+        with nogil:
+            result = maglev_build(nodes, <uint32_t>n, self.entries, MAGLEV_SIZE)
+        free(nodes)
+        if result != 0:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self.entries)

@@ -1,0 +1,75 @@
+"""Where a flow goes: its backend by Maglev, and the rewrites that get packets there and back."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy
+
+from fastpath.hashing.maglev cimport MAGLEV_SIZE
+from fastpath.hashing.siphash cimport siphash13
+from fastpath.packet.encapsulate cimport encapsulation_size
+from fastpath.packet.flow cimport REWRITE_ENCAPSULATE, REWRITE_NAT
+from fastpath.packet.flow_states cimport WAY_ORIGINAL, WAY_REPLY
+from fastpath.packet.rewrite cimport rewrite_nat_init
+
+
+cdef enum:
+    _CHOICES = 64               # entries of a Maglev table that are looked at for a target
+
+
+cdef const target_t *aim_choose(
+    const forward_t *forward, const flow_key_t *key, uint64_t hash, const uint64_t *hash_key
+) noexcept nogil:
+    cdef const target_t *target
+    cdef uint32_t at
+    cdef int _i
+    if forward.maglev == NULL:
+        return NULL
+    if forward.affinity:
+        hash = siphash13(hash_key[0], hash_key[1], key.source, 16)
+    at = <uint32_t>(hash % MAGLEV_SIZE)
+    for _i in range(_CHOICES):
+        target = &forward.targets[forward.maglev[at]]
+        # A packet from its own address a host takes for a forgery (martian), unless nat changes it.
+        if target.interface != 0 and (
+            forward.how == REWRITE_NAT or memcmp(target.address, key.source, 16) != 0
+        ):
+            return target
+        at = at + 1 if at + 1 < MAGLEV_SIZE else 0
+    return NULL
+
+
+cdef void aim_at(rewrite_t *rewrite, const target_t *target, uint8_t how) noexcept nogil:
+    rewrite.how = how
+    rewrite.interface = target.interface
+    rewrite.mtu = target.mtu
+    memcpy(rewrite.destination_mac, target.mac, 6)
+    memcpy(rewrite.source_mac, target.own_mac, 6)
+    if how == REWRITE_ENCAPSULATE:
+        memcpy(rewrite.source, target.source, 16)
+        memcpy(rewrite.destination, target.address, 16)
+        rewrite.v6 = target.v6
+        rewrite.mtu = target.mtu - encapsulation_size(rewrite)
+
+
+cdef void aim_nat(
+    flow_t *flow, const target_t *target, const frame_t *frame, uint32_t interface, uint16_t mtu
+) noexcept nogil:
+    cdef const flow_key_t *original = &flow.ways[WAY_ORIGINAL].key
+    cdef const flow_key_t *reply = &flow.ways[WAY_REPLY].key
+    cdef rewrite_t *out = &flow.ways[WAY_ORIGINAL].rewrite
+    cdef rewrite_t *back = &flow.ways[WAY_REPLY].rewrite
+    aim_at(out, target, REWRITE_NAT)
+    memcpy(out.source, reply.destination, 16)
+    memcpy(out.destination, reply.source, 16)
+    out.source_port = reply.destination_port
+    out.destination_port = reply.source_port
+    rewrite_nat_init(out, original)
+    back.how = REWRITE_NAT
+    back.interface = interface
+    back.mtu = mtu
+    memcpy(back.destination_mac, frame.data + 6, 6)
+    memcpy(back.source_mac, frame.data, 6)
+    memcpy(back.source, original.destination, 16)
+    memcpy(back.destination, original.source, 16)
+    back.source_port = original.destination_port
+    back.destination_port = original.source_port
+    rewrite_nat_init(back, reply)

@@ -1,0 +1,589 @@
+"""What becomes of a frame: `nat` and `dsr`, decided and sent."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+
+from fastpath.abi cimport FP_OK, FP_PORTS, MAX_SERVICES
+from fastpath.atomics cimport count
+from fastpath.memory.slab cimport slab_free, slab_get, slab_init
+from fastpath.packet.aim cimport aim_at, aim_choose, aim_nat
+from fastpath.packet.answer cimport answer_expired, answer_too_big
+from fastpath.packet.encapsulate cimport encapsulate, encapsulation_size
+from fastpath.packet.flow cimport (
+    REWRITE_ENCAPSULATE, REWRITE_NAT, flow_key_t, rewrite_t,
+)
+from fastpath.packet.flow_map cimport flow_map_delete, flow_map_put
+from fastpath.packet.flow_states cimport (
+    WAY_ORIGINAL, WAY_REPLY, flow_is_carried, flow_port_may_hurry, flow_t, tcp_seen_read,
+    tcp_seen_t,
+)
+from fastpath.packet.flows cimport (
+    ADMIT_ANEW, ADMIT_BY_FLOW, ADMIT_NONE, ADMIT_STATELESS, FLOW_BACKEND_DOWN, FLOW_DRAINED,
+    FLOW_REFUSED, FLOW_RESELECTED, FLOW_STOPPED, FLOW_TO_CARRY, FLOW_TO_RECALL, flows_add,
+    flows_admit, flows_find, flows_first_of, flows_free, flows_give_way, flows_hash, flows_init,
+    flows_next, flows_next_of, flows_remove, flows_remove_backend, flows_seen, flows_sweep,
+)
+from fastpath.packet.forwards cimport forward_t, forwards_find, forwards_t, target_t
+from fastpath.packet.fragments cimport (
+    fragment_key_t, fragments_add, fragments_find, fragments_free, fragments_init,
+)
+from fastpath.packet.held cimport held_free, held_init, held_put, held_take
+from fastpath.packet.nat_ports cimport (
+    nat_ports_free, nat_ports_give, nat_ports_init, nat_ports_take,
+)
+from fastpath.packet.parse cimport (
+    FRAGMENT_FIRST, PARSE_ECHO, PARSE_FLOW, PARSE_FRAGMENT, PARSE_HIDDEN, PARSE_ICMP_ERROR,
+    packet_parse, packet_t,
+)
+from fastpath.packet.rewrite cimport (
+    UNWRITTEN_EXPIRED, WRITTEN, rewrite_finish_checksum, rewrite_fits, rewrite_packet,
+)
+from fastpath.packet.segment cimport segment_count, segment_write
+from fastpath.packet.sys_packet cimport VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE
+from fastpath.packet.tap cimport TAP_HEADROOM, frame_t
+from fastpath.packet.transmit cimport (
+    TRANSMIT_MAX, transmit_add, transmit_flush, transmit_free, transmit_init,
+)
+from fastpath.ranges cimport ranges_have
+from fastpath.rate cimport NS_PER_MS, rate_wait_ms
+from fastpath.sys_linux cimport IPPROTO_TCP
+
+
+cdef enum:
+    _FRAGMENTS = 4096           # datagrams whose ports are known
+    _POOLS = 4096               # of NAT ports: backends, by address of ours
+    _GIVE_WAY = 64              # flows looked at for one whose port may be had
+    _SWEEP = 256                # flows looked at in one turn
+
+
+# ---- life ----
+
+cdef int forwarder_init(
+    forwarder_t *self,
+    const uint64_t *hash_key,
+    uint32_t new_max,
+    uint32_t confirmed_max,
+    uint16_t first_port,
+    uint16_t last_port,
+) noexcept nogil:
+    cdef int result
+    memset(self, 0, sizeof(forwarder_t))
+    self.transmit.fd = -1
+    self.transmit.queued_fd = -1
+    result = flows_init(&self.flows, new_max, confirmed_max, hash_key)
+    if result == FP_OK:
+        result = fragments_init(&self.fragments, _FRAGMENTS, hash_key)
+    if result == FP_OK:
+        result = nat_ports_init(&self.ports, first_port, last_port, 0, 1, _POOLS, hash_key)
+    if result == FP_OK:
+        result = held_init(&self.held)
+    if result == FP_OK:
+        result = slab_init(&self.answers_memory, 1, TRANSMIT_MAX * ANSWER_SIZE_MAX)
+    if result == FP_OK:
+        result = slab_init(&self.pieces_memory, 1, TRANSMIT_MAX * PIECE_SIZE)
+    if result == FP_OK:
+        result = slab_init(
+            &self.counters_memory, 1, (MAX_SERVICES + 1) * sizeof(forward_counters_t)
+        )
+    if result == FP_OK:
+        result = transmit_init(&self.transmit, True)
+    if result != FP_OK:
+        forwarder_free(self)
+        return result
+    self.answers = <uint8_t *>slab_get(&self.answers_memory)
+    self.pieces = <uint8_t *>slab_get(&self.pieces_memory)
+    self.counters = <forward_counters_t *>slab_get(&self.counters_memory)  # fresh pages are zero
+    self.flows.ended = _ended
+    self.flows.owner = self
+    return FP_OK
+
+
+cdef void forwarder_free(forwarder_t *self) noexcept nogil:
+    if self.transmit.fd >= 0:
+        transmit_free(&self.transmit)
+    slab_free(&self.counters_memory)
+    slab_free(&self.pieces_memory)
+    slab_free(&self.answers_memory)
+    held_free(&self.held)
+    nat_ports_free(&self.ports)
+    fragments_free(&self.fragments)
+    flows_free(&self.flows)
+
+
+# ---- flows' ends, and the kernel's flow cache ----
+
+cdef void _recall(forwarder_t *self, const flow_t *flow) noexcept nogil:
+    cdef int way
+    if self.map != NULL:
+        for way in range(flow.n_ways):
+            flow_map_delete(self.map, &flow.ways[way].key)
+
+
+cdef void _carry(forwarder_t *self, const flow_t *flow) noexcept nogil:
+    """Both ways or none: a flow is seen here, or it is not."""
+    cdef int way
+    if self.map == NULL:
+        return
+    for way in range(flow.n_ways):
+        if flow_map_put(self.map, &flow.ways[way].key, &flow.ways[way].rewrite) != FP_OK:
+            _recall(self, flow)
+            return
+
+
+cdef void _ended(void *owner, flow_t *flow, int why) noexcept nogil:
+    cdef forwarder_t *self = <forwarder_t *>owner
+    cdef uint64_t silent_ms = 0
+    if flow_is_carried(flow):
+        _recall(self, flow)
+    if flow.n_ways == 2:
+        if why == FLOW_REFUSED:
+            return
+        silent_ms = self.now_ms - min(flow.seen_ms, self.now_ms)
+        nat_ports_give(
+            &self.ports, &flow.ways[WAY_REPLY].key, silent_ms, flow_port_may_hurry(flow),
+            self.now_ms,
+        )
+
+
+# ---- counting ----
+
+cdef int _counted(forwarder_t *self, uint16_t slot, int verdict) noexcept nogil:
+    count(&self.counters[slot].packets[verdict], 1)
+    return verdict
+
+
+# ---- sending ----
+
+cdef void _answer(forwarder_t *self, uint32_t size) noexcept nogil:
+    """Send the answer that has just been written, if there is one."""
+    cdef frame_t frame
+    if size == 0:
+        return
+    memset(&frame, 0, sizeof(frame))
+    frame.data = self.answers + self.n_answers * ANSWER_SIZE_MAX
+    frame.size = size
+    if transmit_add(&self.transmit, &frame, self.interface) == FP_OK:
+        self.n_answers += 1
+
+
+cdef bint _may_answer(forwarder_t *self) noexcept nogil:
+    if self.transmit.n >= TRANSMIT_MAX:
+        forwarder_flush(self)
+    return rate_wait_ms(&self.answer_due_ns, self.now_ms * NS_PER_MS, ANSWERS_PER_S) == 0
+
+
+cdef int _too_big(
+    forwarder_t *self, const frame_t *frame, const packet_t *packet, uint16_t mtu
+) noexcept nogil:
+    if _may_answer(self):
+        _answer(self, answer_too_big(
+            frame.data, packet, mtu, self.answers + self.n_answers * ANSWER_SIZE_MAX
+        ))
+    return FORWARD_TOO_BIG
+
+
+cdef int _wrap(frame_t *frame, const packet_t *packet, const rewrite_t *rewrite) noexcept nogil:
+    """Put the outer header before the packet; the frame begins earlier then."""
+    cdef uint32_t size = encapsulation_size(rewrite)
+    if frame.offload.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM:   # not every card finds it in there
+        rewrite_finish_checksum(frame.data, packet)
+        memset(&frame.offload, 0, sizeof(frame.offload))
+    if encapsulate(frame.data, packet, rewrite) != WRITTEN:
+        return FORWARD_UNWRITTEN
+    frame.data -= size
+    frame.size = packet.end + size
+    return FORWARD_SENT
+
+
+cdef int _wrap_pieces(
+    forwarder_t *self, const frame_t *frame, const packet_t *packet, const rewrite_t *rewrite
+) noexcept nogil:
+    """The kernel cannot cut a merged packet inside a tunnel that it does not know of: we do."""
+    cdef frame_t piece
+    cdef packet_t its
+    cdef uint32_t i
+    if packet.payload + frame.offload.gso_size > PIECE_SIZE - TAP_HEADROOM:
+        return FORWARD_UNWRITTEN
+    for i in range(segment_count(packet, frame.offload.gso_size)):
+        if self.transmit.n >= TRANSMIT_MAX:
+            forwarder_flush(self)
+        memset(&piece, 0, sizeof(piece))
+        piece.data = self.pieces + self.n_pieces * PIECE_SIZE + TAP_HEADROOM
+        piece.size = segment_write(frame.data, packet, frame.offload.gso_size, i, piece.data)
+        if packet_parse(piece.data, piece.size, &its) != PARSE_FLOW:
+            return FORWARD_UNWRITTEN
+        if _wrap(&piece, &its, rewrite) != FORWARD_SENT:
+            return FORWARD_UNWRITTEN
+        if transmit_add(&self.transmit, &piece, rewrite.interface) != FP_OK:
+            return FORWARD_UNSENT
+        self.n_pieces += 1
+    return FORWARD_SENT
+
+
+cdef inline bint _is_in_pieces(const frame_t *frame, const rewrite_t *rewrite) noexcept nogil:
+    return (
+        rewrite.how == REWRITE_ENCAPSULATE
+        and frame.offload.gso_type != VIRTIO_NET_HDR_GSO_NONE
+        and frame.offload.gso_size > 0
+    )
+
+
+cdef int _write(
+    forwarder_t *self, frame_t *frame, const packet_t *packet, const rewrite_t *rewrite
+) noexcept nogil:
+    cdef bint is_partial = frame.offload.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM
+    cdef uint32_t segment = 0
+    cdef int result
+    if frame.offload.gso_type != VIRTIO_NET_HDR_GSO_NONE:
+        segment = frame.offload.gso_size
+    if not rewrite_fits(packet, rewrite, segment):
+        return _too_big(self, frame, packet, rewrite.mtu)
+    if _is_in_pieces(frame, rewrite):
+        return _wrap_pieces(self, frame, packet, rewrite)
+    if rewrite.how == REWRITE_ENCAPSULATE:
+        return _wrap(frame, packet, rewrite)
+    result = rewrite_packet(frame.data, packet, rewrite, is_partial)
+    if result == WRITTEN:
+        frame.size = packet.end
+        return FORWARD_SENT
+    if result == UNWRITTEN_EXPIRED:
+        if _may_answer(self):
+            _answer(self, answer_expired(
+                frame.data, packet, self.answers + self.n_answers * ANSWER_SIZE_MAX
+            ))
+        return FORWARD_EXPIRED
+    return FORWARD_UNWRITTEN
+
+
+cdef int _send(
+    forwarder_t *self,
+    frame_t *frame,
+    const packet_t *packet,
+    const rewrite_t *rewrite,
+    uint16_t service_slot,
+) noexcept nogil:
+    cdef uint32_t size = frame.size
+    cdef int verdict = _write(self, frame, packet, rewrite)
+    if verdict == FORWARD_SENT and not _is_in_pieces(frame, rewrite):
+        if self.transmit.n >= TRANSMIT_MAX:
+            forwarder_flush(self)
+        if transmit_add(&self.transmit, frame, rewrite.interface) != FP_OK:
+            verdict = FORWARD_UNSENT
+    if verdict == FORWARD_SENT:
+        count(&self.counters[service_slot].bytes, size)
+    return _counted(self, service_slot, verdict)
+
+
+cdef void forwarder_flush(forwarder_t *self) noexcept nogil:
+    transmit_flush(&self.transmit)
+    self.n_answers = 0
+    self.n_pieces = 0
+
+
+# ---- flows ----
+
+cdef int _begin(
+    forwarder_t *self,
+    const frame_t *frame,
+    const packet_t *packet,
+    const forward_t *forward,
+    const target_t *target,
+    uint64_t hash,
+    flow_t **flow,
+) noexcept nogil:
+    """Add a flow to that target. FORWARD_SENT, or why not."""
+    cdef flow_key_t reply
+    cdef flow_t *added = NULL
+    cdef bint nat = forward.how == REWRITE_NAT
+    cdef int result
+    if nat:
+        memset(&reply, 0, sizeof(reply))
+        memcpy(reply.source, target.address, 16)
+        memcpy(reply.destination, target.source, 16)
+        reply.source_port = target.port
+        reply.protocol = packet.key.protocol
+        result = nat_ports_take(&self.ports, &reply, hash, self.now_ms)
+        if result == FP_PORTS and flows_give_way(
+            &self.flows, target.slot, reply.protocol, _GIVE_WAY
+        ):
+            result = nat_ports_take(&self.ports, &reply, hash, self.now_ms)
+        if result != FP_OK:
+            return FORWARD_NO_PORT
+    result = flows_add(
+        &self.flows, &packet.key, hash, &reply if nat else NULL, packet.tcp_flags, target.slot,
+        self.now_ms, &added,
+    )
+    if result != FP_OK:
+        if nat:
+            nat_ports_give(&self.ports, &reply, 0, True, self.now_ms)
+        return FORWARD_NO_PORT
+    added.service_slot = forward.slot
+    if nat:
+        aim_nat(added, target, frame, self.interface, <uint16_t>self.mtu)
+    else:
+        aim_at(&added.ways[WAY_ORIGINAL].rewrite, target, forward.how)
+    count(&self.counters[forward.slot].new_flows, 1)
+    flow[0] = added
+    return FORWARD_SENT
+
+
+# ---- packets ----
+
+cdef void _follow_client(
+    forwarder_t *self, flow_t *flow, const frame_t *frame
+) noexcept nogil:
+    """The client's next hop has another MAC now: replies go there."""
+    cdef rewrite_t *back = &flow.ways[WAY_REPLY].rewrite
+    if memcmp(back.destination_mac, frame.data + 6, 6) != 0:
+        memcpy(back.destination_mac, frame.data + 6, 6)
+        if flow_is_carried(flow):
+            _carry(self, flow)
+
+
+cdef int _by_flow(
+    forwarder_t *self, frame_t *frame, const packet_t *packet, flow_t *flow, int way
+) noexcept nogil:
+    cdef tcp_seen_t tcp
+    cdef bint is_tcp = packet.key.protocol == IPPROTO_TCP
+    cdef int seen
+    if is_tcp:
+        tcp_seen_read(&tcp, frame.data + packet.l4)
+    seen = flows_seen(&self.flows, flow, way, &tcp if is_tcp else NULL, self.now_ms)
+    if seen == FLOW_TO_CARRY:
+        _carry(self, flow)
+    elif seen == FLOW_TO_RECALL:
+        _recall(self, flow)
+    if way == WAY_ORIGINAL and flow.n_ways == 2:
+        _follow_client(self, flow, frame)
+    return _send(self, frame, packet, &flow.ways[way].rewrite, flow.service_slot)
+
+
+cdef int _without_flow(
+    forwarder_t *self,
+    frame_t *frame,
+    const packet_t *packet,
+    const forward_t *forward,
+    uint64_t hash,
+) noexcept nogil:
+    """dsr: by Maglev alone, as every other packet of the flow."""
+    cdef rewrite_t rewrite
+    cdef const target_t *target = aim_choose(forward, &packet.key, hash, self.flows.hash_key)
+    if target == NULL:
+        return _counted(self, forward.slot, FORWARD_NO_BACKEND)
+    memset(&rewrite, 0, sizeof(rewrite))
+    aim_at(&rewrite, target, forward.how)
+    count(&self.counters[forward.slot].stateless, 1)
+    return _send(self, frame, packet, &rewrite, forward.slot)
+
+
+cdef int _is_refused(
+    forwarder_t *self, const forward_t *forward, const packet_t *packet
+) noexcept nogil:
+    """Why a packet may begin nothing: FORWARD_*; FORWARD_SENT: it may."""
+    cdef flow_key_t back = packet.key
+    if forward.allowed.n > 0 and not ranges_have(&forward.allowed, packet.key.source):
+        return FORWARD_SOURCE
+    # From a VIP's own port nobody asks.
+    memcpy(back.destination, packet.key.source, 16)
+    back.destination_port = packet.key.source_port
+    if forwards_find(self.tables, &back) != NULL:
+        return FORWARD_SOURCE
+    return FORWARD_SENT
+
+
+cdef int _new(
+    forwarder_t *self,
+    frame_t *frame,
+    const packet_t *packet,
+    const forward_t *forward,
+    uint64_t hash,
+) noexcept nogil:
+    cdef const target_t *target
+    cdef flow_t *flow = NULL
+    cdef int verdict
+    if forward.draining:
+        return _counted(self, forward.slot, FORWARD_DRAINING)
+    target = aim_choose(forward, &packet.key, hash, self.flows.hash_key)
+    if target == NULL:
+        return _counted(self, forward.slot, FORWARD_NO_BACKEND)
+    verdict = _begin(self, frame, packet, forward, target, hash, &flow)
+    if verdict != FORWARD_SENT:
+        return _counted(self, forward.slot, verdict)
+    return _by_flow(self, frame, packet, flow, WAY_ORIGINAL)
+
+
+cdef int _flow_packet(forwarder_t *self, frame_t *frame, const packet_t *packet) noexcept nogil:
+    """TCP or UDP with its ports."""
+    cdef uint64_t hash = flows_hash(&self.flows, &packet.key)
+    cdef int way = 0
+    cdef flow_t *flow = flows_find(&self.flows, &packet.key, hash, &way)
+    cdef const forward_t *forward = NULL
+    cdef int admitted, refused
+    cdef bint nat
+    if flow != NULL:
+        nat = flow.n_ways == 2
+    else:
+        forward = forwards_find(self.tables, &packet.key)
+        if forward == NULL:
+            return _counted(self, NO_SERVICE, FORWARD_PASSED)
+        refused = _is_refused(self, forward, packet)
+        if refused != FORWARD_SENT:
+            return _counted(self, forward.slot, refused)
+        nat = forward.how == REWRITE_NAT
+    admitted = flows_admit(
+        &self.flows, flow, way, nat, packet.key.protocol, packet.tcp_flags, self.now_ms
+    )
+    if admitted == ADMIT_BY_FLOW:
+        return _by_flow(self, frame, packet, flow, way)
+    if admitted == ADMIT_NONE:
+        return _counted(
+            self, NO_SERVICE if forward == NULL else forward.slot, FORWARD_NO_FLOW
+        )
+    if admitted == ADMIT_ANEW:
+        flows_remove(&self.flows, flow, FLOW_RESELECTED)
+        forward = forwards_find(self.tables, &packet.key)
+        if forward == NULL:
+            return _counted(self, NO_SERVICE, FORWARD_PASSED)
+    if admitted == ADMIT_STATELESS:
+        return _without_flow(self, frame, packet, forward, hash)
+    return _new(self, frame, packet, forward, hash)
+
+
+cdef int _known_packet(forwarder_t *self, frame_t *frame, const packet_t *packet) noexcept nogil:
+    """One that changes nothing about its flow: a later fragment, an ICMP error."""
+    cdef uint64_t hash = flows_hash(&self.flows, &packet.key)
+    cdef int way = 0
+    cdef flow_t *flow = flows_find(&self.flows, &packet.key, hash, &way)
+    cdef const forward_t *forward
+    if flow != NULL:
+        return _send(self, frame, packet, &flow.ways[way].rewrite, flow.service_slot)
+    forward = forwards_find(self.tables, &packet.key)
+    if forward == NULL:
+        return _counted(self, NO_SERVICE, FORWARD_PASSED)
+    if forward.how == REWRITE_NAT:
+        return _counted(self, forward.slot, FORWARD_NO_FLOW)
+    return _without_flow(self, frame, packet, forward, hash)
+
+
+cdef void _fragment_key(const packet_t *packet, fragment_key_t *key) noexcept nogil:
+    memset(key, 0, sizeof(fragment_key_t))
+    memcpy(key.source, packet.key.source, 16)
+    memcpy(key.destination, packet.key.destination, 16)
+    key.identification = packet.fragment_id
+    key.protocol = packet.fragment_protocol
+
+
+cdef int _fragment(forwarder_t *self, frame_t *frame, packet_t *packet) noexcept nogil:
+    cdef fragment_key_t key
+    _fragment_key(packet, &key)
+    if fragments_find(
+        &self.fragments, &key, &packet.key.source_port, &packet.key.destination_port, self.now_ms
+    ) == FP_OK:
+        return _known_packet(self, frame, packet)
+    if held_put(&self.held, &key, frame, self.now_ms) != FP_OK:
+        return _counted(self, NO_SERVICE, FORWARD_TOO_BIG)
+    return _counted(self, NO_SERVICE, FORWARD_HELD)
+
+
+cdef void _release_held(forwarder_t *self, const fragment_key_t *key) noexcept nogil:
+    """The first fragment has gone; those that came before it follow."""
+    cdef packet_t packet
+    cdef frame_t *held = held_take(&self.held, key, self.now_ms)
+    while held != NULL:
+        packet_parse(held.data, held.size, &packet)
+        _fragment(self, held, &packet)
+        held = held_take(&self.held, key, self.now_ms)
+
+
+cdef int _first_fragment(forwarder_t *self, frame_t *frame, packet_t *packet) noexcept nogil:
+    cdef fragment_key_t key
+    cdef int verdict
+    _fragment_key(packet, &key)
+    fragments_add(
+        &self.fragments, &key, packet.key.source_port, packet.key.destination_port, self.now_ms
+    )
+    verdict = _flow_packet(self, frame, packet)
+    _release_held(self, &key)
+    return verdict
+
+
+cdef int forwarder_take(forwarder_t *self, frame_t *frame) noexcept nogil:
+    cdef packet_t packet
+    cdef int verdict
+    if frame.vlan_protocol != 0:        # another network's
+        return _counted(self, NO_SERVICE, FORWARD_PASSED)
+    verdict = packet_parse(frame.data, frame.size, &packet)
+    count(&self.parsed[verdict], 1)
+    if verdict == PARSE_FLOW:
+        if packet.fragment == FRAGMENT_FIRST:
+            return _first_fragment(self, frame, &packet)
+        return _flow_packet(self, frame, &packet)
+    if verdict == PARSE_FRAGMENT:
+        return _fragment(self, frame, &packet)
+    if verdict == PARSE_ICMP_ERROR:
+        return _known_packet(self, frame, &packet)
+    if PARSE_ECHO <= verdict <= PARSE_HIDDEN:
+        return _counted(self, NO_SERVICE, FORWARD_PASSED)
+    return _counted(self, NO_SERVICE, FORWARD_MALFORMED)
+
+
+# ---- other tables ----
+
+cdef bint _moved(const target_t *before, const target_t *now) noexcept nogil:
+    return (
+        before.interface != now.interface
+        or before.mtu != now.mtu
+        or memcmp(before.mac, now.mac, 6) != 0
+        or memcmp(before.own_mac, now.own_mac, 6) != 0
+    )
+
+
+cdef void _follow_target(forwarder_t *self, const target_t *target) noexcept nogil:
+    """Its flows go the new way. Without one they keep the old: it may be back in a moment."""
+    cdef flow_t *flow = flows_first_of(&self.flows, target.slot)
+    if target.interface == 0:
+        return
+    while flow != NULL:
+        aim_at(&flow.ways[WAY_ORIGINAL].rewrite, target, flow.ways[WAY_ORIGINAL].rewrite.how)
+        if flow_is_carried(flow):
+            _carry(self, flow)
+        flow = flows_next_of(&self.flows, flow)
+
+
+cdef void _end_others(forwarder_t *self, const forwards_t *tables) noexcept nogil:
+    """Flows of services that are gone."""
+    cdef uint32_t cursor = 0
+    cdef flow_t *flow = flows_next(&self.flows, &cursor)
+    while flow != NULL:
+        if tables.forward_of_slot[flow.service_slot] == NULL:
+            flows_remove(&self.flows, flow, FLOW_STOPPED)
+        flow = flows_next(&self.flows, &cursor)
+
+
+cdef void forwarder_pick_up(forwarder_t *self, const forwards_t *tables) noexcept nogil:
+    cdef const forwards_t *before = self.tables
+    cdef const target_t *now
+    cdef bint services_gone = False
+    cdef uint32_t i
+    self.tables = tables
+    if before == NULL:
+        return
+    for i in range(before.n):
+        if tables.forward_of_slot[before.forwards[i].slot] == NULL:
+            services_gone = True
+    if services_gone:
+        _end_others(self, tables)
+    for i in range(before.n_targets):
+        now = tables.target_of_slot[before.targets[i].slot]
+        if now == NULL:
+            flows_remove_backend(
+                &self.flows, before.targets[i].slot, FLOW_DRAINED, 0xffffffffu
+            )
+        elif not now.up:
+            flows_remove_backend(&self.flows, now.slot, FLOW_BACKEND_DOWN, 0xffffffffu)
+        elif _moved(&before.targets[i], now):
+            _follow_target(self, now)
+
+
+cdef void forwarder_age(forwarder_t *self) noexcept nogil:
+    flows_sweep(&self.flows, self.now_ms, _SWEEP)

@@ -1,0 +1,316 @@
+"""The forwarder with real clients and backends: packets in by an interface, and out again."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+import socket
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+from piagent.adapters import netns
+from tests.fastpath.forwarding_lab import (
+    CLIENT,
+    OWN,
+    PORT,
+    VIPS,
+    Lab,
+    backend_address,
+    host_command,
+    serving,
+)
+from tests.waiting import wait_until
+
+REASON = netns.why_not()
+pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+UDP_SEGMENT = 103
+versions = pytest.mark.parametrize("version", [4, 6])
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with netns.Network("pa-forward") as network, Lab(network) as built:
+        yield built
+
+
+@contextlib.contextmanager
+def backends(lab: Lab, version: int, *, udp: bool = False, vip: bool = False) -> Iterator[None]:
+    """Each answers with its number before what it got, at its own address or at the VIP."""
+    with contextlib.ExitStack() as stack:
+        for number, host in enumerate(lab.backends, 1):
+            if vip:
+                lab.accept_vip(number)
+            address = VIPS[version] if vip else backend_address(number, version)
+            says = f"b{number}:".encode().__add__
+            stack.enter_context(serving(host, address, udp=udp, says=says))
+        yield
+
+
+def ask(
+    lab: Lab, version: int, what: bytes = b"hello", *, udp: bool = False, patience_s: float = 10
+) -> bytes:
+    """Say something to the VIP once; what comes back."""
+    with lab.client.entered():
+        family = socket.AF_INET6 if version == 6 else socket.AF_INET
+        asking = socket.socket(family, socket.SOCK_DGRAM if udp else socket.SOCK_STREAM)
+    with asking:
+        asking.settimeout(patience_s)
+        asking.connect((VIPS[version], PORT))
+        asking.sendall(what)
+        said = b""
+        while len(said) < len(what) + 3:
+            part = asking.recv(65536)
+            if not part:
+                break
+            said += part
+        return said
+
+
+@versions
+@pytest.mark.parametrize("udp", [False, True])
+def test_nat_reaches_every_backend_and_its_answers_come_from_the_vip(
+    lab: Lab, version: int, udp: bool
+) -> None:
+    lab.publish(lab.forward("nat", version=version, udp=udp))
+    with backends(lab, version, udp=udp):
+        said = {ask(lab, version, udp=udp) for _ in range(20)}
+    assert said == {b"b1:hello", b"b2:hello"}
+
+
+@versions
+@pytest.mark.parametrize("udp", [False, True])
+def test_dsr_reaches_every_backend_which_answers_itself(lab: Lab, version: int, udp: bool) -> None:
+    lab.publish(lab.forward("dsr", version=version, udp=udp))
+    with backends(lab, version, udp=udp, vip=True):
+        said = {ask(lab, version, udp=udp) for _ in range(20)}
+    assert said == {b"b1:hello", b"b2:hello"}
+
+
+def stream_to(lab: Lab, version: int = 4) -> socket.socket:
+    with lab.client.entered():
+        return socket.create_connection((VIPS[version], PORT), timeout=20)
+
+
+def echoed(stream: socket.socket, what: bytes) -> bytes:
+    """What comes back, with the backend's number before it."""
+    stream.sendall(what)
+    said = b""
+    while len(said) < len(what) + 3:
+        said += stream.recv(65536)
+    return said
+
+
+@pytest.mark.parametrize("how", ["nat", "dsr"])
+def test_a_long_stream_gets_through_whole_though_the_kernel_puts_its_packets_together(
+    lab: Lab, how: str
+) -> None:
+    lab.publish(lab.forward(how))
+    sent = random.Random(1).randbytes(8 << 20)
+    heard = hashlib.sha256()
+
+    def hear(data: bytes) -> bytes:
+        heard.update(data)
+        return b""
+
+    with contextlib.ExitStack() as stack:
+        for number, host in enumerate(lab.backends, 1):
+            if how == "dsr":
+                lab.accept_vip(number)
+            address = VIPS[4] if how == "dsr" else backend_address(number)
+            stack.enter_context(serving(host, address, says=hear))
+        with stream_to(lab) as stream:
+            stream.sendall(sent)
+            stream.shutdown(socket.SHUT_WR)
+            assert stream.recv(1) == b""
+    assert heard.digest() == hashlib.sha256(sent).digest()
+
+
+def test_a_source_that_is_not_allowed_gets_no_answer_and_is_counted(lab: Lab) -> None:
+    lab.publish(lab.forward("nat", udp=True, allowed=("192.0.2.0/24",)))
+    with backends(lab, 4, udp=True), pytest.raises(TimeoutError):
+        ask(lab, 4, udp=True, patience_s=0.5)
+    assert lab.stats("web-4-True") == {"source-not-allowed": 1}
+
+
+def test_nat_takes_up_no_connection_in_its_midst(lab: Lab) -> None:
+    lab.publish(lab.forward("nat"))
+    with backends(lab, 4), stream_to(lab) as stream:
+        assert echoed(stream, b"one")[3:] == b"one"
+        lab.publish()
+        lab.publish(lab.forward("nat"))
+        stream.sendall(b"two")
+        wait_until(lambda: lab.stats().get("no-flow", 0) > 0, "its segment is dropped")
+
+
+def test_a_backend_that_is_down_loses_its_flows_and_gets_no_new_ones(lab: Lab) -> None:
+    lab.publish(lab.forward("nat"))
+    with backends(lab, 4):
+        with stream_to(lab) as stream:
+            first = echoed(stream, b"one")[:2]
+            down = int(first[1:])
+            every = [lab.target(i, up=i != down) for i in (1, 2)]
+            lab.publish(lab.forward("nat", targets=every))
+            assert lab.forwarder.stats()["flows"]["ended"]["backend-down"] == 1
+        assert {ask(lab, 4)[:2] for _ in range(10)} == {b"b1", b"b2"} - {first}
+
+
+@pytest.mark.parametrize("how", ["nat", "dsr"])
+def test_a_flow_follows_its_backend_to_another_hardware_address(lab: Lab, how: str) -> None:
+    only = lab.target(1)
+    lab.publish(lab.forward(how, targets=[only]))
+    with backends(lab, 4, vip=how == "dsr"), stream_to(lab) as stream:
+        assert echoed(stream, b"one") == b"b1:one"
+        host_command(lab.backends[0], "ip", "link", "set", "eth0", "address", "02:00:00:00:00:77")
+        lab.publish(lab.forward(how, targets=[lab.target(1)]))
+        assert lab.target(1).mac != only.mac
+        assert echoed(stream, b"two") == b"b1:two"
+
+
+def test_a_vip_that_is_about_to_move_keeps_its_flows_and_takes_no_new_ones(lab: Lab) -> None:
+    lab.publish(lab.forward("nat"))
+    with backends(lab, 4), stream_to(lab) as stream:
+        assert echoed(stream, b"one")[3:] == b"one"
+        lab.publish(lab.forward("nat", draining=True))
+        assert echoed(stream, b"two")[3:] == b"two"
+        with pytest.raises(TimeoutError):
+            ask(lab, 4, patience_s=0.5)
+    assert lab.stats()["draining"] > 0
+
+
+@pytest.mark.parametrize("how", ["nat", "dsr"])
+def test_a_packet_that_is_too_long_for_the_way_is_answered_and_the_sender_adapts(
+    lab: Lab, how: str
+) -> None:
+    lab.publish(lab.forward(how, targets=[lab.target(1, mtu=1000)]))
+    with backends(lab, 4, vip=how == "dsr"), stream_to(lab) as stream:
+        stream.sendall(bytes(20_000))
+        n_left = 20_000
+        while n_left > 0:
+            n_left -= stream.recv(65536).count(0)
+    assert lab.stats()["too-big"] > 0
+
+
+def test_nobody_listens_there_is_told_to_the_client_by_its_backend(lab: Lab) -> None:
+    lab.publish(lab.forward("nat", udp=True))
+    with pytest.raises(ConnectionRefusedError):
+        ask(lab, 4, udp=True)
+
+
+@pytest.mark.parametrize("how", ["nat", "dsr"])
+@versions
+def test_a_datagram_in_fragments_gets_to_one_backend_and_back(
+    lab: Lab, how: str, version: int
+) -> None:
+    lab.publish(lab.forward(how, version=version, udp=True))
+    sent = random.Random(2).randbytes(4000)
+    with backends(lab, version, udp=True, vip=how == "dsr"):
+        for _ in range(5):
+            assert ask(lab, version, sent, udp=True)[3:] == sent
+
+
+def fragments_of(datagram: bytes, source: str, number: int) -> list[bytes]:
+    """An IPv4 packet with UDP in three fragments, for a socket with IP_HDRINCL."""
+    found = []
+    for offset in range(0, len(datagram), 1400):
+        part = datagram[offset : offset + 1400]
+        more = 0x2000 if offset + 1400 < len(datagram) else 0
+        found.append(
+            struct.pack(
+                "!BBHHHBBH4s4s", 0x45, 0, 20 + len(part), number, more | offset // 8, 64, 17, 0,
+                socket.inet_aton(source), socket.inet_aton(VIPS[4]),
+            ) + part
+        )  # fmt: skip
+    return found
+
+
+@pytest.mark.parametrize("how", ["nat", "dsr"])
+def test_fragments_in_reverse_and_between_those_of_another_client_find_their_backend(
+    lab: Lab, how: str
+) -> None:
+    """Both clients' packets have the same identification."""
+    lab.publish(lab.forward(how, udp=True))
+    clients = [CLIENT[4], "10.9.0.101"]
+    lab.client.add_address("10.9.0.101/24")
+    payloads = [random.Random(i).randbytes(3000) for i in range(2)]
+    with backends(lab, 4, udp=True, vip=how == "dsr"), lab.client.entered():
+        asking = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in clients]
+        raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+        every = []
+        for each, address, payload in zip(asking, clients, payloads, strict=True):
+            each.settimeout(10)
+            each.bind((address, 5000))
+            header = struct.pack("!HHHH", 5000, PORT, 8 + len(payload), 0)
+            every.append(fragments_of(header + payload, address, 77)[::-1])
+        with raw, contextlib.ExitStack() as stack:
+            for pair in zip(*every, strict=True):
+                for one in pair:
+                    raw.sendto(one, (VIPS[4], 0))
+            for each, payload in zip(asking, payloads, strict=True):
+                stack.enter_context(each)
+                assert each.recv(65536)[3:] == payload
+    assert lab.forwarder.stats()["others"]["packets"]["held"] == 4
+
+
+def test_what_is_for_nobody_is_left_to_the_nodes_own_stack(lab: Lab) -> None:
+    lab.publish(lab.forward("nat"))
+    with lab.client.entered(), pytest.raises(ConnectionRefusedError):
+        socket.create_connection((VIPS[4], 81), timeout=5)
+
+
+def of_inner(packet: bytes) -> tuple[str, bytes]:
+    """(source, UDP or TCP payload) of the IPv4 packet in an IPv4 packet without options."""
+    inner = packet[20:]
+    start = 20 + (8 if inner[9] == socket.IPPROTO_UDP else 4 * (inner[32] >> 4))
+    return socket.inet_ntoa(inner[12:16]), inner[start:]
+
+
+def test_dsr_across_subnets_puts_each_packet_whole_into_another_one(lab: Lab) -> None:
+    """A tunnel device takes it out; a raw socket shows it as it comes, everywhere."""
+    lab.publish(lab.forward("ipip", udp=True, targets=[lab.target(1)]))
+    with lab.backends[0].entered():
+        tunnel = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_IPIP)
+    with tunnel:
+        tunnel.settimeout(10)
+        with pytest.raises(TimeoutError):
+            ask(lab, 4, b"in a tunnel", udp=True, patience_s=0.2)
+        packet, (source, _) = tunnel.recvfrom(65536)
+    assert source == OWN[4]
+    assert of_inner(packet) == (CLIENT[4], b"in a tunnel")
+
+
+def test_merged_packets_are_taken_apart_before_they_get_an_outer_header(lab: Lab) -> None:
+    """The sender's kernel leaves the cutting to the card, and the way has no card (veth)."""
+    lab.publish(lab.forward("ipip", udp=True, targets=[lab.target(1, mtu=1500)]))
+    parts = [bytes([i]) * 1000 for i in range(20)]
+    with lab.backends[0].entered():
+        tunnel = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_IPIP)
+    with lab.client.entered():
+        asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with tunnel, asking:
+        tunnel.settimeout(10)
+        asking.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 1000)
+        asking.sendto(b"".join(parts), (VIPS[4], PORT))
+        heard = [of_inner(tunnel.recv(65536))[1] for _ in parts]
+    assert heard == parts
+
+
+@pytest.mark.parametrize("how", ["nat", "dsr"])
+def test_the_flow_cache_carries_what_is_established_and_nothing_comes_twice(how: str) -> None:
+    flow_cache = pytest.importorskip("fastpath.packet.flow_cache")
+    try:
+        cache = flow_cache.FlowCache(1 << 10, 1 << 18)
+    except flow_cache.Unavailable as unavailable:
+        pytest.skip(str(unavailable))
+    with netns.Network("pa-forward") as network, Lab(network, cache=cache) as lab:
+        lab.publish(lab.forward(how))
+        with backends(lab, 4, vip=how == "dsr"), stream_to(lab) as stream:
+            for _ in range(50):
+                assert echoed(stream, b"again")[3:] == b"again"
+            assert cache.stats().flows == (2 if how == "nat" else 1)
+            seen = lab.stats()["sent"]
+            assert seen < 50
+        wait_until(lambda: cache.stats().flows == 0, "the flow's end takes it out")
+        assert set(lab.stats()) == {"sent"}
