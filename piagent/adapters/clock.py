@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import time
+
+_PHASE_S = random.random()  # noqa: S311
+"""Of this process: several on one host, in a test or a demonstration, must not fall into step."""
 
 
 class BootClock:
@@ -18,14 +22,14 @@ class BootClock:
 
 
 def until_beat_s(period_s: float) -> float:
-    """How long to wait for what is done each `period_s`: until the monotonic clock is a multiple.
+    """How long to wait for what is done each `period_s`: until this process's next beat.
 
     What is done together wakes the process once, and waking up costs more than most of the work.
     Half a period at least; and a period below a second is waited for as it is.
     """
     if period_s < 1:
         return period_s
-    left = period_s - time.monotonic() % period_s
+    left = period_s - (time.monotonic() - _PHASE_S) % period_s
     return left if left >= period_s / 2 else left + period_s
 
 
