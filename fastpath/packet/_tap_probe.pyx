@@ -8,7 +8,7 @@ from fastpath.abi cimport FP_AGAIN, FP_FULL, FP_OK
 from fastpath.packet.sys_packet cimport sock_filter, virtio_net_hdr
 from fastpath.packet.tap cimport (
     TAP_HEADROOM as _TAP_HEADROOM, TAP_LONG_MAX as _TAP_LONG_MAX, TAP_TAILROOM as _TAP_TAILROOM,
-    frame_t, tap_check, tap_filter, tap_free, tap_init, tap_leave, tap_next, tap_release,
+    frame_t, tap_check, tap_filter, tap_free, tap_init, tap_next, tap_release,
     tap_statistics, tap_t,
 )
 from fastpath.packet.transmit cimport (
@@ -60,9 +60,6 @@ cdef class Tap:
         cdef int done = tap_filter(&self.tap, code, <uint16_t>len(program))
         free(code)
         return done == FP_OK
-
-    def leave(self, int program_fd):
-        return tap_leave(&self.tap, program_fd) == FP_OK
 
     def next(self, spoil=False):
         """(frame, offload, (vlan protocol, vlan)), or AGAIN or FULL; `spoil`: write around it."""

@@ -33,10 +33,6 @@ cdef extern from "<linux/if_packet.h>" nogil:
     enum: PACKET_RX_RING
     enum: PACKET_STATISTICS
     enum: PACKET_COPY_THRESH
-    enum: PACKET_FANOUT
-    enum: PACKET_FANOUT_DATA
-    enum: PACKET_FANOUT_EBPF
-    enum: PACKET_FANOUT_FLAG_UNIQUEID
     enum: PACKET_VERSION
     enum: PACKET_RESERVE
     enum: PACKET_VNET_HDR

@@ -15,7 +15,7 @@ Whoever sends the frame hands that on (transmit.pxd), and the kernel or the hard
 puts bytes before the packet moves `csum_start`, and `hdr_len` unless it is 0, by as many.
 
 A flow cache at tc ingress has its turn after packet sockets, too: what it is about to carry is
-heard here, unless the cache's own program tells the tap to leave it (tap_leave). A flow that gets
+heard here, unless it hides that from the tap (FlowCache.hide_from). A flow that gets
 into the cache or out of it just between the two has a packet that goes twice, or not at all.
 
 One thread uses a tap.
@@ -73,9 +73,7 @@ cdef struct tap_t:
     uint32_t next               # slot that is looked at next, counted on for ever
     uint32_t released           # the same of the first that the kernel does not have back
     uint32_t n_long             # taken since the last release
-    uint32_t interface          # its index
     int fd                      # for epoll: EPOLLIN, and EPOLLERR (tap_check)
-    int deaf_fd                 # tap_leave: what gets the frames that are left; -1: there is none
     int error                   # errno of what failed
     uint8_t failed              # TAP_*
 
@@ -91,10 +89,6 @@ cdef int tap_init(
 cdef void tap_free(tap_t *self) noexcept nogil
 # Replace the filter, in one step. FP_OK, or FP_BAD: see errno, and the former one is in force.
 cdef int tap_filter(tap_t *self, const sock_filter *program, uint16_t n) noexcept nogil
-# Leave to tc what it carries: frames for which an eBPF program (BPF_PROG_TYPE_SOCKET_FILTER, by its
-# descriptor) returns 1 and not 0 come here no more. Once for a tap. FP_OK, or FP_BAD: see errno,
-# and frames come as before.
-cdef int tap_leave(tap_t *self, int program_fd) noexcept nogil
 # The next frame: FP_OK; FP_AGAIN: there is none; FP_FULL: release those taken first.
 cdef int tap_next(tap_t *self, frame_t *frame) noexcept nogil
 # Give all frames that were taken back to the kernel.

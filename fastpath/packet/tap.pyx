@@ -8,7 +8,6 @@ from fastpath.abi cimport FP_AGAIN, FP_BAD, FP_FULL, FP_OK, FP_RESET, fp_assert
 from fastpath.memory.slab cimport slab_free, slab_get, slab_init
 from fastpath.packet.sys_packet cimport (
     AF_PACKET, ENETDOWN, ETH_P_8021Q, ETH_P_ALL, MAP_SHARED, MSG_DONTWAIT, PACKET_COPY_THRESH,
-    PACKET_FANOUT, PACKET_FANOUT_DATA, PACKET_FANOUT_EBPF, PACKET_FANOUT_FLAG_UNIQUEID,
     PACKET_IGNORE_OUTGOING, PACKET_RESERVE, PACKET_RX_RING, PACKET_STATISTICS, PACKET_VERSION,
     PACKET_VNET_HDR, SO_ATTACH_FILTER, SO_RCVBUFFORCE, SOCK_RAW, SOL_PACKET, TP_STATUS_COPY,
     TP_STATUS_USER, TP_STATUS_VLAN_TPID_VALID, TP_STATUS_VLAN_VALID, TPACKET_V2, mtu_of,
@@ -118,8 +117,6 @@ cdef int tap_init(
     uint32_t n_slots,
 ) noexcept nogil:
     memset(self, 0, sizeof(tap_t))
-    self.interface = interface
-    self.deaf_fd = -1
     self.failed = <uint8_t>_open(self, interface, program, n_instructions, n_slots)
     if self.failed == TAP_OPENED:
         return FP_OK
@@ -132,9 +129,6 @@ cdef void tap_free(tap_t *self) noexcept nogil:
     if self.ring != NULL:
         munmap(self.ring, <size_t>self.n_slots * self.slot_size)
         self.ring = NULL
-    if self.deaf_fd >= 0:
-        close(self.deaf_fd)
-        self.deaf_fd = -1
     if self.fd >= 0:
         close(self.fd)
         self.fd = -1
@@ -148,46 +142,6 @@ cdef int tap_filter(tap_t *self, const sock_filter *program, uint16_t n) noexcep
     if setsockopt(self.fd, SOL_SOCKET, SO_ATTACH_FILTER, &attached, sizeof(attached)) != 0:
         return FP_BAD
     return FP_OK
-
-
-cdef int _open_deaf(uint32_t interface) noexcept nogil:
-    """A socket for the same frames that takes none of them; -1: see errno."""
-    cdef sock_filter nothing            # return 0
-    cdef sock_fprog attached
-    cdef int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)
-    memset(&nothing, 0, sizeof(nothing))
-    nothing.code = 0x06
-    attached.len = 1
-    attached.filter = &nothing
-    if fd >= 0 and not (
-        setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &attached, sizeof(attached)) == 0
-        and _set(fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
-        and _bind(fd, interface)
-    ):
-        close(fd)
-        return -1
-    return fd
-
-
-cdef int tap_leave(tap_t *self, int program_fd) noexcept nogil:
-    # A group of two sockets, of which the program says by number who gets a frame: the tap is 0,
-    # as it was there first; so it is again when the interface has been down.
-    cdef int group = 0
-    cdef socklen_t size = sizeof(group)
-    cdef int own = (PACKET_FANOUT_EBPF | PACKET_FANOUT_FLAG_UNIQUEID) << 16
-    cdef int deaf = _open_deaf(self.interface)
-    if deaf < 0:
-        return FP_BAD
-    if (
-        _set(self.fd, SOL_PACKET, PACKET_FANOUT, own)
-        and getsockopt(self.fd, SOL_PACKET, PACKET_FANOUT, &group, &size) == 0
-        and _set(self.fd, SOL_PACKET, PACKET_FANOUT_DATA, program_fd)
-        and _set(deaf, SOL_PACKET, PACKET_FANOUT, PACKET_FANOUT_EBPF << 16 | group & 0xffff)
-    ):
-        self.deaf_fd = deaf
-        return FP_OK
-    close(deaf)
-    return FP_BAD
 
 
 cdef inline tpacket2_hdr *_slot(tap_t *self, uint32_t index) noexcept nogil:

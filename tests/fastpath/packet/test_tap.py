@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
-import os
-import platform
 import select
 import socket
 import struct
@@ -463,59 +460,3 @@ def test_what_cannot_be_opened_says_which_step_failed(
     place = index_of(node) if index is None else index
     with node.entered(), pytest.raises(OSError, match=f"'{step}'"):
         probe.Tap(place, code, n_slots)
-
-
-def longer_than(size: int) -> int:
-    """A program of BPF_PROG_TYPE_SOCKET_FILTER: 1 for longer packets, else 0; its descriptor."""
-    instructions = (
-        (0x61, 0x10, 0, 0),  # r0 = skb->len
-        (0x25, 0, 2, size),  # if r0 > size skip 2
-        (0xB7, 0, 0, 0),
-        (0x95, 0, 0, 0),
-        (0xB7, 0, 0, 1),
-        (0x95, 0, 0, 0),
-    )
-    code = ctypes.create_string_buffer(b"".join(struct.pack("=BBhi", *one) for one in instructions))
-    licence = ctypes.create_string_buffer(b"none")
-    request = struct.pack(
-        "=IIQQIIQ", 1, len(instructions), ctypes.addressof(code), ctypes.addressof(licence), 0, 0, 0
-    )
-    number = {"x86_64": 321, "aarch64": 280}[platform.machine()]
-    loaded: int = ctypes.CDLL(None, use_errno=True).syscall(number, 5, request, len(request))
-    return loaded
-
-
-def test_what_the_flow_cache_carries_is_left_to_it(node: netns.Host, client: netns.Host) -> None:
-    tap = tap_on(node, program(FORWARDED))
-    carried = longer_than(100)
-    if carried < 0:
-        pytest.skip("bpf(2) refuses to load a program here")
-    with node.entered():
-        assert tap.leave(carried)
-        assert not tap.leave(carried)  # it has one
-    os.close(carried)
-    with udp_of(client, VIP4) as asking:
-
-        def heard() -> list[bytes]:
-            """Of a long, a foreign, and a short one, until the last is there."""
-            asking.sendto(bytes(200), (VIP4, 80))
-            asking.sendto(b"foreign", (VIP4, 81))
-            asking.sendto(b"short", (VIP4, 80))
-            return [payload(one) for one in drained(tap)]
-
-        for _ in range(2):
-            found: list[bytes] = []
-            wait_until(lambda found=found: found.extend(heard()) or len(found) > 10)
-            assert set(found) == {b"short"}
-            for state in ("down", "up"):
-                run(node, "ip", "link", "set", "eth0", state)
-
-
-def test_a_program_that_is_none_is_refused_and_frames_come_as_before(
-    node: netns.Host, client: netns.Host
-) -> None:
-    tap = tap_on(node, program(FORWARDED))
-    assert not tap.leave(tap.fd)
-    with udp_of(client, VIP4) as asking:
-        asking.sendto(bytes(200), (VIP4, 80))
-        assert [payload(one) for one in drained_until(tap, len)] == [bytes(200)]
