@@ -60,6 +60,8 @@ def ask(
         asking.settimeout(patience_s)
         asking.connect((VIPS[version], PORT))
         asking.sendall(what)
+        if udp and patience_s > 1:
+            return said_again(asking, what)
         said = b""
         while len(said) < len(what) + 3:
             part = asking.recv(65536)
@@ -67,6 +69,16 @@ def ask(
                 break
             said += part
         return said
+
+
+def said_again(asking: socket.socket, what: bytes) -> bytes:
+    """The answer to a datagram; a network that has just been built may lose one."""
+    asking.settimeout(1)
+    for _ in range(10):
+        with contextlib.suppress(TimeoutError):
+            return asking.recv(65536)
+        asking.sendall(what)
+    raise TimeoutError
 
 
 @versions
