@@ -42,7 +42,6 @@ where packets go, say nothing here."""
 LOOK_PAUSE_S = 0.1
 """Between two look-ups of all routes when they change in large numbers."""
 
-_READS_MAX = 1024
 _INCOMPLETE, _REACHABLE, _STALE, _DELAY, _PROBE = 0x01, 0x02, 0x04, 0x08, 0x10
 _FAILED, _PERMANENT = 0x20, 0x80
 _KNOWN = _REACHABLE | _STALE | _DELAY | _PROBE | _PERMANENT
@@ -133,22 +132,16 @@ class BackendPaths:
     def _read(self) -> None:
         """At most so much that the event loop is not held up; the rest makes it readable again."""
         look = False
-        for _ in range(_READS_MAX):
-            try:
-                messages = list(netlink_messages.receive(self._events))
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    _log.warning("backends: the kernel's events are not heard: %s", error)
-                    break
-                self._lost_events = look = True
-                continue
-            for kind, _, body in messages:
-                if kind in {RTM_NEWNEIGH, RTM_DELNEIGH}:
-                    self._heard(body, gone=kind == RTM_DELNEIGH)
+        try:
+            for event in netlink_messages.events(self._events):
+                if event is None:
+                    self._lost_events = look = True
+                elif event[0] in {RTM_NEWNEIGH, RTM_DELNEIGH}:
+                    self._heard(event[1], gone=event[0] == RTM_DELNEIGH)
                 else:
                     look = True
+        except OSError as error:
+            _log.warning("backends: the kernel's events are not heard: %s", error)
         if look:
             self._look_soon()
 

@@ -114,8 +114,7 @@ class ClusterFence:
         batch = Batch(TABLE)
         for family in _TABLES:
             batch.turn_to(family)
-            batch.new_table()  # so that there is one to delete
-            batch.delete_table()
+            batch.remove_table()
         self._kernel().commit(batch)
         self._built, self._removed = False, True
 
@@ -155,8 +154,7 @@ def build(batch: Batch, near: Collection[str]) -> None:
     """Have both tables anew and nothing else of their name, with no address in them."""
     for family in _TABLES:
         batch.turn_to(family)
-        batch.new_table()  # so that there is one to delete
-        batch.delete_table()
+        batch.remove_table()
         batch.new_table()
     batch.turn_to(NFPROTO_INET)
     for version in FAMILIES:

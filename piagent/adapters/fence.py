@@ -136,8 +136,7 @@ class KernelFence:
     def remove(self) -> None:
         """Take the whole table away, whoever made it; addresses still there begin to answer."""
         batch = Batch(fence_table.TABLE)
-        batch.new_table()
-        batch.delete_table()
+        batch.remove_table()
         self._kernel().commit(batch)
         self._forget()
 

@@ -99,8 +99,7 @@ def fence(
     them.
     """
     batch = Batch(table)
-    batch.new_table()  # so that there is one to delete
-    batch.delete_table()
+    batch.remove_table()
     batch.new_table()
     for family in FAMILIES:
         key = (family.kind, family.size)

@@ -99,8 +99,7 @@ class ForwardFence:
     def remove(self) -> None:
         """Take the table away, whoever made it."""
         batch = Batch(TABLE)
-        batch.new_table()  # so that there is one to delete
-        batch.delete_table()
+        batch.remove_table()
         self._kernel().commit(batch)
         self._link = None
 
@@ -118,8 +117,7 @@ class ForwardFence:
 def build(interface: str, forwarded: Collection[Forwarded], table: str = TABLE) -> Batch:
     """Have the table and nothing else of that name."""
     batch = Batch(table)
-    batch.new_table()  # so that there is one to delete
-    batch.delete_table()
+    batch.remove_table()
     batch.new_table()
     batch.new_base_chain(_CHAIN, nftables.INGRESS, interface, _PRIORITY)
     for family in FAMILIES:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 
 from piagent.adapters import netlink_messages, wireless
@@ -24,7 +23,6 @@ from piagent.adapters.netlink_messages import (
 from piagent.ports import AddressGone, LinkState
 
 _IFF_UP, _IFF_RUNNING, _IFF_LOWER_UP = 0x1, 0x40, 0x10000
-_READS_MAX = 1024
 
 LinkEvent = LinkState | AddressGone
 
@@ -85,18 +83,11 @@ class LinkMonitor:
     def read(self) -> list[LinkEvent]:
         """What has happened since; at most so much that the event loop is not held up."""
         found: list[LinkEvent] = []
-        for _ in range(_READS_MAX):
-            try:
-                messages = list(netlink_messages.receive(self._events))
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
+        for event in netlink_messages.events(self._events):
+            if event is None:
                 self._lost_events = True
-                continue
-            for kind, _, body in messages:
-                found += self._take(kind, body)
+            else:
+                found += self._take(*event)
         if self._lost_events:
             found += self.look()
             self._lost_events = False

@@ -48,6 +48,7 @@ _STATS_LINK_64 = 1
 _BUFFER_SIZE = 64 * 1024
 _ANSWER_TIMEOUT_S = 5.0
 _DUMP_ATTEMPTS = 5
+_READS_MAX = 1024
 
 
 class LinkMessage(Struct, frozen=True):
@@ -131,6 +132,25 @@ def receive(channel: socket.socket) -> Iterator[tuple[int, int, bytes]]:
             return
         yield kind, flags, data[offset + _HEADER.size : offset + size]
         offset += (size + 3) & ~3
+
+
+def events(channel: socket.socket) -> Iterator[tuple[int, bytes] | None]:
+    """(kind, body) of what has come in to a channel that does not block; None: some was lost.
+
+    At most so much that the event loop is not held up; the rest makes it readable again. OSError.
+    """
+    for _ in range(_READS_MAX):
+        try:
+            messages = list(receive(channel))
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            yield None
+            continue
+        for kind, _, body in messages:
+            yield kind, body
 
 
 def dump(channel: socket.socket, kind: int, family: int = 0) -> list[bytes]:

@@ -83,6 +83,11 @@ class Batch:
         """Delete the table and all that is in it."""
         self._add(_DELTABLE, 0, self._table, "table")
 
+    def remove_table(self) -> None:
+        """Have no such table, whether or not there is one."""
+        self.new_table()  # so that there is one to delete
+        self.delete_table()
+
     def new_chain(self, name: str) -> None:
         """A chain to jump to."""
         self._add(_NEWCHAIN, _NLM_F_CREATE, self._table + text(3, name), f"chain {name}")

@@ -103,8 +103,7 @@ class Tunnels:
 def passing(table: str, device: str, vips: Collection[bytes]) -> Batch:
     """Have a table by which nothing comes in by the device but packets to these, packed."""
     batch = Batch(table)
-    batch.new_table()  # so that there is one to delete
-    batch.delete_table()
+    batch.remove_table()
     batch.new_table()
     batch.new_base_chain("ingress", nftables.INGRESS, device, _PRIORITY)
     for family in FAMILIES:
@@ -120,8 +119,7 @@ def passing(table: str, device: str, vips: Collection[bytes]) -> Batch:
 def removed(table: str) -> Batch:
     """Have no such table."""
     batch = Batch(table)
-    batch.new_table()  # so that there is one to delete
-    batch.delete_table()
+    batch.remove_table()
     return batch
 
 
