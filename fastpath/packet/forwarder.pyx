@@ -19,7 +19,7 @@ from fastpath.packet.flow_states cimport (
 )
 from fastpath.packet.flows cimport (
     ADMIT_ANEW, ADMIT_BY_FLOW, ADMIT_NONE, ADMIT_STATELESS, FLOW_BACKEND_DOWN, FLOW_DRAINED,
-    FLOW_REFUSED, FLOW_RESELECTED, FLOW_STOPPED, FLOW_TO_CARRY, FLOW_TO_RECALL, flows_add,
+    FLOW_RESELECTED, FLOW_STOPPED, FLOW_TO_CARRY, FLOW_TO_RECALL, flows_add,
     flows_admit, flows_find, flows_first_of, flows_free, flows_give_way, flows_hash, flows_init,
     flows_next, flows_next_of, flows_remove, flows_remove_backend, flows_seen, flows_sweep,
 )
@@ -130,15 +130,12 @@ cdef void _carry(forwarder_t *self, const flow_t *flow) noexcept nogil:
             return
 
 
-cdef void _ended(void *owner, flow_t *flow, int why) noexcept nogil:
+cdef void _ended(void *owner, flow_t *flow, int _why) noexcept nogil:
     cdef forwarder_t *self = <forwarder_t *>owner
-    cdef uint64_t silent_ms = 0
+    cdef uint64_t silent_ms = self.now_ms - min(flow.seen_ms, self.now_ms)
     if flow_is_carried(flow):
         _recall(self, flow)
     if flow.n_ways == 2:
-        if why == FLOW_REFUSED:
-            return
-        silent_ms = self.now_ms - min(flow.seen_ms, self.now_ms)
         nat_ports_give(
             &self.ports, &flow.ways[WAY_REPLY].key, silent_ms, flow_port_may_hurry(flow),
             self.now_ms,
@@ -154,6 +151,19 @@ cdef int _counted(forwarder_t *self, uint16_t slot, int verdict) noexcept nogil:
 
 # ---- sending ----
 
+cdef void _make_room(forwarder_t *self) noexcept nogil:
+    """For one more frame that waits; what it is written in may be that of one that waited."""
+    if self.transmit.n >= TRANSMIT_MAX:
+        forwarder_flush(self)
+
+
+cdef int _hand_on(forwarder_t *self, const frame_t *frame, uint32_t interface) noexcept nogil:
+    """Have it wait; there is room."""
+    if transmit_add(&self.transmit, frame, interface) == FP_OK:
+        return FORWARD_SENT
+    return FORWARD_UNSENT
+
+
 cdef void _answer(forwarder_t *self, uint32_t size) noexcept nogil:
     """Send the answer that has just been written, if there is one."""
     cdef frame_t frame
@@ -162,13 +172,12 @@ cdef void _answer(forwarder_t *self, uint32_t size) noexcept nogil:
     memset(&frame, 0, sizeof(frame))
     frame.data = self.answers + self.n_answers * ANSWER_SIZE_MAX
     frame.size = size
-    if transmit_add(&self.transmit, &frame, self.interface) == FP_OK:
+    if _hand_on(self, &frame, self.interface) == FORWARD_SENT:
         self.n_answers += 1
 
 
 cdef bint _may_answer(forwarder_t *self) noexcept nogil:
-    if self.transmit.n >= TRANSMIT_MAX:
-        forwarder_flush(self)
+    _make_room(self)
     return rate_wait_ms(&self.answer_due_ns, self.now_ms * NS_PER_MS, ANSWERS_PER_S) == 0
 
 
@@ -182,8 +191,10 @@ cdef int _too_big(
     return FORWARD_TOO_BIG
 
 
-cdef int _wrap(frame_t *frame, const packet_t *packet, const rewrite_t *rewrite) noexcept nogil:
-    """Put the outer header before the packet; the frame begins earlier then."""
+cdef int _wrap(
+    forwarder_t *self, frame_t *frame, const packet_t *packet, const rewrite_t *rewrite
+) noexcept nogil:
+    """Send it with the outer header before the packet; the frame begins earlier then."""
     cdef uint32_t size = encapsulation_size(rewrite)
     if frame.offload.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM:   # not every card finds it in there
         rewrite_finish_checksum(frame.data, packet)
@@ -192,7 +203,7 @@ cdef int _wrap(frame_t *frame, const packet_t *packet, const rewrite_t *rewrite)
         return FORWARD_UNWRITTEN
     frame.data -= size
     frame.size = packet.end + size
-    return FORWARD_SENT
+    return _hand_on(self, frame, rewrite.interface)
 
 
 cdef int _wrap_pieces(
@@ -202,30 +213,21 @@ cdef int _wrap_pieces(
     cdef frame_t piece
     cdef packet_t its
     cdef uint32_t i
+    cdef int verdict
     if packet.payload + frame.offload.gso_size > PIECE_SIZE - TAP_HEADROOM:
         return FORWARD_UNWRITTEN
     for i in range(segment_count(packet, frame.offload.gso_size)):
-        if self.transmit.n >= TRANSMIT_MAX:
-            forwarder_flush(self)
+        _make_room(self)
         memset(&piece, 0, sizeof(piece))
         piece.data = self.pieces + self.n_pieces * PIECE_SIZE + TAP_HEADROOM
         piece.size = segment_write(frame.data, packet, frame.offload.gso_size, i, piece.data)
         if packet_parse(piece.data, piece.size, &its) != PARSE_FLOW:
             return FORWARD_UNWRITTEN
-        if _wrap(&piece, &its, rewrite) != FORWARD_SENT:
-            return FORWARD_UNWRITTEN
-        if transmit_add(&self.transmit, &piece, rewrite.interface) != FP_OK:
-            return FORWARD_UNSENT
+        verdict = _wrap(self, &piece, &its, rewrite)
+        if verdict != FORWARD_SENT:
+            return verdict
         self.n_pieces += 1
     return FORWARD_SENT
-
-
-cdef inline bint _is_in_pieces(const frame_t *frame, const rewrite_t *rewrite) noexcept nogil:
-    return (
-        rewrite.how == REWRITE_ENCAPSULATE
-        and frame.offload.gso_type != VIRTIO_NET_HDR_GSO_NONE
-        and frame.offload.gso_size > 0
-    )
 
 
 cdef int _write(
@@ -238,14 +240,16 @@ cdef int _write(
         segment = frame.offload.gso_size
     if not rewrite_fits(packet, rewrite, segment):
         return _too_big(self, frame, packet, rewrite.mtu)
-    if _is_in_pieces(frame, rewrite):
-        return _wrap_pieces(self, frame, packet, rewrite)
     if rewrite.how == REWRITE_ENCAPSULATE:
-        return _wrap(frame, packet, rewrite)
+        if segment > 0:
+            return _wrap_pieces(self, frame, packet, rewrite)
+        _make_room(self)
+        return _wrap(self, frame, packet, rewrite)
     result = rewrite_packet(frame.data, packet, rewrite, is_partial)
     if result == WRITTEN:
         frame.size = packet.end
-        return FORWARD_SENT
+        _make_room(self)
+        return _hand_on(self, frame, rewrite.interface)
     if result == UNWRITTEN_EXPIRED:
         if _may_answer(self):
             _answer(self, answer_expired(
@@ -264,11 +268,6 @@ cdef int _send(
 ) noexcept nogil:
     cdef uint32_t size = frame.size
     cdef int verdict = _write(self, frame, packet, rewrite)
-    if verdict == FORWARD_SENT and not _is_in_pieces(frame, rewrite):
-        if self.transmit.n >= TRANSMIT_MAX:
-            forwarder_flush(self)
-        if transmit_add(&self.transmit, frame, rewrite.interface) != FP_OK:
-            verdict = FORWARD_UNSENT
     if verdict == FORWARD_SENT:
         count(&self.counters[service_slot].bytes, size)
     return _counted(self, service_slot, verdict)
@@ -376,19 +375,24 @@ cdef int _without_flow(
     return _send(self, frame, packet, &rewrite, forward.slot)
 
 
-cdef int _is_refused(
-    forwarder_t *self, const forward_t *forward, const packet_t *packet
+cdef const forward_t *_open_to(
+    forwarder_t *self, const packet_t *packet, int *verdict
 ) noexcept nogil:
-    """Why a packet may begin nothing: FORWARD_*; FORWARD_SENT: it may."""
+    """The forward that a packet without a flow may go by; NULL: none, `verdict` says why."""
+    cdef const forward_t *forward = forwards_find(self.tables, &packet.key)
     cdef flow_key_t back = packet.key
-    if forward.allowed.n > 0 and not ranges_have(&forward.allowed, packet.key.source):
-        return FORWARD_SOURCE
+    if forward == NULL:
+        verdict[0] = _counted(self, NO_SERVICE, FORWARD_PASSED)
+        return NULL
     # From a VIP's own port nobody asks.
     memcpy(back.destination, packet.key.source, 16)
     back.destination_port = packet.key.source_port
-    if forwards_find(self.tables, &back) != NULL:
-        return FORWARD_SOURCE
-    return FORWARD_SENT
+    if (
+        forward.allowed.n > 0 and not ranges_have(&forward.allowed, packet.key.source)
+    ) or forwards_find(self.tables, &back) != NULL:
+        verdict[0] = _counted(self, forward.slot, FORWARD_SOURCE)
+        return NULL
+    return forward
 
 
 cdef int _new(
@@ -418,17 +422,15 @@ cdef int _flow_packet(forwarder_t *self, frame_t *frame, const packet_t *packet)
     cdef int way = 0
     cdef flow_t *flow = flows_find(&self.flows, &packet.key, hash, &way)
     cdef const forward_t *forward = NULL
-    cdef int admitted, refused
+    cdef int admitted
+    cdef int verdict = FORWARD_SENT
     cdef bint nat
     if flow != NULL:
         nat = flow.n_ways == 2
     else:
-        forward = forwards_find(self.tables, &packet.key)
+        forward = _open_to(self, packet, &verdict)
         if forward == NULL:
-            return _counted(self, NO_SERVICE, FORWARD_PASSED)
-        refused = _is_refused(self, forward, packet)
-        if refused != FORWARD_SENT:
-            return _counted(self, forward.slot, refused)
+            return verdict
         nat = forward.how == REWRITE_NAT
     admitted = flows_admit(
         &self.flows, flow, way, nat, packet.key.protocol, packet.tcp_flags, self.now_ms
@@ -441,9 +443,9 @@ cdef int _flow_packet(forwarder_t *self, frame_t *frame, const packet_t *packet)
         )
     if admitted == ADMIT_ANEW:
         flows_remove(&self.flows, flow, FLOW_RESELECTED)
-        forward = forwards_find(self.tables, &packet.key)
+        forward = _open_to(self, packet, &verdict)
         if forward == NULL:
-            return _counted(self, NO_SERVICE, FORWARD_PASSED)
+            return verdict
     if admitted == ADMIT_STATELESS:
         return _without_flow(self, frame, packet, forward, hash)
     return _new(self, frame, packet, forward, hash)
@@ -455,11 +457,12 @@ cdef int _known_packet(forwarder_t *self, frame_t *frame, const packet_t *packet
     cdef int way = 0
     cdef flow_t *flow = flows_find(&self.flows, &packet.key, hash, &way)
     cdef const forward_t *forward
+    cdef int verdict = FORWARD_SENT
     if flow != NULL:
         return _send(self, frame, packet, &flow.ways[way].rewrite, flow.service_slot)
-    forward = forwards_find(self.tables, &packet.key)
+    forward = _open_to(self, packet, &verdict)
     if forward == NULL:
-        return _counted(self, NO_SERVICE, FORWARD_PASSED)
+        return verdict
     if forward.how == REWRITE_NAT:
         return _counted(self, forward.slot, FORWARD_NO_FLOW)
     return _without_flow(self, frame, packet, forward, hash)
@@ -489,10 +492,13 @@ cdef void _release_held(forwarder_t *self, const fragment_key_t *key) noexcept n
     """The first fragment has gone; those that came before it follow."""
     cdef packet_t packet
     cdef frame_t *held = held_take(&self.held, key, self.now_ms)
+    if held == NULL:
+        return
     while held != NULL:
         packet_parse(held.data, held.size, &packet)
         _fragment(self, held, &packet)
         held = held_take(&self.held, key, self.now_ms)
+    forwarder_flush(self)       # before others are held where these wait
 
 
 cdef int _first_fragment(forwarder_t *self, frame_t *frame, packet_t *packet) noexcept nogil:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from piagent.adapters.forward_fence import ForwardFence
 from piagent.adapters.forwarded import TCP, UDP, Forwarded
 from piagent.adapters.packet_filter import program
 from tests.adapters.asker import mac_of
+from tests.adapters.two_hosts import run
 
 KEY = bytes(range(16))
 PORTS = (50000, 50999)
@@ -108,19 +108,14 @@ class Lab:
                 folder = Path("/proc/sys/net/ipv4/conf", name)
                 (folder / "arp_ignore").write_text("1")
                 (folder / "arp_announce").write_text("2")
-            host_command(host, "ip", "addr", "add", f"{VIPS[4]}/32", "dev", "lo")
-            host_command(host, "ip", "addr", "add", f"{VIPS[6]}/128", "dev", "lo", "nodad")
-            host_command(host, "ip", "link", "set", "lo", "up")
+            run(host, "ip", "addr", "add", f"{VIPS[4]}/32", "dev", "lo")
+            run(host, "ip", "addr", "add", f"{VIPS[6]}/128", "dev", "lo", "nodad")
+            run(host, "ip", "link", "set", "lo", "up")
 
     def stats(self, name: str = "web-4-False") -> dict[str, int]:
         """What became of packets of a service; zeros left out."""
         packets = self.forwarder.stats()["services"][name]["packets"]
         return {what: n for what, n in packets.items() if n}
-
-
-def host_command(host: netns.Host, *argv: str) -> None:
-    """Run it inside, to its end."""
-    subprocess.run(host.command(argv), check=True)
 
 
 @contextlib.contextmanager

@@ -7,11 +7,13 @@ import hashlib
 import random
 import socket
 import struct
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from piagent.adapters import netns
+from tests.adapters.two_hosts import run
 from tests.fastpath.forwarding_lab import (
     CLIENT,
     OWN,
@@ -19,7 +21,6 @@ from tests.fastpath.forwarding_lab import (
     VIPS,
     Lab,
     backend_address,
-    host_command,
     serving,
 )
 from tests.waiting import wait_until
@@ -27,6 +28,7 @@ from tests.waiting import wait_until
 REASON = netns.why_not()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 UDP_SEGMENT = 103
+SYN_AGAIN_S = 4.5
 versions = pytest.mark.parametrize("version", [4, 6])
 
 
@@ -175,7 +177,7 @@ def test_a_flow_follows_its_backend_to_another_hardware_address(lab: Lab, how: s
     lab.publish(lab.forward(how, targets=[only]))
     with backends(lab, 4, vip=how == "dsr"), stream_to(lab) as stream:
         assert echoed(stream, b"one") == b"b1:one"
-        host_command(lab.backends[0], "ip", "link", "set", "eth0", "address", "02:00:00:00:00:77")
+        run(lab.backends[0], "ip", "link", "set", "eth0", "address", "02:00:00:00:00:77")
         lab.publish(lab.forward(how, targets=[lab.target(1)]))
         assert lab.target(1).mac != only.mac
         assert echoed(stream, b"two") == b"b1:two"
@@ -264,6 +266,59 @@ def test_fragments_in_reverse_and_between_those_of_another_client_find_their_bac
                 stack.enter_context(each)
                 assert each.recv(65536)[3:] == payload
     assert lab.forwarder.stats()["others"]["packets"]["held"] == 4
+
+
+def test_a_fragment_that_was_held_is_sent_before_another_one_takes_its_place(lab: Lab) -> None:
+    """A regression. There are 64 places, and one after the other is taken."""
+    lab.publish(lab.forward("nat", udp=True))
+    payload = random.Random(3).randbytes(2000)
+    with backends(lab, 4, udp=True), lab.client.entered():
+        asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+        with asking, raw:
+            asking.settimeout(5)
+            asking.bind((CLIENT[4], 5000))
+            header = struct.pack("!HHHH", 5000, PORT, 8 + len(payload), 0)
+            for again in range(5):
+                first, later = fragments_of(header + payload, CLIENT[4], again + 1)
+                others = [
+                    fragments_of(bytes(2800), CLIENT[4], 1000 * (again + 1) + i)[1]
+                    for i in range(64)
+                ]
+                for one in [later, *others[:63], first, *others[63:]]:
+                    raw.sendto(one, (VIPS[4], 0))
+                assert asking.recv(65536)[3:] == payload
+
+
+def test_later_fragments_of_a_source_that_is_not_allowed_are_refused_too(lab: Lab) -> None:
+    """A regression: they went to a backend by their hash."""
+    lab.publish(lab.forward("dsr", udp=True, allowed=("192.0.2.0/24",)))
+    with pytest.raises(TimeoutError):
+        ask(lab, 4, bytes(4000), udp=True, patience_s=0.5)
+    assert lab.stats("web-4-True") == {"source-not-allowed": 3}
+
+
+def test_a_connection_that_begins_anew_has_to_be_allowed_too(lab: Lab) -> None:
+    """A regression. A SYN is of the old one for some seconds, as it may be sent again."""
+    lab.publish(lab.forward("nat"))
+
+    def connect() -> None:
+        with lab.client.entered():
+            stream = socket.socket()
+        with stream:
+            stream.settimeout(2)
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            stream.bind((CLIENT[4], 5000))
+            stream.connect((VIPS[4], PORT))
+
+    with backends(lab, 4):
+        connect()
+        lab.publish(lab.forward("nat", allowed=("192.0.2.0/24",)))
+        time.sleep(SYN_AGAIN_S)
+        with pytest.raises(TimeoutError):
+            connect()
+    assert lab.stats()["source-not-allowed"] > 0
 
 
 def test_what_is_for_nobody_is_left_to_the_nodes_own_stack(lab: Lab) -> None:
