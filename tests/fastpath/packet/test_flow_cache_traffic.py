@@ -19,7 +19,7 @@ from tests.waiting import wait_until
 
 pytest.importorskip("fastpath.packet._probe", reason="built with PIAGENT_PROBE=1 only")
 
-from tests.fastpath.packet.forwarding_lab import (
+from tests.fastpath.packet.flow_cache_lab import (
     BACKEND,
     CLIENT,
     FAMILY,
