@@ -4,15 +4,12 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
-from fastpath.abi cimport prefixes_t
-from fastpath.maglev cimport Maglev
 from fastpath.packet.forwards cimport forward_t, target_t
 from fastpath.sys_linux cimport IPPROTO_TCP, IPPROTO_UDP, htons
+from fastpath.table_parts cimport array_new, maglev_entries, ranges_put
 
 from fastpath.forwards import HOWS, packed
 from fastpath.prefixes import merged
-
-_LOW = (1 << 64) - 1
 
 
 cdef class ForwardTables:
@@ -41,21 +38,23 @@ def compile(forwards, services, backends, generation, ForwardTables previous):
     wanted = sorted(forwards, key=_place)
     self.c.generation = generation
     self.c.n = <uint32_t>len(wanted)
-    self.c.forwards = <forward_t *>_array(len(wanted), sizeof(forward_t))
+    self.c.forwards = <forward_t *>array_new(len(wanted), sizeof(forward_t))
     for each in wanted:
         self.c.n_targets += <uint32_t>len(each.targets)
-    self.c.targets = <target_t *>_array(self.c.n_targets, sizeof(target_t))
+    self.c.targets = <target_t *>array_new(self.c.n_targets, sizeof(target_t))
     ranges = [merged(each.allowed) for each in wanted]
-    self.ranges = <range_t *>_array(sum([len(each) for each in ranges]), sizeof(range_t))
+    self.ranges = <range_t *>array_new(sum([len(each) for each in ranges]), sizeof(range_t))
     next_range = self.ranges
     for i, each in enumerate(wanted):
         self.c.forwards[i].slot = services[each.name]
         self.c.forwards[i].targets = &self.c.targets[n_targets]
         _put_forward(self, &self.c.forwards[i], &self.c.targets[n_targets], each, backends)
         n_targets += len(each.targets)
-        next_range = _put_ranges(&self.c.forwards[i].allowed, next_range, ranges[i])
+        next_range = ranges_put(&self.c.forwards[i].allowed, next_range, ranges[i])
         self.c.forward_of_slot[self.c.forwards[i].slot] = &self.c.forwards[i]
-        _put_maglev(self, &self.c.forwards[i], each, previous)
+        self.c.forwards[i].maglev = maglev_entries(
+            self.maglev, {} if previous is None else previous.maglev, _usable(each)
+        )
     return self
 
 
@@ -67,11 +66,13 @@ def _name(target):
     return target.name
 
 
-cdef void *_array(Py_ssize_t n, size_t size) except NULL:
-    cdef void *array = calloc(max(n, 1), size)
-    if array == NULL:
-        raise MemoryError
-    return array
+cdef tuple _usable(forward):
+    """The same on every node: of those that are up, whether or not they are reached from here."""
+    return tuple([
+        (target.name, target.weight, i)
+        for i, target in enumerate(sorted(forward.targets, key=_name))
+        if target.up and target.weight > 0
+    ])
 
 
 cdef object _put_address(uint8_t *where, str address):
@@ -112,37 +113,3 @@ cdef object _put_target(target_t *target, wanted):
     memcpy(target.own_mac, <const uint8_t *>own_mac, 6)
     if wanted.source:
         _put_address(target.source, wanted.source)
-
-
-cdef range_t *_put_ranges(prefixes_t *prefixes, range_t *where, list wanted) except NULL:
-    """Returns where the next ones go."""
-    prefixes.ranges = where
-    for first, last in wanted:
-        where.first_high = first >> 64
-        where.first_low = first & _LOW
-        where.last_high = last >> 64
-        where.last_low = last & _LOW
-        where += 1
-        prefixes.n += 1
-    return where
-
-
-cdef object _put_maglev(
-    ForwardTables self, forward_t *forward, wanted, ForwardTables previous
-):
-    """The same on every node: of those that are up, whether or not they are reached from here."""
-    cdef Maglev maglev
-    key = tuple([
-        (target.name, target.weight, i)
-        for i, target in enumerate(sorted(wanted.targets, key=_name))
-        if target.up and target.weight > 0
-    ])
-    if not key:
-        return
-    maglev = self.maglev.get(key)
-    if maglev is None and previous is not None:
-        maglev = previous.maglev.get(key)
-    if maglev is None:
-        maglev = Maglev(key)
-    self.maglev[key] = maglev
-    forward.maglev = maglev.entries

@@ -10,10 +10,10 @@ from libc.string cimport memcpy, memset
 
 from fastpath.abi cimport (
     HOST_ANY, HOST_EXACT, HOST_WILDCARD, PROTOCOL_HTTP, PROTOCOL_TCP, PROTOCOL_UDP, backend_t,
-    cut_t, gateway_t, listener_t, prefixes_t, range_t, route_t, service_t, text_t,
+    cut_t, gateway_t, listener_t, range_t, route_t, service_t, text_t,
 )
-from fastpath.maglev cimport Maglev
 from fastpath.sys_linux cimport AF_INET, AF_INET6, htons, sockaddr_any_t, sockaddr_in, sockaddr_in6
+from fastpath.table_parts cimport array_new, maglev_entries, ranges_put
 
 import socket
 import time
@@ -21,9 +21,6 @@ import time
 from fastpath.prefixes import merged
 from fastpath.sockets import resolve
 from fastpath.tables import BALANCES
-
-_LOW = (1 << 64) - 1
-
 
 cdef class Snapshot:
     """Owns one snapshot_t; free it when no worker can have it any more, by letting go of it."""
@@ -71,14 +68,6 @@ def compile(tables, numbering, listening, limits, generation, draining, cuts, Sn
     return self
 
 
-cdef void *_array(size_t n, size_t size) except NULL:
-    """A zeroed array, of one element at least."""
-    cdef void *memory = calloc(n if n > 0 else 1, size)
-    if memory == NULL:
-        raise MemoryError
-    return memory
-
-
 cdef Py_ssize_t _total(list parts):
     """How many elements they have together."""
     return sum(map(len, parts))
@@ -109,19 +98,6 @@ cdef uint32_t put_address(sockaddr_any_t *where, str address, int port) except 0
     return sizeof(sockaddr_in6)
 
 
-cdef const uint16_t *_maglev(Snapshot self, tuple key, Snapshot previous):
-    """The Maglev table of these backends, the previous snapshot's when it has it."""
-    if not key:
-        return NULL
-    cdef Maglev maglev = self.maglev.get(key)
-    if maglev is None and previous is not None:
-        maglev = previous.maglev.get(key)
-    if maglev is None:
-        maglev = Maglev(key)
-    self.maglev[key] = maglev
-    return maglev.entries
-
-
 cdef dict _put_services(Snapshot self, tuple services, numbering, Snapshot previous):
     """Fill in services and backends; returns name -> index."""
     cdef service_t *service
@@ -129,9 +105,10 @@ cdef dict _put_services(Snapshot self, tuple services, numbering, Snapshot previ
     cdef Py_ssize_t n_backends = _total([each.backends for each in services])
     cdef Py_ssize_t i, j, n_before = 0
     cdef Rules rules = Rules(self, services)
+    cdef dict kept = {} if previous is None else previous.maglev
     self.c.n_services = <uint32_t>len(services)
-    self.c.services = <service_t *>_array(len(services), sizeof(service_t))
-    self.c.backends = <backend_t *>_array(n_backends, sizeof(backend_t))
+    self.c.services = <service_t *>array_new(len(services), sizeof(service_t))
+    self.c.backends = <backend_t *>array_new(n_backends, sizeof(backend_t))
     for i, wanted in enumerate(services):
         service = &self.c.services[i]
         service.slot = numbering.services[wanted.name]
@@ -158,7 +135,7 @@ cdef dict _put_services(Snapshot self, tuple services, numbering, Snapshot previ
                 service.weight += backend.weight
                 usable.append((place.name, place.weight, j))
         service.n_usable = <uint16_t>len(usable)
-        service.maglev = _maglev(self, tuple(usable), previous)
+        service.maglev = maglev_entries(self.maglev, kept, tuple(usable))
     return {each.name: i for i, each in enumerate(services)}
 
 
@@ -198,8 +175,8 @@ cdef class Rules:
         self.snapshot = snapshot
         n_ranges = _total([(*each.allowed, *each.trusted) for each in services])
         n_sources = _total([each.sources for each in services])
-        snapshot.c.ranges = self.next_range = <range_t *>_array(n_ranges, sizeof(range_t))
-        snapshot.c.sources = <sockaddr_any_t *>_array(n_sources, sizeof(sockaddr_any_t))
+        snapshot.c.ranges = self.next_range = <range_t *>array_new(n_ranges, sizeof(range_t))
+        snapshot.c.sources = <sockaddr_any_t *>array_new(n_sources, sizeof(sockaddr_any_t))
         self.next_source = snapshot.c.sources
 
     cdef object put(self, service_t *service, wanted):
@@ -223,18 +200,8 @@ cdef class Rules:
             put_address(self.next_source, address, 1)
             self.next_source.v4.sin_port = 0            # as in a sockaddr_in6
             self.next_source += 1
-        self.put_prefixes(&service.allowed, wanted.allowed)
-        self.put_prefixes(&service.trusted, wanted.trusted)
-
-    cdef object put_prefixes(self, prefixes_t *prefixes, tuple wanted):
-        prefixes.ranges = self.next_range
-        for first, last in merged(wanted):
-            self.next_range.first_high = first >> 64
-            self.next_range.first_low = first & _LOW
-            self.next_range.last_high = last >> 64
-            self.next_range.last_low = last & _LOW
-            self.next_range += 1
-            prefixes.n += 1
+        self.next_range = ranges_put(&service.allowed, self.next_range, merged(wanted.allowed))
+        self.next_range = ranges_put(&service.trusted, self.next_range, merged(wanted.trusted))
 
 
 def _name(backend):
@@ -247,8 +214,8 @@ cdef dict _put_gateways(Snapshot self, tuple gateways, numbering, dict services)
     cdef Py_ssize_t n_routes = _total([each.routes for each in gateways])
     cdef Py_ssize_t i, j, n_before = 0
     self.c.n_gateways = <uint32_t>len(gateways)
-    self.c.gateways = <gateway_t *>_array(len(gateways), sizeof(gateway_t))
-    self.c.routes = <route_t *>_array(n_routes, sizeof(route_t))
+    self.c.gateways = <gateway_t *>array_new(len(gateways), sizeof(gateway_t))
+    self.c.routes = <route_t *>array_new(n_routes, sizeof(route_t))
     for i, wanted in enumerate(gateways):
         gateway = &self.c.gateways[i]
         _put_text(self, &gateway.name, wanted.name)
@@ -294,8 +261,8 @@ cdef object _put_listeners(
     cdef Py_ssize_t i
     cdef Py_ssize_t n_fds = _total(list(listening.values()))
     self.c.n_listeners = <uint32_t>len(listeners)
-    self.c.listeners = <listener_t *>_array(len(listeners), sizeof(listener_t))
-    self.c.fds = <int *>_array(n_fds, sizeof(int))
+    self.c.listeners = <listener_t *>array_new(len(listeners), sizeof(listener_t))
+    self.c.fds = <int *>array_new(n_fds, sizeof(int))
     fds = self.c.fds
     memset(self.c.drains_of_slot, 1, sizeof(self.c.drains_of_slot))     # those that are gone
     for i, wanted in enumerate(listeners):
@@ -321,7 +288,7 @@ cdef object _put_cuts(Snapshot self, list cuts):
     """Fill in what is to be cut."""
     cdef Py_ssize_t i
     self.c.n_cuts = <uint32_t>len(cuts)
-    self.c.cuts = <cut_t *>_array(len(cuts), sizeof(cut_t))
+    self.c.cuts = <cut_t *>array_new(len(cuts), sizeof(cut_t))
     for i, (generation, kind, slot) in enumerate(cuts):
         self.c.cuts[i].generation = generation
         self.c.cuts[i].kind = kind

@@ -11,7 +11,10 @@ from tests.style.sources import CYTHON, Finding, files, read, report
 
 # From the top; a name is a folder or a module right under fastpath.
 LAYERS = (
-    {"engine", "explain", "forward_tables", "forwarding", "log", "maglev", "snapshot", "totals"},
+    {
+        *("engine", "explain", "forward_tables", "forwarding", "log", "snapshot", "table_parts"),
+        "totals",
+    },
     {"worker"},
     {"http", "packet", "proxy"},
     {"loop"},

@@ -18,8 +18,8 @@ FOLDER = ROOT / "build" / "audit"
 # Where Python objects are at home.
 FOR_TESTS = ("_probe", "_fuzz")
 WITH_PYTHON = {
-    *("engine", "explain", "flow_cache", "forward_tables", "forwarding", "log", "maglev"),
-    *("snapshot", "totals"),
+    *("engine", "explain", "flow_cache", "forward_tables", "forwarding", "log", "snapshot"),
+    *("table_parts", "totals"),
 }
 
 BAD = '''

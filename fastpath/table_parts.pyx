@@ -1,10 +1,12 @@
-"""Maglev tables for tables of services."""
+"""What compiled tables are made of: arrays, ranges of addresses, Maglev tables."""
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc, free
 
 from fastpath.hashing.maglev cimport MAGLEV_SIZE, maglev_build, maglev_node_t
 from fastpath.hashing.xxhash cimport xxh64
+
+_LOW = (1 << 64) - 1
 
 
 cdef class Maglev:
@@ -35,3 +37,31 @@ cdef class Maglev:
 
     def __dealloc__(self):
         free(self.entries)
+
+
+cdef void *array_new(size_t n, size_t size) except NULL:
+    cdef void *memory = calloc(n if n > 0 else 1, size)
+    if memory == NULL:
+        raise MemoryError
+    return memory
+
+
+cdef range_t *ranges_put(prefixes_t *prefixes, range_t *where, list wanted) except NULL:
+    prefixes.ranges = where
+    for first, last in wanted:
+        where.first_high = first >> 64
+        where.first_low = first & _LOW
+        where.last_high = last >> 64
+        where.last_low = last & _LOW
+        where += 1
+        prefixes.n += 1
+    return where
+
+
+cdef const uint16_t *maglev_entries(dict tables, dict before, tuple key) except? NULL:
+    cdef Maglev maglev
+    if not key:
+        return NULL
+    maglev = tables.get(key) or before.get(key) or Maglev(key)
+    tables[key] = maglev
+    return maglev.entries
