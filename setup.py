@@ -9,7 +9,7 @@ from setuptools import Extension, setup
 
 DEBUG = os.environ.get("PIAGENT_DEBUG") == "1"
 PROBE = os.environ.get("PIAGENT_PROBE") == "1"
-FOR_TESTS = ("_probe", "_fuzz")     # how the names of modules end that are for tests only
+FOR_TESTS = ("_probe", "_fuzz")  # how the names of modules end that are for tests only
 # "address" or "thread": an engine that watches itself, in build/<name>/lib, never in place.
 SANITIZE = os.environ.get("PIAGENT_SANITIZE", "")
 
