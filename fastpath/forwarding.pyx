@@ -14,10 +14,11 @@ from fastpath.memory.slab cimport slab_free, slab_get, slab_init, slab_t
 from fastpath.packet.flow_cache cimport FlowCache
 from fastpath.packet.flows cimport FLOW_ENDS, flows_uses
 from fastpath.packet.forwarder cimport (
-    FORWARD_COUNT, forward_counters_t, forwarder_age, forwarder_flush, forwarder_free,
+    forward_counters_t, forwarder_age, forwarder_flush, forwarder_free,
     forwarder_init, forwarder_pick_up, forwarder_t, forwarder_take,
 )
 from fastpath.packet.forwards cimport forwards_t
+from fastpath.packet.outcomes cimport FORWARD_COUNT
 from fastpath.packet.parse cimport PARSE_COUNT
 from fastpath.packet.sys_packet cimport sock_filter
 from fastpath.packet.tap cimport (
@@ -111,8 +112,8 @@ cdef class Forwarder:
         )
         if result != FP_OK:
             raise OSError(errno, "cannot set the forwarder up: " + os.strerror(errno))
-        self.thread.forwarder.interface = interface
-        self.thread.forwarder.mtu = mtu
+        self.thread.forwarder.outlet.interface = interface
+        self.thread.forwarder.outlet.mtu = mtu
         self.cache = cache
         if cache is not None:
             self._use_cache(cache)
@@ -262,9 +263,9 @@ cdef class Forwarder:
                 "truncated": load_relaxed(&tap.counters.truncated),
                 "down": load_relaxed(&tap.counters.down),
             },
-            "sent": load_relaxed(&forwarder.transmit.sent),
+            "sent": load_relaxed(&forwarder.outlet.transmit.sent),
             "unsent": {
-                UNSENT[i]: load_relaxed(&forwarder.transmit.dropped[i])
+                UNSENT[i]: load_relaxed(&forwarder.outlet.transmit.dropped[i])
                 for i in range(UNSENT_COUNT)
             },
         }

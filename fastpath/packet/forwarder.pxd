@@ -5,47 +5,27 @@ Maglev over the flow's hash. Every node of a cluster has the same hash and the s
 is forwarded without a flow, or by a node that has just taken a VIP over, goes to the same backend.
 What a flow has decided is put into the kernel's flow cache, if there is one.
 
-Each frame ends in one of FORWARD_*, counted by service. One thread uses a forwarder; others may
-read its counters.
+Each frame ends in one of FORWARD_* (outcomes.pxd), counted by service. One thread uses a
+forwarder; others may read its counters.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from fastpath.abi cimport MAX_SERVICES
 from fastpath.memory.slab cimport slab_t
-from fastpath.packet.answer cimport ANSWER_SIZE_MAX
 from fastpath.packet.flow_map cimport flow_map_t
 from fastpath.packet.flows cimport flows_t
 from fastpath.packet.forwards cimport forwards_t
 from fastpath.packet.fragments cimport fragments_t
 from fastpath.packet.held cimport held_t
 from fastpath.packet.nat_ports cimport nat_ports_t
+from fastpath.packet.outcomes cimport FORWARD_COUNT
+from fastpath.packet.outlet cimport outlet_t
 from fastpath.packet.parse cimport PARSE_COUNT
-from fastpath.packet.tap cimport TAP_HEADROOM, frame_t
-from fastpath.packet.transmit cimport TRANSMIT_MAX, transmit_t
-
-
-# What became of a frame; names in verdicts.py.
-cdef enum:
-    FORWARD_SENT = 0
-    FORWARD_PASSED = 1          # for the kernel's stack: not a packet, or no service
-    FORWARD_HELD = 2            # a fragment that waits for the first one
-    FORWARD_MALFORMED = 3       # see forwarder_t.parsed
-    FORWARD_SOURCE = 4          # `allowed_sources` does not have the client, or it is a VIP
-    FORWARD_NO_FLOW = 5         # nat: part of nothing that is known
-    FORWARD_NO_BACKEND = 6      # none is usable, and reachable from here
-    FORWARD_NO_PORT = 7         # nat: no port of ours is left
-    FORWARD_DRAINING = 8        # a new flow for a VIP that is about to move
-    FORWARD_TOO_BIG = 9         # for the way; the sender was told
-    FORWARD_EXPIRED = 10        # its TTL; likewise
-    FORWARD_UNWRITTEN = 11      # it cannot be written as the flow wants it
-    FORWARD_UNSENT = 12         # nothing takes it: see transmit_t.dropped for the rest
-    FORWARD_COUNT = 13
+from fastpath.packet.tap cimport frame_t
 
 
 cdef enum:
-    ANSWERS_PER_S = 100         # ICMP errors of our own
-    PIECE_SIZE = TAP_HEADROOM + 2048
     NO_SERVICE = MAX_SERVICES   # counts what belongs to none
 
 
@@ -62,18 +42,9 @@ cdef struct forwarder_t:
     fragments_t fragments
     nat_ports_t ports
     held_t held
-    transmit_t transmit
+    outlet_t outlet
     flow_map_t *map             # borrowed; NULL: there is no flow cache
     uint64_t now_ms             # set by the caller before each batch
-    uint64_t answer_due_ns
-    uint32_t mtu                # of the interface that clients come by
-    uint32_t interface          # the same one's index
-    uint32_t n_answers          # that wait in `transmit`
-    slab_t answers_memory
-    uint8_t *answers            # TRANSMIT_MAX of ANSWER_SIZE_MAX
-    slab_t pieces_memory
-    uint8_t *pieces             # TRANSMIT_MAX of PIECE_SIZE: of merged packets
-    uint32_t n_pieces           # that wait in `transmit`
     slab_t counters_memory
     forward_counters_t *counters    # MAX_SERVICES + 1, by slot
     uint64_t parsed[PARSE_COUNT]
@@ -89,7 +60,7 @@ cdef int forwarder_init(
     uint16_t last_port,
 ) noexcept nogil
 cdef void forwarder_free(forwarder_t *self) noexcept nogil
-# Decide about a frame and let it wait in `transmit`: its bytes have to stay until
+# Decide about a frame and let it wait in `outlet`: its bytes have to stay until
 # forwarder_flush. FORWARD_*. When FP_FULL threatens it flushes by itself.
 cdef int forwarder_take(forwarder_t *self, frame_t *frame) noexcept nogil
 # Send what waits.

@@ -1,17 +1,13 @@
 """What becomes of a frame: `nat` and `dsr`, decided and sent."""
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from fastpath.abi cimport FP_OK, FP_PORTS, MAX_SERVICES
 from fastpath.atomics cimport count
 from fastpath.memory.slab cimport slab_free, slab_get, slab_init
 from fastpath.packet.aim cimport aim_at, aim_choose, aim_nat
-from fastpath.packet.answer cimport answer_expired, answer_too_big
-from fastpath.packet.encapsulate cimport encapsulate, encapsulation_size
-from fastpath.packet.flow cimport (
-    REWRITE_ENCAPSULATE, REWRITE_NAT, flow_key_t, rewrite_t,
-)
+from fastpath.packet.flow cimport REWRITE_NAT, flow_key_t, rewrite_t
 from fastpath.packet.flow_map cimport flow_map_delete, flow_map_put
 from fastpath.packet.flow_states cimport (
     WAY_ORIGINAL, WAY_REPLY, flow_is_carried, flow_port_may_hurry, flow_t, tcp_seen_read,
@@ -31,21 +27,17 @@ from fastpath.packet.held cimport held_free, held_init, held_put, held_take
 from fastpath.packet.nat_ports cimport (
     nat_ports_free, nat_ports_give, nat_ports_init, nat_ports_take,
 )
+from fastpath.packet.outcomes cimport (
+    FORWARD_DRAINING, FORWARD_HELD, FORWARD_MALFORMED, FORWARD_NO_BACKEND, FORWARD_NO_FLOW,
+    FORWARD_NO_PORT, FORWARD_PASSED, FORWARD_SENT, FORWARD_SOURCE, FORWARD_TOO_BIG,
+)
+from fastpath.packet.outlet cimport outlet_flush, outlet_free, outlet_init, outlet_send
 from fastpath.packet.parse cimport (
     FRAGMENT_FIRST, PARSE_ECHO, PARSE_FLOW, PARSE_FRAGMENT, PARSE_HIDDEN, PARSE_ICMP_ERROR,
     packet_parse, packet_t,
 )
-from fastpath.packet.rewrite cimport (
-    UNWRITTEN_EXPIRED, WRITTEN, rewrite_finish_checksum, rewrite_fits, rewrite_packet,
-)
-from fastpath.packet.segment cimport segment_count, segment_write
-from fastpath.packet.sys_packet cimport VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE
-from fastpath.packet.tap cimport TAP_HEADROOM, frame_t
-from fastpath.packet.transmit cimport (
-    TRANSMIT_MAX, transmit_add, transmit_flush, transmit_free, transmit_init,
-)
+from fastpath.packet.tap cimport frame_t
 from fastpath.ranges cimport ranges_have
-from fastpath.rate cimport NS_PER_MS, rate_wait_ms
 from fastpath.sys_linux cimport IPPROTO_TCP
 
 
@@ -68,8 +60,9 @@ cdef int forwarder_init(
 ) noexcept nogil:
     cdef int result
     memset(self, 0, sizeof(forwarder_t))
-    self.transmit.fd = -1
-    self.transmit.queued_fd = -1
+    result = outlet_init(&self.outlet)
+    if result != FP_OK:
+        return result
     result = flows_init(&self.flows, new_max, confirmed_max, hash_key)
     if result == FP_OK:
         result = fragments_init(&self.fragments, _FRAGMENTS, hash_key)
@@ -78,20 +71,12 @@ cdef int forwarder_init(
     if result == FP_OK:
         result = held_init(&self.held)
     if result == FP_OK:
-        result = slab_init(&self.answers_memory, 1, TRANSMIT_MAX * ANSWER_SIZE_MAX)
-    if result == FP_OK:
-        result = slab_init(&self.pieces_memory, 1, TRANSMIT_MAX * PIECE_SIZE)
-    if result == FP_OK:
         result = slab_init(
             &self.counters_memory, 1, (MAX_SERVICES + 1) * sizeof(forward_counters_t)
         )
-    if result == FP_OK:
-        result = transmit_init(&self.transmit, True)
     if result != FP_OK:
         forwarder_free(self)
         return result
-    self.answers = <uint8_t *>slab_get(&self.answers_memory)
-    self.pieces = <uint8_t *>slab_get(&self.pieces_memory)
     self.counters = <forward_counters_t *>slab_get(&self.counters_memory)  # fresh pages are zero
     self.flows.ended = _ended
     self.flows.owner = self
@@ -99,11 +84,8 @@ cdef int forwarder_init(
 
 
 cdef void forwarder_free(forwarder_t *self) noexcept nogil:
-    if self.transmit.fd >= 0:
-        transmit_free(&self.transmit)
+    outlet_free(&self.outlet)
     slab_free(&self.counters_memory)
-    slab_free(&self.pieces_memory)
-    slab_free(&self.answers_memory)
     held_free(&self.held)
     nat_ports_free(&self.ports)
     fragments_free(&self.fragments)
@@ -151,114 +133,6 @@ cdef int _counted(forwarder_t *self, uint16_t slot, int verdict) noexcept nogil:
 
 # ---- sending ----
 
-cdef void _make_room(forwarder_t *self) noexcept nogil:
-    """For one more frame that waits; what it is written in may be that of one that waited."""
-    if self.transmit.n >= TRANSMIT_MAX:
-        forwarder_flush(self)
-
-
-cdef int _hand_on(forwarder_t *self, const frame_t *frame, uint32_t interface) noexcept nogil:
-    """Have it wait; there is room."""
-    if transmit_add(&self.transmit, frame, interface) == FP_OK:
-        return FORWARD_SENT
-    return FORWARD_UNSENT
-
-
-cdef void _answer(forwarder_t *self, uint32_t size) noexcept nogil:
-    """Send the answer that has just been written, if there is one."""
-    cdef frame_t frame
-    if size == 0:
-        return
-    memset(&frame, 0, sizeof(frame))
-    frame.data = self.answers + self.n_answers * ANSWER_SIZE_MAX
-    frame.size = size
-    if _hand_on(self, &frame, self.interface) == FORWARD_SENT:
-        self.n_answers += 1
-
-
-cdef bint _may_answer(forwarder_t *self) noexcept nogil:
-    _make_room(self)
-    return rate_wait_ms(&self.answer_due_ns, self.now_ms * NS_PER_MS, ANSWERS_PER_S) == 0
-
-
-cdef int _too_big(
-    forwarder_t *self, const frame_t *frame, const packet_t *packet, uint16_t mtu
-) noexcept nogil:
-    if _may_answer(self):
-        _answer(self, answer_too_big(
-            frame.data, packet, mtu, self.answers + self.n_answers * ANSWER_SIZE_MAX
-        ))
-    return FORWARD_TOO_BIG
-
-
-cdef int _wrap(
-    forwarder_t *self, frame_t *frame, const packet_t *packet, const rewrite_t *rewrite
-) noexcept nogil:
-    """Send it with the outer header before the packet; the frame begins earlier then."""
-    cdef uint32_t size = encapsulation_size(rewrite)
-    if frame.offload.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM:   # not every card finds it in there
-        rewrite_finish_checksum(frame.data, packet)
-        memset(&frame.offload, 0, sizeof(frame.offload))
-    if encapsulate(frame.data, packet, rewrite) != WRITTEN:
-        return FORWARD_UNWRITTEN
-    frame.data -= size
-    frame.size = packet.end + size
-    return _hand_on(self, frame, rewrite.interface)
-
-
-cdef int _wrap_pieces(
-    forwarder_t *self, const frame_t *frame, const packet_t *packet, const rewrite_t *rewrite
-) noexcept nogil:
-    """The kernel cannot cut a merged packet inside a tunnel that it does not know of: we do."""
-    cdef frame_t piece
-    cdef packet_t its
-    cdef uint32_t i
-    cdef int verdict
-    if packet.payload + frame.offload.gso_size > PIECE_SIZE - TAP_HEADROOM:
-        return FORWARD_UNWRITTEN
-    for i in range(segment_count(packet, frame.offload.gso_size)):
-        _make_room(self)
-        memset(&piece, 0, sizeof(piece))
-        piece.data = self.pieces + self.n_pieces * PIECE_SIZE + TAP_HEADROOM
-        piece.size = segment_write(frame.data, packet, frame.offload.gso_size, i, piece.data)
-        if packet_parse(piece.data, piece.size, &its) != PARSE_FLOW:
-            return FORWARD_UNWRITTEN
-        verdict = _wrap(self, &piece, &its, rewrite)
-        if verdict != FORWARD_SENT:
-            return verdict
-        self.n_pieces += 1
-    return FORWARD_SENT
-
-
-cdef int _write(
-    forwarder_t *self, frame_t *frame, const packet_t *packet, const rewrite_t *rewrite
-) noexcept nogil:
-    cdef bint is_partial = frame.offload.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM
-    cdef uint32_t segment = 0
-    cdef int result
-    if frame.offload.gso_type != VIRTIO_NET_HDR_GSO_NONE:
-        segment = frame.offload.gso_size
-    if not rewrite_fits(packet, rewrite, segment):
-        return _too_big(self, frame, packet, rewrite.mtu)
-    if rewrite.how == REWRITE_ENCAPSULATE:
-        if segment > 0:
-            return _wrap_pieces(self, frame, packet, rewrite)
-        _make_room(self)
-        return _wrap(self, frame, packet, rewrite)
-    result = rewrite_packet(frame.data, packet, rewrite, is_partial)
-    if result == WRITTEN:
-        frame.size = packet.end
-        _make_room(self)
-        return _hand_on(self, frame, rewrite.interface)
-    if result == UNWRITTEN_EXPIRED:
-        if _may_answer(self):
-            _answer(self, answer_expired(
-                frame.data, packet, self.answers + self.n_answers * ANSWER_SIZE_MAX
-            ))
-        return FORWARD_EXPIRED
-    return FORWARD_UNWRITTEN
-
-
 cdef int _send(
     forwarder_t *self,
     frame_t *frame,
@@ -267,16 +141,14 @@ cdef int _send(
     uint16_t service_slot,
 ) noexcept nogil:
     cdef uint32_t size = frame.size
-    cdef int verdict = _write(self, frame, packet, rewrite)
+    cdef int verdict = outlet_send(&self.outlet, frame, packet, rewrite, self.now_ms)
     if verdict == FORWARD_SENT:
         count(&self.counters[service_slot].bytes, size)
     return _counted(self, service_slot, verdict)
 
 
 cdef void forwarder_flush(forwarder_t *self) noexcept nogil:
-    transmit_flush(&self.transmit)
-    self.n_answers = 0
-    self.n_pieces = 0
+    outlet_flush(&self.outlet)
 
 
 # ---- flows ----
@@ -318,7 +190,7 @@ cdef int _begin(
         return FORWARD_NO_PORT
     added.service_slot = forward.slot
     if nat:
-        aim_nat(added, target, frame, self.interface, <uint16_t>self.mtu)
+        aim_nat(added, target, frame, self.outlet.interface, <uint16_t>self.outlet.mtu)
     else:
         aim_at(&added.ways[WAY_ORIGINAL].rewrite, target, forward.how)
     count(&self.counters[forward.slot].new_flows, 1)

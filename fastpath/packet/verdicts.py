@@ -67,7 +67,7 @@ FORWARDED: Final = (
     "unwritten",
     "unsent",
 )
-"""What became of frames, in the order of forwarder.pxd's FORWARD_*."""
+"""What became of frames, in the order of outcomes.pxd's FORWARD_*."""
 
 UNSENT: Final = ("queue", "long", "down", "gone", "bad")
 """Why frames were not sent, in the order of transmit.pxd's UNSENT_*."""

@@ -28,8 +28,13 @@ class Cluster:
         }
 
     async def owner(self, vip: str = VIP) -> str:
-        await until(lambda: len(self.owners(vip)) == 1, f"one owner of {vip}")
+        """The one that has the VIP, which all others have heard of."""
+        await until(lambda: self._agree(vip), f"one owner of {vip}, known to all")
         return self.owners(vip)[0]
+
+    def _agree(self, vip: str) -> bool:
+        why = [bench.agent.view.why(vip) for bench in self.benches.values()]
+        return [*{each.vip.owner for each in why if each is not None}] == self.owners(vip)
 
     def owners(self, vip: str = VIP) -> list[str]:
         return [name for name, bench in self.benches.items() if bench.owns(vip)]
