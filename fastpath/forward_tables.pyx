@@ -108,6 +108,7 @@ cdef object _put_target(target_t *target, wanted):
     if not wanted.is_reachable:
         return
     target.interface = wanted.interface
+    target.here = wanted.is_here
     target.mtu = wanted.mtu
     memcpy(target.mac, <const uint8_t *>mac, 6)
     memcpy(target.own_mac, <const uint8_t *>own_mac, 6)

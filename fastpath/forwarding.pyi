@@ -44,6 +44,10 @@ class Forwarder:
         forwarder cannot do, and nothing has changed; TapError when the filter is refused.
         """
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the interface has gone for good: one of the same name takes another forwarder."""
+
     def stats(self) -> dict[str, Any]:
         """Counters since the start."""
 

@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from fastpath.abi cimport FP_AGAIN, FP_OK, MAX_BACKENDS, MAX_SERVICES
+from fastpath.abi cimport FP_AGAIN, FP_OK, FP_RESET, MAX_BACKENDS, MAX_SERVICES
 from fastpath.atomics cimport (
     load_acquire, load_pointer, load_relaxed, load_signed, store_pointer, store_release,
 )
@@ -27,9 +27,9 @@ from fastpath.packet.tap cimport (
 )
 from fastpath.packet.transmit cimport UNSENT_COUNT
 from fastpath.sys_linux cimport (
-    CLOCK_MONOTONIC, EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLLERR, EPOLLIN,
-    clock_gettime, close, epoll_create1, epoll_ctl, epoll_event, epoll_wait, eventfd,
-    eventfd_read, eventfd_write, timespec, usleep,
+    CLOCK_MONOTONIC, EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL,
+    EPOLLERR, EPOLLIN, clock_gettime, close, epoll_create1, epoll_ctl, epoll_event, epoll_wait,
+    eventfd, eventfd_read, eventfd_write, timespec, usleep,
 )
 
 import os
@@ -69,7 +69,7 @@ cdef struct _thread_t:
     void *next_tables           # forwards_t, for the thread to pick up
     uint64_t seen               # generation of the tables that it works by
     uint64_t stop
-    uint64_t gone               # times the interface was found gone for good
+    uint64_t gone               # whether the interface is gone for good
     int epoll
     int wake
 
@@ -235,6 +235,10 @@ cdef class Forwarder:
         if result != FP_OK:
             raise TapError(number, f"cannot set the filter: {os.strerror(number)}")
 
+    @property
+    def is_gone(self):
+        return bool(load_acquire(&self.thread.gone))
+
     def stats(self):
         cdef forwarder_t *forwarder = &self.thread.forwarder
         cdef tap_t *tap = &self.thread.tap
@@ -334,8 +338,10 @@ cdef void _run(_thread_t *self) noexcept nogil:
         for i in range(max(n, 0)):
             if events[i].data.ptr == NULL:
                 eventfd_read(self.wake, &woken)
-            elif events[i].events & EPOLLERR:
-                tap_check(&self.tap)
+            elif events[i].events & EPOLLERR and tap_check(&self.tap) == FP_RESET:
+                # Nothing more comes from it, and the error stays: it would wake us for ever.
+                epoll_ctl(self.epoll, EPOLL_CTL_DEL, self.tap.fd, NULL)
+                store_release(&self.gone, 1)
         _pick_up(self)
         result = _take_batch(self)
         if self.forwarder.now_ms - aged_ms >= _AGE_MS:

@@ -10,6 +10,9 @@ from fastpath.sockets import resolve
 HOWS = ("dsr", "nat", "ipip")
 """How packets get to backends, in the order of packet/flow.pxd's REWRITE_*."""
 
+LOOPBACK = 1
+"""Index of `lo`, in every network namespace: a target that is behind it is this host itself."""
+LOCAL_MTU = 65535
 _WEIGHT_MAX = 65535
 _MTU_MIN, _MTU_MAX = 576, 65535
 _MAC_SIZE = 6
@@ -39,6 +42,16 @@ class Target(NamedTuple):
         """Whether frames get there."""
         return self.interface > 0
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it is this host itself: packets go to its own IP stack, as they are."""
+        return self.interface == LOOPBACK
+
+    def here(self) -> Target:
+        """The same one on this host."""
+        nobody = bytes(_MAC_SIZE)
+        return self._replace(interface=LOOPBACK, mac=nobody, own_mac=nobody, mtu=LOCAL_MTU)
+
 
 class Forward(NamedTuple):
     """A port of a VIP."""
@@ -56,7 +69,8 @@ class Forward(NamedTuple):
     affinity: bool = False
     """What one client address sends goes to one backend."""
     draining: bool = False
-    """Flows that are known go on, there are no new ones."""
+    """The VIP is about to move. With nat, flows that are known go on and there are no new ones; dsr
+    goes on, since the next owner sends each packet where this one does."""
 
     @property
     def place(self) -> tuple[bool, bytes, int]:
@@ -99,5 +113,8 @@ def _check_target(forward: Forward, target: Target) -> None:
         raise ValueError(f"{where}: a hardware address has {_MAC_SIZE} bytes")
     if not _MTU_MIN <= target.mtu <= _MTU_MAX:
         raise ValueError(f"{where}: an MTU of {target.mtu}")
-    if forward.how != "dsr":
+    if target.is_here:
+        if forward.how == "nat":
+            raise ValueError(f"{where}: nat does not get to this host itself")
+    elif forward.how != "dsr":
         packed(target.source)

@@ -6,7 +6,7 @@ from libc.string cimport memcmp, memcpy
 from fastpath.hashing.maglev cimport MAGLEV_SIZE
 from fastpath.hashing.siphash cimport siphash13
 from fastpath.packet.encapsulate cimport encapsulation_size
-from fastpath.packet.flow cimport REWRITE_ENCAPSULATE, REWRITE_NAT
+from fastpath.packet.flow cimport REWRITE_ENCAPSULATE, REWRITE_MAC, REWRITE_NAT
 from fastpath.packet.flow_states cimport WAY_ORIGINAL, WAY_REPLY
 from fastpath.packet.rewrite cimport rewrite_nat_init
 
@@ -38,6 +38,8 @@ cdef const target_t *aim_choose(
 
 
 cdef void aim_at(rewrite_t *rewrite, const target_t *target, uint8_t how) noexcept nogil:
+    if target.here:
+        how = REWRITE_MAC
     rewrite.how = how
     rewrite.interface = target.interface
     rewrite.mtu = target.mtu

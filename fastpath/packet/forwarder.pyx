@@ -277,7 +277,7 @@ cdef int _new(
     cdef const target_t *target
     cdef flow_t *flow = NULL
     cdef int verdict
-    if forward.draining:
+    if forward.draining and forward.how == REWRITE_NAT:
         return _counted(self, forward.slot, FORWARD_DRAINING)
     target = aim_choose(forward, &packet.key, hash, self.flows.hash_key)
     if target == NULL:
@@ -422,7 +422,10 @@ cdef void _follow_target(forwarder_t *self, const target_t *target) noexcept nog
     if target.interface == 0:
         return
     while flow != NULL:
-        aim_at(&flow.ways[WAY_ORIGINAL].rewrite, target, flow.ways[WAY_ORIGINAL].rewrite.how)
+        aim_at(
+            &flow.ways[WAY_ORIGINAL].rewrite, target,
+            self.tables.forward_of_slot[flow.service_slot].how,
+        )
         if flow_is_carried(flow):
             _carry(self, flow)
         flow = flows_next_of(&self.flows, flow)

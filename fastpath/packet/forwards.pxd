@@ -23,6 +23,7 @@ cdef struct target_t:           # a backend of a service
     uint8_t own_mac[6]
     uint8_t up                  # else its flows end
     uint8_t v6
+    uint8_t here                # this host itself: behind `lo`, and never in an outer header
 
 
 cdef struct forward_t:          # a port of a VIP
@@ -34,7 +35,7 @@ cdef struct forward_t:          # a port of a VIP
     uint16_t slot
     uint8_t how                 # REWRITE_*
     uint8_t affinity            # what one client address sends goes to one backend
-    uint8_t draining            # the VIP is about to move: flows go on, there are no new ones
+    uint8_t draining            # the VIP is about to move: nat takes no new flows
 
 
 cdef struct forwards_t:

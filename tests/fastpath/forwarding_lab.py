@@ -78,6 +78,10 @@ class Lab:
         )  # fmt: skip
         return found._replace(**more)  # type: ignore[arg-type]
 
+    def itself(self, version: int = 4) -> Target:
+        """The node as a backend of what it forwards."""
+        return Target("n", OWN[version], PORT, weight=1, up=True).here()
+
     def forward(
         self, how: str, *, version: int = 4, udp: bool = False, targets: Sequence[Target] = (),
         **more: object,

@@ -7,6 +7,7 @@ import hashlib
 import random
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterator
 
@@ -101,6 +102,41 @@ def test_dsr_reaches_every_backend_which_answers_itself(lab: Lab, version: int, 
     with backends(lab, version, udp=udp, vip=True):
         said = {ask(lab, version, udp=udp) for _ in range(20)}
     assert said == {b"b1:hello", b"b2:hello"}
+
+
+@versions
+@pytest.mark.parametrize("how", ["dsr", "ipip"])
+@pytest.mark.parametrize("udp", [False, True])
+def test_the_node_may_be_a_backend_of_what_it_forwards_itself(
+    lab: Lab, version: int, udp: bool, how: str
+) -> None:
+    run(lab.node, "ip", "link", "set", "lo", "up")
+    targets = (
+        [lab.itself(version)] if how == "ipip" else [lab.target(1, version), lab.itself(version)]
+    )
+    lab.publish(lab.forward(how, version=version, udp=udp, targets=targets))
+    with (
+        serving(lab.node, VIPS[version], udp=udp, says=b"n :".__add__),
+        backends(lab, version, udp=udp, vip=True),
+    ):
+        said = {ask(lab, version, udp=udp) for _ in range(20)}
+        assert said == {b"n :hello"} | ({b"b1:hello"} if how == "dsr" else set())
+
+
+@versions
+def test_a_long_upload_to_the_node_itself_arrives_whole(lab: Lab, version: int) -> None:
+    run(lab.node, "ip", "link", "set", "lo", "up")
+    lab.publish(lab.forward("dsr", version=version, targets=[lab.itself(version)]))
+    sent = random.Random(version).randbytes(3_000_000)
+    with (
+        serving(lab.node, VIPS[version], says=bytes),
+        stream_to(lab, version) as stream,
+    ):
+        threading.Thread(target=stream.sendall, args=(sent,), daemon=True).start()
+        said = b""
+        while len(said) < len(sent):
+            said += stream.recv(1 << 20)
+    assert said == sent
 
 
 def stream_to(lab: Lab, version: int = 4) -> socket.socket:
