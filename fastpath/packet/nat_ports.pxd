@@ -71,8 +71,8 @@ cdef void nat_ports_free(nat_ports_t *self) noexcept nogil
 cdef int nat_ports_take(
     nat_ports_t *self, flow_key_t *reply, uint64_t hash, uint64_t now_ms
 ) noexcept nogil
-# Take that port, which another node has chosen. FP_OK; FP_PORTS: it is taken; FP_FULL: as above;
-# FP_BAD: it is none of ours.
+# Take that port, which another node has chosen; also one at rest, for it says that the connection
+# lives. FP_OK; FP_PORTS: it is in use; FP_FULL: as above; FP_BAD: it is none of ours.
 cdef int nat_ports_claim(
     nat_ports_t *self, const flow_key_t *reply, uint64_t now_ms
 ) noexcept nogil

@@ -223,6 +223,14 @@ cdef void _end_rest(nat_pool_t *pool, uint32_t at) noexcept nogil:
     _clear(pool.hurrying, at)
 
 
+cdef bint _rests(const nat_pool_t *pool, uint32_t at) noexcept nogil:
+    cdef int span
+    for span in range(PORT_SPANS):
+        if _has(pool.resting[span], at):
+            return True
+    return False
+
+
 cdef inline void _use(nat_pool_t *pool, uint32_t at) noexcept nogil:
     pool.n_used += 1
     pool.n_taken += 1
@@ -270,7 +278,10 @@ cdef int nat_ports_claim(
     if pool == NULL:
         return FP_FULL
     if _has(pool.taken, at):
-        return FP_PORTS
+        if not _rests(pool, at):
+            return FP_PORTS
+        _end_rest(pool, at)
+        pool.n_taken -= 1
     _use(pool, at)
     return FP_OK
 
