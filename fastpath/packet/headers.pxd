@@ -145,3 +145,28 @@ cdef inline bint same_bytes(const uint8_t *one, const uint8_t *other, uint32_t s
     for i in range(size):
         difference |= one[i] ^ other[i]
     return difference == 0
+
+
+cdef inline bint _is_no_host_v4(const uint8_t *address) noexcept nogil:
+    """Nobody, loopback, a group, everybody."""
+    cdef uint8_t first = address[0]
+    return (
+        first == 0 or first == 127 or first & 0xf0 == 224
+        or (first == 255 and address[1] & address[2] & address[3] == 255)
+    )
+
+
+cdef inline bint _is_no_host_v6(const uint8_t *address) noexcept nogil:
+    """Nobody, loopback, a group; or IPv4, whose flow it would be taken for."""
+    cdef uint8_t zeros[15]
+    if address[0] == 0xff:
+        return True
+    if address[0] != 0:
+        return False
+    memset(zeros, 0, sizeof(zeros))
+    return is_mapped(address) or (same_bytes(address, zeros, 15) and address[15] <= 1)
+
+
+cdef inline bint is_no_host(const uint8_t *address, bint v6) noexcept nogil:
+    """Whether no host can have that address; 4 bytes, or 16 of IPv6."""
+    return _is_no_host_v6(address) if v6 else _is_no_host_v4(address)

@@ -13,7 +13,8 @@ from fastpath.packet.headers cimport (
     PROTO_ROUTING, PROTO_TCP, PROTO_UDP, QUOTED_L4_SIZE, TAG_SIZE, TCP_FLAGS, TCP_OFFSET, TCP_SIZE,
     UDP_LENGTH, UDP_SIZE, V4_DESTINATION, V4_FRAGMENT, V4_ID, V4_LENGTH, V4_MORE_FRAGMENTS,
     V4_OFFSET_MASK, V4_PROTOCOL, V4_SIZE, V4_SOURCE, V4_TTL, V6_DESTINATION, V6_HOP_LIMIT,
-    V6_LENGTH, V6_NEXT, V6_SIZE, V6_SOURCE, is_mapped, load_be16, load_be32, map_v4, same_bytes,
+    V6_LENGTH, V6_NEXT, V6_SIZE, V6_SOURCE, is_mapped, is_no_host, load_be16, load_be32, map_v4,
+    same_bytes,
 )
 
 
@@ -127,30 +128,6 @@ cdef int _options(const uint8_t *at, const uint8_t *end) noexcept nogil:
     return PARSE_FLOW
 
 
-cdef inline bint _is_no_host_v4(const uint8_t *address) noexcept nogil:
-    """Nobody, loopback, a group, everybody."""
-    cdef uint8_t first = address[0]
-    return (
-        first == 0 or first == 127 or first & 0xf0 == 224
-        or (first == 255 and address[1] & address[2] & address[3] == 255)
-    )
-
-
-cdef inline bint _is_no_host_v6(const uint8_t *address) noexcept nogil:
-    """Nobody, loopback, a group; or IPv4, whose flow it would be taken for."""
-    cdef uint8_t zeros[15]
-    if address[0] == 0xff:
-        return True
-    if address[0] != 0:
-        return False
-    memset(zeros, 0, sizeof(zeros))
-    return is_mapped(address) or (same_bytes(address, zeros, 15) and address[15] <= 1)
-
-
-cdef inline bint _is_no_host(const uint8_t *address, bint v6) noexcept nogil:
-    return _is_no_host_v6(address) if v6 else _is_no_host_v4(address)
-
-
 cdef int _addresses(const uint8_t *header, packet_t *packet) noexcept nogil:
     """Those of the IP header; they make the key."""
     cdef const uint8_t *source = header + (V6_SOURCE if packet.v6 else V4_SOURCE)
@@ -161,9 +138,9 @@ cdef int _addresses(const uint8_t *header, packet_t *packet) noexcept nogil:
     else:
         map_v4(packet.key.source, source)
         map_v4(packet.key.destination, destination)
-    if _is_no_host(source, packet.v6):
+    if is_no_host(source, packet.v6):
         return PARSE_SOURCE
-    if _is_no_host(destination, packet.v6):
+    if is_no_host(destination, packet.v6):
         return PARSE_DESTINATION
     if same_bytes(packet.key.source, packet.key.destination, 16):
         return PARSE_LAND
