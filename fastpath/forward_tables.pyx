@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
+from fastpath.hashing.xxhash cimport xxh64
 from fastpath.packet.forwards cimport forward_t, target_t
 from fastpath.sys_linux cimport IPPROTO_TCP, IPPROTO_UDP, htons
 from fastpath.table_parts cimport array_new, maglev_entries, ranges_put
@@ -101,6 +102,8 @@ cdef object _put_forward(
 cdef object _put_target(target_t *target, wanted):
     cdef bytes mac = wanted.mac
     cdef bytes own_mac = wanted.own_mac
+    cdef bytes name = wanted.name.encode()
+    target.name = xxh64(<const uint8_t *>name, len(name), 0)
     _put_address(target.address, wanted.address)
     target.v6 = ":" in wanted.address
     target.port = htons(wanted.port)

@@ -48,6 +48,28 @@ class Forwarder:
     def is_gone(self) -> bool:
         """Whether the interface has gone for good: one of the same name takes another forwarder."""
 
+    def export(self, address: str, most: int = 16384, each: int = 800) -> list[bytes]:
+        """The established `nat` flows of a VIP, for another node that goes on with them.
+
+        At most `most`, those used last, `each` in a batch at most; the flows stay here until
+        `end`. Only those that backends see come from the VIP itself. Raises TimeoutError, and
+        TapError.
+        """
+
+    def adopt(self, address: str, batch: bytes) -> dict[str, int]:
+        """Go on with flows of a VIP that another node has forwarded until now.
+
+        How many are here now, as "adopted", and how many are not by reason (packet/verdicts.py);
+        none takes the place of a flow that is here. ValueError: it is no batch about that VIP;
+        also TimeoutError (some may be adopted) and TapError.
+        """
+
+    def end(self, address: str) -> int:
+        """End the flows that `export` gives: another node goes on with them. How many there were.
+
+        Raises TimeoutError and TapError.
+        """
+
     def stats(self) -> dict[str, Any]:
         """Counters since the start."""
 

@@ -1,6 +1,6 @@
 """The forwarder's face to Python: its thread, tables, counters. See forwarding.pyi."""
 
-from libc.errno cimport errno
+from libc.errno cimport ENODEV, errno
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
@@ -17,15 +17,20 @@ from fastpath.packet.forwarder cimport (
     forward_counters_t, forwarder_age, forwarder_flush, forwarder_free,
     forwarder_init, forwarder_pick_up, forwarder_t, forwarder_take,
 )
+from fastpath.packet.flow_record cimport RECORD_SIZE as _RECORD_SIZE
 from fastpath.packet.forwards cimport forwards_t
+from fastpath.packet.handover cimport (
+    ADOPT_COUNT, HANDOVER_ADOPT, HANDOVER_DONE, HANDOVER_END, HANDOVER_EXPORT, HANDOVER_IDLE,
+    handover_t, handover_turn,
+)
 from fastpath.packet.outcomes cimport FORWARD_COUNT
 from fastpath.packet.parse cimport PARSE_COUNT
 from fastpath.packet.sys_packet cimport sock_filter
 from fastpath.packet.tap cimport (
-    frame_t, tap_check, tap_filter, tap_free, tap_init, tap_next, tap_release, tap_statistics,
-    tap_t,
+    frame_t, tap_check, tap_filter, tap_free, tap_init, tap_mac, tap_next, tap_release,
+    tap_statistics, tap_t,
 )
-from fastpath.packet.transmit cimport UNSENT_COUNT, transmit_init
+from fastpath.packet.transmit cimport UNSENT_COUNT
 from fastpath.sys_linux cimport (
     CLOCK_MONOTONIC, EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL,
     EPOLLERR, EPOLLIN, clock_gettime, close, epoll_create1, epoll_ctl, epoll_event, epoll_wait,
@@ -38,9 +43,10 @@ import struct
 import threading
 
 from fastpath.forward_tables import compile as compile_tables
-from fastpath.forwards import check
+from fastpath.flow_batches import batches, opened
+from fastpath.forwards import check, packed
 from fastpath.packet.verdicts import FLOW_ENDS as ENDED
-from fastpath.packet.verdicts import FORWARDED, UNSENT, VERDICTS
+from fastpath.packet.verdicts import ADOPTED, FORWARDED, UNSENT, VERDICTS
 from fastpath.slots import Slots
 
 __all__ = ["Forwarder", "TapError"]
@@ -52,6 +58,7 @@ cdef enum:
     _AGE_MS = 100               # between two looks at what is silent
     _SETTLE_STEP_US = 200
     _SETTLE_US = 1000000
+    _HANDOVER_US = 500000       # that a caller waits for the thread at most
 
 _FAILED = ("", "open a packet socket", "find the interface", "set an option of packet sockets",
            "set the filter", "map the ring", "bind to the interface")
@@ -68,6 +75,7 @@ cdef struct _thread_t:
     tap_t tap
     void *next_tables           # forwards_t, for the thread to pick up
     uint64_t seen               # generation of the tables that it works by
+    handover_t handover         # asked for by others, done by the thread
     uint64_t stop
     uint64_t gone               # whether the interface is gone for good
     int epoll
@@ -79,6 +87,8 @@ cdef class Forwarder:
     cdef _thread_t *thread
     cdef uint64_t generation    # of the latest tables
     cdef object runner, lock, services, backends
+    cdef object asking          # a lock: one hand-over at a time
+    cdef uint8_t *asked_memory  # its records, also of one that nobody waits for any more
     cdef ForwardTables current
     cdef list retired           # tables that the thread may still have
     cdef FlowCache cache
@@ -103,6 +113,7 @@ cdef class Forwarder:
             raise ValueError(f"the hash key has {len(key)} bytes, not 16")
         memcpy(words, <const uint8_t *>key, 16)
         self.lock = threading.Lock()
+        self.asking = threading.Lock()
         self.services = Slots("forwarded ports", MAX_SERVICES)
         self.backends = Slots("backends", MAX_BACKENDS)
         self.retired = []
@@ -110,8 +121,6 @@ cdef class Forwarder:
         result = forwarder_init(
             &self.thread.forwarder, words, new_flows, flows, ports[0], ports[1]
         )
-        if result == FP_OK:
-            result = transmit_init(&self.thread.forwarder.outlet.transmit, True)
         if result != FP_OK:
             raise OSError(errno, "cannot set the forwarder up: " + os.strerror(errno))
         self.thread.forwarder.outlet.interface = interface
@@ -137,6 +146,7 @@ cdef class Forwarder:
             close(self.thread.epoll)
         if self.thread.wake >= 0:
             close(self.thread.wake)
+        free(self.asked_memory)
         slab_free(&self.memory)
 
     cdef object _use_cache(self, FlowCache cache):
@@ -241,6 +251,65 @@ cdef class Forwarder:
     def is_gone(self):
         return bool(load_acquire(&self.thread.gone))
 
+    # ---- flows that another node goes on with, or has gone on with until now ----
+
+    def export(self, address, most=16384, each=800):
+        cdef bytes vip = packed(address)
+        with self.asking:
+            room = self.thread.forwarder.flows.confirmed_max
+            return batches(vip, self._ask(HANDOVER_EXPORT, vip, b"", room), most, each)
+
+    def adopt(self, address, batch):
+        cdef bytes vip = packed(address)
+        cdef bytes records = opened(vip, batch)
+        with self.asking:
+            before = self._adopted()
+            self._ask(HANDOVER_ADOPT, vip, records, <uint32_t>(len(records) // _RECORD_SIZE))
+            after = self._adopted()
+            return {what: n - before[what] for what, n in after.items() if n != before[what]}
+
+    def end(self, address):
+        with self.asking:
+            self._ask(HANDOVER_END, packed(address), b"", 0)
+            return self.thread.handover.n_done
+
+    cdef bytes _ask(self, uint64_t command, bytes vip, bytes records, uint32_t n):
+        """Have the thread do it, and wait; the records that it has written. TimeoutError."""
+        cdef handover_t *handover = &self.thread.handover
+        cdef uint64_t waited = 0
+        if load_acquire(&handover.state) not in (HANDOVER_IDLE, HANDOVER_DONE):
+            raise TimeoutError("the forwarder is busy with what it was asked for before")
+        if tap_mac(&self.thread.tap, handover.own_mac) != FP_OK:
+            raise TapError(ENODEV, "no flows are handed over: the interface is gone")
+        free(self.asked_memory)
+        self.asked_memory = <uint8_t *>malloc(<size_t>n * _RECORD_SIZE + 1)
+        if self.asked_memory == NULL:
+            raise MemoryError
+        memcpy(self.asked_memory, <const uint8_t *>records, len(records))
+        memcpy(handover.vip, <const uint8_t *>vip, 16)
+        handover.records = self.asked_memory
+        handover.n = n
+        handover.cursor = 0
+        handover.n_done = 0
+        store_release(&handover.state, command)
+        eventfd_write(self.thread.wake, 1)
+        with nogil:
+            while load_acquire(&handover.state) != HANDOVER_DONE and waited < _HANDOVER_US:
+                usleep(_SETTLE_STEP_US)
+                waited += _SETTLE_STEP_US
+        if load_acquire(&handover.state) != HANDOVER_DONE:
+            raise TimeoutError("the forwarder does not answer")
+        n = handover.n_done if command == HANDOVER_EXPORT else 0
+        written = self.asked_memory[:<size_t>n * _RECORD_SIZE]
+        free(self.asked_memory)
+        self.asked_memory = NULL
+        return written
+
+    cdef dict _adopted(self):
+        return {
+            ADOPTED[i]: load_relaxed(&self.thread.handover.adopted[i]) for i in range(ADOPT_COUNT)
+        }
+
     def stats(self):
         cdef forwarder_t *forwarder = &self.thread.forwarder
         cdef tap_t *tap = &self.thread.tap
@@ -261,6 +330,7 @@ cdef class Forwarder:
                     ENDED[i]: load_relaxed(&forwarder.flows.counters.ended[i])
                     for i in range(FLOW_ENDS)
                 },
+                "from_others": self._adopted(),
             },
             "tap": {
                 "frames": load_relaxed(&tap.counters.frames),
@@ -279,11 +349,11 @@ cdef class Forwarder:
 
 cdef sock_filter *_program(program) except NULL:
     """Classic BPF as the kernel takes it; the caller frees it."""
-    cdef bytes packed = b"".join([_INSTRUCTION.pack(*each) for each in program])
-    cdef sock_filter *instructions = <sock_filter *>malloc(max(len(packed), 1))
+    cdef bytes code = b"".join([_INSTRUCTION.pack(*each) for each in program])
+    cdef sock_filter *instructions = <sock_filter *>malloc(max(len(code), 1))
     if instructions == NULL:
         raise MemoryError
-    memcpy(instructions, <const uint8_t *>packed, len(packed))
+    memcpy(instructions, <const uint8_t *>code, len(code))
     return instructions
 
 
@@ -346,6 +416,8 @@ cdef void _run(_thread_t *self) noexcept nogil:
                 store_release(&self.gone, 1)
         _pick_up(self)
         result = _take_batch(self)
+        if handover_turn(&self.handover, &self.forwarder):
+            result = FP_OK              # there is more to do
         if self.forwarder.now_ms - aged_ms >= _AGE_MS:
             aged_ms = self.forwarder.now_ms
             tap_statistics(&self.tap)

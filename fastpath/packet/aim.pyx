@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from fastpath.hashing.maglev cimport MAGLEV_SIZE
+from fastpath.hashing.siphash cimport siphash13
 from fastpath.packet.encapsulate cimport encapsulation_size
 from fastpath.packet.flow cimport REWRITE_ENCAPSULATE, REWRITE_MAC, REWRITE_NAT
 from fastpath.packet.flow_states cimport WAY_ORIGINAL, WAY_REPLY
@@ -22,7 +23,9 @@ cdef const target_t *aim_choose(
     cdef int _i
     if forward.maglev == NULL:
         return NULL
-    at = <uint32_t>(aim_hash(forward, key, hash, hash_key) % MAGLEV_SIZE)
+    if forward.affinity:
+        hash = siphash13(hash_key[0], hash_key[1], key.source, 16)
+    at = <uint32_t>(hash % MAGLEV_SIZE)
     for _i in range(_CHOICES):
         target = &forward.targets[forward.maglev[at]]
         # A packet from its own address a host takes for a forgery (martian), unless nat changes it.
@@ -50,7 +53,12 @@ cdef void aim_at(rewrite_t *rewrite, const target_t *target, uint8_t how) noexce
 
 
 cdef void aim_nat(
-    flow_t *flow, const target_t *target, const frame_t *frame, uint32_t interface, uint16_t mtu
+    flow_t *flow,
+    const target_t *target,
+    const uint8_t *client_mac,
+    const uint8_t *own_mac,
+    uint32_t interface,
+    uint16_t mtu,
 ) noexcept nogil:
     cdef const flow_key_t *original = &flow.ways[WAY_ORIGINAL].key
     cdef const flow_key_t *reply = &flow.ways[WAY_REPLY].key
@@ -65,8 +73,8 @@ cdef void aim_nat(
     back.how = REWRITE_NAT
     back.interface = interface
     back.mtu = mtu
-    memcpy(back.destination_mac, frame.data + 6, 6)
-    memcpy(back.source_mac, frame.data, 6)
+    memcpy(back.destination_mac, client_mac, 6)
+    memcpy(back.source_mac, own_mac, 6)
     memcpy(back.source, original.destination, 16)
     memcpy(back.destination, original.source, 16)
     back.source_port = original.destination_port

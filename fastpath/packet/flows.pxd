@@ -36,6 +36,7 @@ cdef enum:                      # why a flow ended; indexes of flow_counters_t.e
     FLOW_RESELECTED             # the client began anew
     FLOW_REFUSED                # nothing came of it: no NAT port, no backend
     FLOW_STOPPED                # the table is given up, or the service
+    FLOW_HANDED_OVER            # another node goes on with it
     FLOW_ENDS
 
 
@@ -195,6 +196,8 @@ cdef flow_t *flows_next(flows_t *self, uint32_t *cursor) noexcept nogil
 # The first flow to a backend and the one after; NULL: none.
 cdef flow_t *flows_first_of(flows_t *self, uint16_t backend_slot) noexcept nogil
 cdef flow_t *flows_next_of(flows_t *self, const flow_t *flow) noexcept nogil
+# When it was used last, here or in the kernel.
+cdef uint64_t flows_used_ms(const flows_t *self, const flow_t *flow) noexcept nogil
 
 
 cdef inline uint64_t flows_hash(const flows_t *self, const flow_key_t *key) noexcept nogil:

@@ -177,17 +177,22 @@ cdef void _count_kind(flows_t *self, bint confirmed, int change) noexcept nogil:
     gauge(&self.counters.n_confirmed if confirmed else &self.counters.n_new, change)
 
 
-cdef bint _kernel_renews(flows_t *self, flow_t *flow) noexcept nogil:
-    """Whether the flow cache has used it later than was seen here; then it is the newest."""
+cdef uint64_t flows_used_ms(const flows_t *self, const flow_t *flow) noexcept nogil:
     cdef uint32_t way
-    cdef uint64_t used_ms = 0
+    cdef uint64_t used_ms = flow.seen_ms
     if self.uses == NULL or not flow_is_carried(flow):
-        return False
+        return used_ms
     for way in range(flow.n_ways):
         used_ms = max(
             used_ms, load_relaxed(&self.uses[flow.ways[way].rewrite.use].last_ns) // NS_PER_MS
         )
-    if used_ms <= flow.seen_ms:
+    return used_ms
+
+
+cdef bint _kernel_renews(flows_t *self, flow_t *flow) noexcept nogil:
+    """Whether the flow cache has used it later than was seen here; then it is the newest."""
+    cdef uint64_t used_ms = flows_used_ms(self, flow)
+    if used_ms == flow.seen_ms:
         return False
     _renew(self, flow, used_ms)
     return True

@@ -13,9 +13,11 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from fastpath.abi cimport MAX_SERVICES
 from fastpath.memory.slab cimport slab_t
+from fastpath.packet.flow cimport flow_key_t
 from fastpath.packet.flow_map cimport flow_map_t
+from fastpath.packet.flow_states cimport flow_t
 from fastpath.packet.flows cimport flows_t
-from fastpath.packet.forwards cimport forwards_t
+from fastpath.packet.forwards cimport forward_t, forwards_t
 from fastpath.packet.fragments cimport fragments_t
 from fastpath.packet.held cimport held_t
 from fastpath.packet.nat_ports cimport nat_ports_t
@@ -50,8 +52,7 @@ cdef struct forwarder_t:
     uint64_t parsed[PARSE_COUNT]
 
 
-# FP_OK, but for outlet.transmit, which the caller sets up; FP_BAD or FP_FULL, and there is nothing
-# to free. Ports of nat: first to last.
+# FP_OK; FP_BAD or FP_FULL, and there is nothing to free. Ports of nat: first to last.
 cdef int forwarder_init(
     forwarder_t *self,
     const uint64_t *hash_key,
@@ -70,3 +71,13 @@ cdef void forwarder_flush(forwarder_t *self) noexcept nogil
 cdef void forwarder_pick_up(forwarder_t *self, const forwards_t *tables) noexcept nogil
 # End what has been silent for too long; some work only.
 cdef void forwarder_age(forwarder_t *self) noexcept nogil
+
+# ---- for who adds flows beside it (handover.pxd) ----
+
+# Whether flows with that key, which came to `forward`, may begin.
+cdef bint forwarder_allows(
+    const forwarder_t *self, const forward_t *forward, const flow_key_t *key
+) noexcept nogil
+# Have the kernel's flow cache, if there is one, carry both ways of a flow or none: it is seen here,
+# or it is not.
+cdef void forwarder_carry(forwarder_t *self, const flow_t *flow) noexcept nogil

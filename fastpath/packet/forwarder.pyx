@@ -101,8 +101,7 @@ cdef void _recall(forwarder_t *self, const flow_t *flow) noexcept nogil:
             flow_map_delete(self.map, &flow.ways[way].key)
 
 
-cdef void _carry(forwarder_t *self, const flow_t *flow) noexcept nogil:
-    """Both ways or none: a flow is seen here, or it is not."""
+cdef void forwarder_carry(forwarder_t *self, const flow_t *flow) noexcept nogil:
     cdef int way
     if self.map == NULL:
         return
@@ -190,7 +189,10 @@ cdef int _begin(
         return FORWARD_NO_PORT
     added.service_slot = forward.slot
     if nat:
-        aim_nat(added, target, frame, self.outlet.interface, <uint16_t>self.outlet.mtu)
+        aim_nat(
+            added, target, frame.data + 6, frame.data, self.outlet.interface,
+            <uint16_t>self.outlet.mtu,
+        )
     else:
         aim_at(&added.ways[WAY_ORIGINAL].rewrite, target, forward.how)
     count(&self.counters[forward.slot].new_flows, 1)
@@ -203,12 +205,17 @@ cdef int _begin(
 cdef void _follow_client(
     forwarder_t *self, flow_t *flow, const frame_t *frame
 ) noexcept nogil:
-    """The client's next hop has another MAC now: replies go there."""
+    """The client's next hop has another MAC now: replies go there.
+
+    What comes to a VIP that another node owns already was passed on by it, in its own name.
+    """
     cdef rewrite_t *back = &flow.ways[WAY_REPLY].rewrite
+    if self.tables.forward_of_slot[flow.service_slot].draining:
+        return
     if memcmp(back.destination_mac, frame.data + 6, 6) != 0:
         memcpy(back.destination_mac, frame.data + 6, 6)
         if flow_is_carried(flow):
-            _carry(self, flow)
+            forwarder_carry(self, flow)
 
 
 cdef int _by_flow(
@@ -221,7 +228,7 @@ cdef int _by_flow(
         tcp_seen_read(&tcp, frame.data + packet.l4)
     seen = flows_seen(&self.flows, flow, way, &tcp if is_tcp else NULL, self.now_ms)
     if seen == FLOW_TO_CARRY:
-        _carry(self, flow)
+        forwarder_carry(self, flow)
     elif seen == FLOW_TO_RECALL:
         _recall(self, flow)
     if way == WAY_ORIGINAL and flow.n_ways == 2:
@@ -247,21 +254,27 @@ cdef int _without_flow(
     return _send(self, frame, packet, &rewrite, forward.slot)
 
 
+cdef bint forwarder_allows(
+    const forwarder_t *self, const forward_t *forward, const flow_key_t *key
+) noexcept nogil:
+    cdef flow_key_t back = key[0]
+    if forward.allowed.n > 0 and not ranges_have(&forward.allowed, key.source):
+        return False
+    # From a VIP's own port nobody asks.
+    memcpy(back.destination, key.source, 16)
+    back.destination_port = key.source_port
+    return forwards_find(self.tables, &back) == NULL
+
+
 cdef const forward_t *_open_to(
     forwarder_t *self, const packet_t *packet, int *verdict
 ) noexcept nogil:
     """The forward that a packet without a flow may go by; NULL: none, `verdict` says why."""
     cdef const forward_t *forward = forwards_find(self.tables, &packet.key)
-    cdef flow_key_t back = packet.key
     if forward == NULL:
         verdict[0] = _counted(self, NO_SERVICE, FORWARD_PASSED)
         return NULL
-    # From a VIP's own port nobody asks.
-    memcpy(back.destination, packet.key.source, 16)
-    back.destination_port = packet.key.source_port
-    if (
-        forward.allowed.n > 0 and not ranges_have(&forward.allowed, packet.key.source)
-    ) or forwards_find(self.tables, &back) != NULL:
+    if not forwarder_allows(self, forward, &packet.key):
         verdict[0] = _counted(self, forward.slot, FORWARD_SOURCE)
         return NULL
     return forward
@@ -427,7 +440,7 @@ cdef void _follow_target(forwarder_t *self, const target_t *target) noexcept nog
             self.tables.forward_of_slot[flow.service_slot].how,
         )
         if flow_is_carried(flow):
-            _carry(self, flow)
+            forwarder_carry(self, flow)
         flow = flows_next_of(&self.flows, flow)
 
 

@@ -15,6 +15,7 @@ from fastpath.packet.flow cimport flow_key_t
 cdef struct target_t:           # a backend of a service
     uint8_t address[16]
     uint8_t source[16]          # ours towards it: of nat, and of outer headers
+    uint64_t name               # XXH64 of it, seed 0: what other nodes call it
     uint32_t interface          # index; 0: frames do not get there
     uint16_t port               # network order
     uint16_t slot

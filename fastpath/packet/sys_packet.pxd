@@ -10,6 +10,7 @@ cdef extern from "<linux/if_packet.h>" nogil:
         uint16_t sll_protocol       # network order
         int sll_ifindex
         uint8_t sll_halen
+        uint8_t sll_addr[8]
 
     struct tpacket_req:
         unsigned int tp_block_size

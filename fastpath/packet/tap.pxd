@@ -96,5 +96,7 @@ cdef void tap_release(tap_t *self) noexcept nogil
 # After EPOLLERR: FP_OK; FP_AGAIN: the interface is down, what comes after that is heard again;
 # FP_RESET: it is gone for good: open another tap when it is back, under another index.
 cdef int tap_check(tap_t *self) noexcept nogil
+# The interface's hardware address. FP_OK, or FP_BAD: it is gone, or is none of Ethernet.
+cdef int tap_mac(const tap_t *self, uint8_t *mac) noexcept nogil
 # Add what the kernel has dropped since the last call to the counters.
 cdef void tap_statistics(tap_t *self) noexcept nogil

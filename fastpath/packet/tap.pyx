@@ -31,6 +31,7 @@ cdef enum:
     _LONG_SIZE = TAP_HEADROOM + TAP_FRAME_MAX + TAP_TAILROOM
     # What waits in the queue: some 80 long frames, a tenth of a second of 1 Gbit/s.
     _QUEUE_SIZE = 16 << 20
+    _MAC_SIZE = 6
 
 
 cdef bint _set(int fd, int level, int name, int value) noexcept nogil:
@@ -232,6 +233,20 @@ cdef int tap_check(tap_t *self) noexcept nogil:
     if getsockname(self.fd, <sockaddr *>&address, &size) != 0 or address.sll_ifindex <= 0:
         return FP_RESET
     return FP_AGAIN if error == ENETDOWN else FP_OK
+
+
+cdef int tap_mac(const tap_t *self, uint8_t *mac) noexcept nogil:
+    cdef sockaddr_ll address
+    cdef socklen_t size = sizeof(address)
+    memset(&address, 0, sizeof(address))
+    if (
+        getsockname(self.fd, <sockaddr *>&address, &size) != 0
+        or address.sll_ifindex <= 0
+        or address.sll_halen != _MAC_SIZE
+    ):
+        return FP_BAD
+    memcpy(mac, address.sll_addr, _MAC_SIZE)
+    return FP_OK
 
 
 cdef void tap_statistics(tap_t *self) noexcept nogil:

@@ -49,6 +49,7 @@ FLOW_ENDS: Final = (
     "reselected",
     "refused",
     "stopped",
+    "handed-over",
 )
 """Why flows ended, in the order of flows.pxd's FLOW_*."""
 
@@ -68,6 +69,18 @@ FORWARDED: Final = (
     "unsent",
 )
 """What became of frames, in the order of outcomes.pxd's FORWARD_*."""
+
+ADOPTED: Final = (
+    "adopted",
+    "malformed",
+    "known",
+    "no-service",
+    "source-not-allowed",
+    "no-backend",
+    "no-port",
+    "full",
+)
+"""What became of another node's flows, in the order of handover.pxd's ADOPT_*."""
 
 UNSENT: Final = ("queue", "long", "down", "gone", "bad")
 """Why frames were not sent, in the order of transmit.pxd's UNSENT_*."""

@@ -32,6 +32,18 @@ def backend_address(number: int, version: int = 4) -> str:
     return f"10.9.0.{10 + number}" if version == 4 else f"fd09::{10 + number}"
 
 
+def accept_vips(host: netns.Host) -> None:
+    """Have a host take packets to the VIPs, and answer no ARP for them."""
+    with host.entered():
+        for name in ("all", netns.INTERFACE):
+            folder = Path("/proc/sys/net/ipv4/conf", name)
+            (folder / "arp_ignore").write_text("1")
+            (folder / "arp_announce").write_text("2")
+        run(host, "ip", "addr", "add", f"{VIPS[4]}/32", "dev", "lo")
+        run(host, "ip", "addr", "add", f"{VIPS[6]}/128", "dev", "lo", "nodad")
+        run(host, "ip", "link", "set", "lo", "up")
+
+
 class Lab:
     """Everything on one bridge; the forwarder runs in this process, in the node's namespace."""
 
@@ -106,15 +118,7 @@ class Lab:
 
     def accept_vip(self, number: int) -> None:
         """Have a backend take packets to the VIPs, and answer no ARP for them."""
-        host = self.backends[number - 1]
-        with host.entered():
-            for name in ("all", netns.INTERFACE):
-                folder = Path("/proc/sys/net/ipv4/conf", name)
-                (folder / "arp_ignore").write_text("1")
-                (folder / "arp_announce").write_text("2")
-            run(host, "ip", "addr", "add", f"{VIPS[4]}/32", "dev", "lo")
-            run(host, "ip", "addr", "add", f"{VIPS[6]}/128", "dev", "lo", "nodad")
-            run(host, "ip", "link", "set", "lo", "up")
+        accept_vips(self.backends[number - 1])
 
     def stats(self, name: str = "web-4-False") -> dict[str, int]:
         """What became of packets of a service; zeros left out."""

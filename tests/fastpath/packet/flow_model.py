@@ -48,6 +48,7 @@ class Why(IntEnum):
     RESELECTED = 5
     REFUSED = 6
     STOPPED = 7
+    HANDED_OVER = 8
 
 
 class Admit(IntEnum):
