@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from typing import NamedTuple
 
+from benchmarks import paired
 from benchmarks.l4.comparisons import COMPARISONS, Bar, Figure
 from benchmarks.l4.load import Sample
+from benchmarks.paired import Ratio
 from benchmarks.tables import table
 
 Samples = dict[str, list[Sample]]
@@ -39,18 +40,9 @@ def medians(samples: Samples) -> dict[str, Sample]:
     }
 
 
-def ratio(samples: Samples, field: str, peer: str) -> tuple[float, float, float]:
-    """Of piagent to a peer: quartiles of the ratios of runs that were side by side, for what a
-    noisy machine does to one of them it mostly does to the other.
-    """
-    pairs = zip(samples[OURS], samples[peer], strict=True)
-    ratios: list[float] = [
-        getattr(ours, field) / (getattr(theirs, field) or math.inf) for ours, theirs in pairs
-    ]
-    if len(ratios) == 1:
-        ratios *= 2
-    low, middle, high = statistics.quantiles(ratios, method="inclusive")
-    return low, middle, high
+def ratio(samples: Samples, field: str, peer: str) -> Ratio:
+    """Of piagent to a peer."""
+    return paired.ratio(*([getattr(s, field) for s in samples[who]] for who in (OURS, peer)))
 
 
 def _judge(name: str, bar: Bar, samples: Samples) -> Judgement:

@@ -114,8 +114,10 @@ class Host(Namespace):
 
     def __init__(self, name: str, port: str, bridge: Namespace) -> None:
         super().__init__(name)
-        self._port = port
-        self._bridge = bridge
+        self.port = port
+        """The name of the cable's far end."""
+        self.bridge = bridge
+        """Where that is."""
 
     def add_address(self, address: str) -> None:
         """Configure `address/prefix` on its interface."""
@@ -132,13 +134,13 @@ class Host(Namespace):
 
     def pull_cable(self) -> None:
         """The far end goes down: the host sees no carrier, the others see it vanish."""
-        with self._bridge.entered():
-            _set_up(self._port, up=False)
+        with self.bridge.entered():
+            _set_up(self.port, up=False)
 
     def plug_cable(self) -> None:
         """And up again."""
-        with self._bridge.entered():
-            _set_up(self._port, up=True)
+        with self.bridge.entered():
+            _set_up(self.port, up=True)
 
 
 class Network:

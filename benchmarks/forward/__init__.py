@@ -1,0 +1,1 @@
+"""The packet forwarder beside nftables and plain routing: `make bench-forward`."""
