@@ -1,4 +1,4 @@
-"""What it takes to make a Maglev table, and to choose a backend by one, for benchmarks/packet.py."""
+"""What it takes to make a Maglev table and to choose by one, for benchmarks/packet.py."""
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -58,11 +58,11 @@ cdef uint64_t _choose(const forward_t *forward, uint32_t n) noexcept nogil:
     cdef uint64_t began, hash = 1
     cdef flow_key_t key
     cdef const target_t *target
-    cdef uint32_t i
+    cdef uint32_t _i
     memset(&key, 0, sizeof(key))
     hash_key[0] = hash_key[1] = 0
     began = _now_ns()
-    for i in range(n):
+    for _i in range(n):
         target = aim_choose(forward, &key, hash, hash_key)
         if target == NULL:
             return 0
