@@ -1,4 +1,4 @@
-"""The engine behind `ports.DataPlane`: plans become tables. The only importer of fastpath."""
+"""The engines: plans become tables. The only importer of fastpath."""
 
 from __future__ import annotations
 
@@ -7,18 +7,34 @@ import errno
 import hashlib
 import hmac
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from fastpath import engine
+from fastpath.forwarding import Forwarder
+from fastpath.forwards import Forward, Target
+from fastpath.packet.attachment import How
+from fastpath.packet.flow_cache import FlowCache, Unavailable
 from piagent.core.flow import Flow
-from piagent.core.model import Protocol, Wildcard, host_port
-from piagent.core.plan import Plan, PlannedService
+from piagent.core.forwarding import FlowCache as Kind
+from piagent.core.forwarding import Forwarding, Mode
+from piagent.core.model import Protocol, Wildcard
+from piagent.core.packets import NAT_PORTS, fitness, is_reached
+from piagent.core.paths import Path, PathReason
+from piagent.core.plan import Plan, PlannedBackend, PlannedForward, PlannedService
 from piagent.core.proxying import ProxyHeader
 from piagent.core.routing import PlannedGateway
 from piagent.ports import ConnectionEnd, ListenError
 
 DRAIN_POLL_S = 0.05
+NEW_FLOWS, FLOWS = 16384, 65536
+"""How many forwarded flows are known at most: those that nobody has confirmed, and the others."""
+_HOOKS: dict[Kind, How] = {
+    Kind.AUTO: "auto",
+    Kind.XDP: "xdp",
+    Kind.TC: "tc",
+    Kind.XDP_GENERIC: "xdp-generic",
+}
 _HEADER_VERSIONS = {None: 0, ProxyHeader.V1: 1, ProxyHeader.V2: 2}
 
 
@@ -33,9 +49,8 @@ class EngineDataPlane:
     def apply(self, plan: Plan) -> None:
         """Make the plan true in one step.
 
-        Raises ListenError, and nothing has changed: that listener or forward cannot be had.
+        Raises ListenError, and nothing has changed: that listener cannot be had.
         """
-        _refuse_forwards(plan)
         try:
             self._engine.publish(tables(plan))
         except engine.ListenError as error:
@@ -100,6 +115,116 @@ class EngineDataPlane:
         self._engine.stop()
 
 
+class PacketEngine:
+    """The forwarder of one interface: a thread, and the kernel's flow cache before it.
+
+    It works in the network namespace of the thread that makes it.
+    """
+
+    def __init__(self, interface: int, mtu: int, secret: bytes, kind: Kind) -> None:
+        """Forward nothing yet; `mtu` is the interface's. Raises OSError, cure included."""
+        self._cache, self.mode, self.reason = _flow_cache(interface, kind)
+        self._forwarder = Forwarder(
+            interface,
+            mtu,
+            hash_key=flow_hash_key(secret),
+            ports=NAT_PORTS,
+            new_flows=NEW_FLOWS,
+            flows=FLOWS,
+            cache=self._cache,
+        )
+        self._forwarder.start()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the interface has gone for good: one of the same name takes another engine."""
+        return self._forwarder.is_gone
+
+    def publish(
+        self,
+        plan: Plan,
+        forwards: Iterable[PlannedForward],
+        paths: Mapping[str, Path],
+        program: Sequence[tuple[int, int, int, int]],
+    ) -> None:
+        """Go over to these forwards, which lead to services of the plan, in one step.
+
+        `program`: the socket filter that lets their packets through. Raises OSError or ValueError,
+        and nothing has changed.
+        """
+        wanted = tables_of(plan, forwards, paths)
+        self._forwarder.publish(wanted, program)
+
+    def stats(self) -> dict[str, Any]:
+        """Counters, as `fastpath.forwarding.Forwarder.stats` gives them."""
+        return self._forwarder.stats()
+
+    def stop(self) -> None:
+        """End the thread, and what the kernel carries."""
+        self._forwarder.stop()
+        if self._cache is not None:
+            self._cache.close()
+
+
+def _flow_cache(interface: int, kind: Kind) -> tuple[FlowCache | None, str, str]:
+    """The cache, if there is one; what carries flows; and why that."""
+    how = _HOOKS.get(kind)
+    if how is None:
+        return None, "forwarder", 'flow_cache = "off"'
+    try:
+        cache = FlowCache(2 * FLOWS, 2 * (NEW_FLOWS + FLOWS))
+        cache.open([interface], how)
+    except Unavailable as error:
+        return None, "forwarder", str(error)
+    return cache, cache.mode, cache.reason
+
+
+def tables_of(
+    plan: Plan, forwards: Iterable[PlannedForward], paths: Mapping[str, Path]
+) -> tuple[Forward, ...]:
+    """The forwarder's form of some of a plan's forwards."""
+    services = {service.name: service for service in plan.services}
+    return tuple(
+        Forward(
+            name=f"{one.target} {one.address}",
+            address=one.address,
+            port=one.port,
+            udp=one.udp,
+            how=_how(one.how),
+            targets=tuple(
+                _target(one, backend, paths.get(backend.address))
+                for backend in services[one.target].backends
+            ),
+            allowed=services[one.target].proxying.allowed,
+            affinity=services[one.target].proxying.affinity_ms is not None,
+            draining=one.draining,
+        )
+        for one in forwards
+    )
+
+
+def _how(how: Forwarding) -> str:
+    return how.mode.value if how.encapsulation is None else how.encapsulation.value
+
+
+def _target(forward: PlannedForward, backend: PlannedBackend, path: Path | None) -> Target:
+    target = Target(backend.name, backend.address, backend.port, backend.weight, backend.up)
+    reason = fitness(forward, path)
+    if path is None or not is_reached(forward, reason):
+        return target
+    if reason is PathReason.HERE:
+        return target.here()
+    # Answers to what nat sends from the VIP come to whoever owns it, before and after a move.
+    source = forward.address if forward.how.mode is Mode.NAT else path.source
+    return target._replace(
+        interface=path.interface,
+        mac=path.mac,
+        own_mac=path.own_mac,
+        source=source,
+        mtu=path.mtu,
+    )
+
+
 def flow_hash_key(secret: bytes) -> bytes:
     """16 bytes that every node of a cluster derives alike, and that tell nothing of its secret."""
     return hmac.new(secret, b"piagent flow hash", hashlib.sha256).digest()[:16]
@@ -117,20 +242,6 @@ def tables(plan: Plan) -> engine.Tables:
         services=tuple(_service(item) for item in plan.services),
         gateways=tuple(_gateway(item) for item in plan.gateways),
     )
-
-
-def _refuse_forwards(plan: Plan) -> None:
-    """Say that this build forwards nothing yet, rather than do nothing for a VIP."""
-    for forward in plan.forwards:
-        udp = " by UDP" if forward.udp else ""
-        text = (
-            f"cannot forward {host_port(forward.address, forward.port)}{udp}"
-            f' (mode = "{forward.how.mode}"): this build of piagent does not forward packets yet'
-            ' (write mode = "proxy")'
-        )
-        raise ListenError(
-            errno.ENOSYS, text, address=forward.address, port=forward.port, udp=forward.udp
-        )
 
 
 def _service(service: PlannedService) -> engine.Service:

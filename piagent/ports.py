@@ -13,6 +13,7 @@ from piagent.core.checking import Question
 from piagent.core.dsr import Accepted
 from piagent.core.flow import Flow
 from piagent.core.model import Bgp
+from piagent.core.packets import ForwardingState
 from piagent.core.plan import Plan
 
 S = TypeVar("S")
@@ -420,6 +421,30 @@ class Lines(Protocol):
 
     async def close(self) -> None:
         """Write what waits, unless that takes too long."""
+        ...
+
+
+class Forwarding(Protocol):
+    """Packets that come to VIPs and go to backends as they are, or with other addresses."""
+
+    def apply(self, plan: Plan) -> None:
+        """Forward what the plan says, or raise ListenError or ValueError and change nothing."""
+        ...
+
+    def state(self) -> ForwardingState:
+        """How it goes."""
+        ...
+
+    def stats(self) -> dict[str, Any]:
+        """Counters since the start: by `service:port` and verdict in "packets"."""
+        ...
+
+    async def run(self) -> None:
+        """Follow the ways to backends, and repair what others break, until cancelled."""
+        ...
+
+    def stop(self) -> None:
+        """Forward nothing more; VIPs are gone already."""
         ...
 
 

@@ -16,6 +16,7 @@ from piagent.core.checking import Question
 from piagent.core.dsr import Accepted
 from piagent.core.flow import Flow
 from piagent.core.model import Protocol
+from piagent.core.packets import NOTHING, ForwardingState
 from piagent.core.plan import Plan
 from piagent.ports import (
     BusEvent,
@@ -338,6 +339,38 @@ class FakeLines:
 
     async def close(self) -> None:
         self.closed = True
+
+
+class FakeForwarding:
+    """`ports.Forwarding` that remembers its plans."""
+
+    def __init__(self) -> None:
+        self.plans: list[Plan] = []
+        self.failure: OSError | None = None
+        """Raised by `apply`, which then changes nothing."""
+        self.stopped = False
+
+    def apply(self, plan: Plan) -> None:
+        if self.failure is not None and plan.forwards:
+            raise self.failure
+        self.plans.append(plan)
+
+    def tabled(self) -> set[tuple[str, bool]]:
+        """Address of each VIP whose packets are forwarded, and whether it drains."""
+        latest = self.plans[-1].forwards if self.plans else ()
+        return {(one.address, one.draining) for one in latest if one.owned or one.draining}
+
+    def state(self) -> ForwardingState:
+        return NOTHING
+
+    def stats(self) -> dict[str, Any]:
+        return {"packets": {}}
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    def stop(self) -> None:
+        self.stopped = True
 
 
 class FakeDataPlane:

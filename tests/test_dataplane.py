@@ -13,12 +13,10 @@ import pytest
 from msgspec.structs import replace
 
 from piagent.core.draining import Drained, drained
-from piagent.core.forwarding import Forwarding, Mode
 from piagent.core.model import Wildcard
 from piagent.core.plan import (
     Plan,
     PlannedBackend,
-    PlannedForward,
     PlannedGateway,
     PlannedListener,
     PlannedRoute,
@@ -167,25 +165,6 @@ def test_port_in_use_names_the_place_and_the_cure_and_changes_nothing(backend: i
             assert (error.errno, error.address, error.port, error.udp) == (
                 errno.EADDRINUSE, "127.0.0.1", taken, False
             )  # fmt: skip
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
-            assert client.recv(10) == b"hi"
-    finally:
-        plane.stop()
-
-
-def test_a_build_that_does_not_forward_says_so_and_changes_nothing(backend: int) -> None:
-    plane = dataplane.EngineDataPlane(1, b"secret")
-    port = free_port()
-    try:
-        plane.apply(tcp_plan(port, backend))
-        forward = PlannedForward("192.0.2.9", 80, "s:1", Forwarding(Mode.NAT))
-        with pytest.raises(ListenError, match="does not forward packets yet") as caught:
-            plane.apply(replace(tcp_plan(port, backend), listeners=(), forwards=(forward,)))
-        assert 'cannot forward 192.0.2.9:80 (mode = "nat")' in str(caught.value)
-        assert 'write mode = "proxy"' in str(caught.value)
-        assert (caught.value.address, caught.value.port, caught.value.udp) == (
-            "192.0.2.9", 80, False,
-        )  # fmt: skip
         with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
             assert client.recv(10) == b"hi"
     finally:

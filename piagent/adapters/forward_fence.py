@@ -45,8 +45,9 @@ from piagent.adapters.rtnetlink import Link, Rtnetlink
 
 TABLE = "piagent-forward"
 
-_PRIORITY = -290
-"""Behind the fence, which drops what comes to VIPs of other nodes."""
+_PRIORITY = -310
+"""Before the fence, which passes packets of flows that it does not know on to a VIP's former owner:
+those that are forwarded would get to their backends twice."""
 _CHAIN = "ingress"
 _FOR_US = b"\0"
 _PORT = 2

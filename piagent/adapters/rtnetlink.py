@@ -68,7 +68,7 @@ _ANSWER_TIMEOUT_S = 5.0
 _BUFFER_SIZE = 64 * 1024
 _DUMP_ATTEMPTS = 5
 _IFNAMSIZ = 16
-_SIOCGIFFLAGS, _SIOCGIFHWADDR, _SIOCGIFINDEX = 0x8913, 0x8927, 0x8933
+_SIOCGIFFLAGS, _SIOCGIFMTU, _SIOCGIFHWADDR, _SIOCGIFINDEX = 0x8913, 0x8921, 0x8927, 0x8933
 _ARPHRD_ETHER, _ARPHRD_LOOPBACK = 1, 772
 
 
@@ -150,6 +150,11 @@ class Rtnetlink:
             up=bool(struct.unpack_from("=H", flags, _IFNAMSIZ)[0] & IFF_UP),
             mac=mac if kind in {_ARPHRD_ETHER, _ARPHRD_LOOPBACK} else b"",
         )
+
+    def mtu(self, name: str) -> int:
+        """The longest IP packet that an interface sends, in bytes; ENODEV when there is none."""
+        answer = fcntl.ioctl(self._socket, _SIOCGIFMTU, struct.pack("40s", name.encode()))
+        return int(struct.unpack_from("=i", answer, _IFNAMSIZ)[0])
 
     def _send(self, request: bytearray) -> None:
         self._sequence += 1

@@ -159,6 +159,27 @@ class Status(Struct, frozen=True, kw_only=True):
     routed: tuple[RoutedStatus, ...] = ()
     bgp: tuple[SessionStatus, ...] = ()
     drains: tuple[DrainStatus, ...] = ()
+    forwarding: ForwardingStatus | None = None
+
+
+class UnreachedStatus(Struct, frozen=True, kw_only=True):
+    """A backend that forwarded packets do not get to from this node."""
+
+    service: str
+    """`service:port`."""
+    backend: str
+    """`address:port`."""
+    reason: str
+
+
+class ForwardingStatus(Struct, frozen=True, kw_only=True):
+    """How this node forwards packets."""
+
+    flow_cache: str
+    """What carries established flows: "xdp", "xdp-generic", "tc"; "forwarder": the agent itself;
+    "off": nothing is forwarded."""
+    reason: str
+    unreached: tuple[UnreachedStatus, ...] = ()
 
 
 class DrainStatus(Struct, frozen=True, kw_only=True):

@@ -77,6 +77,7 @@ class Edge(Struct, frozen=True, kw_only=True):
     """How the hardware is, given whether the interface is a wireless one."""
     announcer: Callable[[AnnounceOnce], Announcer]
     plane: ports.DataPlane
+    forwarding: ports.Forwarding
     prober: ports.Prober
     notifier: Notifier
     local: ports.LocalAddresses
@@ -95,7 +96,7 @@ class Agent:
         """Wire the parts; nothing runs before `run`."""
         self._edge = edge
         self._letters = letters
-        self._serving = Serving(edge.plane, config, edge.clock.now_ns)
+        self._serving = Serving(edge.plane, config, edge.clock.now_ns, edge.forwarding)
         self._access_log = AccessLog(edge.plane, lambda: self._serving.plan, edge.lines)
         self.merged = Merged(config, ())
         """What is served, and what is not as it was wished."""
@@ -177,6 +178,7 @@ class Agent:
             await self._admin.stop()
             self._serving.stop()
             self._edge.plane.stop()
+            self._edge.forwarding.stop()
             await self._access_log.stop()
 
     def reload(self, read: Callable[[], Config | None]) -> bool:
@@ -265,6 +267,7 @@ class Agent:
         return View(
             clock=self._edge.clock,
             plane=self._edge.plane,
+            forwarding=self._edge.forwarding,
             fence=self._edge.fence,
             brokers=self._brokers,
             election=self._election,
@@ -453,6 +456,7 @@ class Agent:
                     self._steward.run(),
                     self.services.run(),
                     self._followers.run(),
+                    self._edge.forwarding.run(),
                 )
                 tasks = [group.create_task(part) for part in parts]
                 self._edge.notifier.ready(self._summary())

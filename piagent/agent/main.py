@@ -26,6 +26,7 @@ from piagent.adapters.local_addresses import LoopbackAddresses
 from piagent.adapters.mqtt import MqttBus, Presence
 from piagent.adapters.mqtt_tls import Certificates
 from piagent.adapters.netlink import KernelAddresses
+from piagent.adapters.packet_forwarding import KernelForwarding
 from piagent.adapters.pi import Hardware
 from piagent.adapters.prober import KindProber
 from piagent.adapters.state_file import StateFile
@@ -40,7 +41,7 @@ from piagent.core.model import Config, QuorumLoss
 from piagent.core.names import Answer, Question
 from piagent.core.text import printable
 from piagent.core.wire import config_hash
-from piagent.dataplane import EngineDataPlane
+from piagent.dataplane import EngineDataPlane, PacketEngine
 from piagent.ports import AddressError, Guardian, Responder
 
 log = logging.getLogger("piagent")
@@ -120,6 +121,11 @@ async def _build(config: Config, guardian: Guardian | None) -> Agent:
         wall_ms=wall_ms(),
         hold=config.election.on_quorum_loss is QuorumLoss.HOLD,
     )
+    forwarding = KernelForwarding(
+        config.node.interface,
+        lambda index, mtu: PacketEngine(index, mtu, config.secrets[0], config.node.flow_cache),
+    )
+    forwarding.clear()
     hardware = Hardware()
     edge = Edge(
         clock=clock,
@@ -131,6 +137,7 @@ async def _build(config: Config, guardian: Guardian | None) -> Agent:
         vitals=lambda wireless: hardware.vitals(wireless=wireless),
         announcer=Announcer,
         plane=EngineDataPlane(config.node.workers, config.secrets[0]),
+        forwarding=forwarding,
         prober=KindProber(),
         notifier=systemd.Notifier(),
         local=local,

@@ -178,6 +178,20 @@ def of_access_log(late: int, unwritten: int) -> Iterator[Family]:
     )
 
 
+def of_forwarding(stats: Mapping[str, Any]) -> Iterator[Family]:
+    """What became of packets of forwarded services."""
+    yield Family(
+        "piagent_forward_packets_total",
+        Kind.COUNTER,
+        "Packets that came to the forwarder; those that the kernel carries are not among them.",
+        tuple(
+            Sample({"service": service, "verdict": verdict}, count)
+            for service, verdicts in sorted(stats["packets"].items())
+            for verdict, count in verdicts.items()
+        ),
+    )
+
+
 def of_engine(stats: Mapping[str, Any]) -> Iterator[Family]:
     """The engine's counters."""
     yield from _of_backends(stats["services"])

@@ -23,6 +23,7 @@ def needs_restart(old: Config, new: Config) -> tuple[str, ...]:
         "node.interface": (old.node.interface, new.node.interface),
         "node.workers": (old.node.workers, new.node.workers),
         "node.state_file": (old.node.state_file, new.node.state_file),
+        "node.flow_cache": (old.node.flow_cache, new.node.flow_cache),
         "cluster.name": (old.cluster, new.cluster),
         NO_ROTATION: (True, rotates(old.secrets, new.secrets)),
         "mqtt.brokers": (old.mqtt.brokers, new.mqtt.brokers),

@@ -10,8 +10,15 @@ from msgspec.structs import replace
 from piagent.agent.tasks import Alarm
 from piagent.core.draining import Drain, Drained, Key, drained
 from piagent.core.model import Config
-from piagent.core.plan import Plan, PlannedForward, PlannedListener, plan, with_leaving
-from piagent.ports import DataPlane, ListenError
+from piagent.core.plan import (
+    Plan,
+    PlannedForward,
+    PlannedListener,
+    is_loopback,
+    plan,
+    with_leaving,
+)
+from piagent.ports import DataPlane, Forwarding, ListenError
 
 log = logging.getLogger(__name__)
 
@@ -23,11 +30,18 @@ Place = tuple[str, int, bool]
 
 
 class Serving:
-    """Keeps the data plane at the plan; a change that the engine refuses has not happened."""
+    """Keeps the data plane at the plan; a change that it refuses has not happened."""
 
-    def __init__(self, plane: DataPlane, config: Config, now_ns: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        plane: DataPlane,
+        config: Config,
+        now_ns: Callable[[], int],
+        forwarding: Forwarding,
+    ) -> None:
         """Nothing is served before the first `start`."""
         self._plane = plane
+        self._forwarding = forwarding
         self._now_ns = now_ns
         self._alarm = Alarm(self._end_drains)
         self._config = config
@@ -90,7 +104,7 @@ class Serving:
 
     def own(self, vip: str) -> None:
         """A VIP has come; raises OSError when its ports cannot be had."""
-        self._try(owned=self._owned | {vip}, vital=(vip,))
+        self._possess(self._owned | {vip}, vip)
 
     def require(self, vip: str) -> None:
         """Raises OSError when a port of the VIP was left out and cannot be had now, either.
@@ -102,7 +116,7 @@ class Serving:
 
     def disown(self, vip: str) -> None:
         """A VIP has gone."""
-        self._try(owned=self._owned - {vip})
+        self._possess(self._owned - {vip}, vip)
 
     def drain(self, vip: str) -> None:
         """Another node owns the VIP: end its connections here one by one, each at a good moment."""
@@ -127,6 +141,14 @@ class Serving:
     def mark_down(self, down: Down) -> None:
         """These backends, and no others, are down."""
         self._try(down=down)
+
+    def _possess(self, owned: Vips, vip: str) -> None:
+        """Most VIPs are listened on whether they are owned or not: a take-over changes nothing."""
+        forwards = self._wanted.forwards if self._wanted is not None else ()
+        if is_loopback(vip) or any(one.address == vip for one in forwards):
+            self._try(owned=owned, vital=(vip,) if vip in owned else ())
+        else:
+            self._owned = owned
 
     def _try(
         self,
@@ -188,7 +210,7 @@ class Serving:
             listeners = tuple(one for one in wanted.listeners if _place(one) not in left_out)
             forwards = tuple(one for one in wanted.forwards if _place(one) not in left_out)
             try:
-                self._plane.apply(replace(wanted, listeners=listeners, forwards=forwards))
+                self._engage(replace(wanted, listeners=listeners, forwards=forwards))
             except ListenError as error:
                 place = error.address, error.port, error.udp
                 if error.address in vital or place in left_out:
@@ -200,6 +222,16 @@ class Serving:
             if place not in self.left_out:
                 log.error("%s: left out, and tried again now and then", why)
         self.left_out = left_out
+
+    def _engage(self, wanted: Plan) -> None:
+        """Have both, or neither."""
+        self._forwarding.apply(wanted)
+        try:
+            self._plane.apply(wanted)
+        except (OSError, ValueError):
+            if self.plan is not None:
+                self._forwarding.apply(self.plan)
+            raise
 
 
 def _place(listener: PlannedListener | PlannedForward) -> Place:

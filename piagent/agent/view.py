@@ -12,11 +12,13 @@ from piagent.admin.exposition import Family
 from piagent.admin.flow import flow_status
 from piagent.admin.status import (
     FlowStatus,
+    ForwardingStatus,
     NodeStatus,
     RejectedNode,
     RouteStatus,
     Status,
     Tunnel,
+    UnreachedStatus,
     VipStatus,
     Why,
 )
@@ -35,7 +37,7 @@ from piagent.core.flow import Flow
 from piagent.core.lease_types import LEADER, KeyView, State
 from piagent.core.model import Config
 from piagent.core.wire import Presence
-from piagent.ports import Clock, DataPlane, Fence
+from piagent.ports import Clock, DataPlane, Fence, Forwarding
 
 
 class View:
@@ -46,6 +48,7 @@ class View:
         *,
         clock: Clock,
         plane: DataPlane,
+        forwarding: Forwarding,
         fence: Fence,
         brokers: BrokerBook,
         election: Election,
@@ -60,6 +63,7 @@ class View:
         """Looks at the parts when asked, keeps nothing."""
         self._clock = clock
         self._plane = plane
+        self._forwarding = forwarding
         self._brokers = brokers
         self._election = election
         self._health = health
@@ -96,6 +100,7 @@ class View:
             routed=self.services.routed(),
             bgp=self.services.sessions(),
             drains=self.services.drains() if self._serving.drains else (),
+            forwarding=self._forwarding_status(),
         )
 
     def routes(self) -> tuple[RouteStatus, ...]:
@@ -128,7 +133,19 @@ class View:
         yield from metrics.of_reloads(self._reloads)
         stats = self._plane.stats()
         yield from metrics.of_engine(stats)
+        yield from metrics.of_forwarding(self._forwarding.stats())
         yield from metrics.of_access_log(stats["log_dropped"], self._access_log.dropped)
+
+    def _forwarding_status(self) -> ForwardingStatus:
+        state = self._forwarding.state()
+        return ForwardingStatus(
+            flow_cache=state.mode,
+            reason=state.reason,
+            unreached=tuple(
+                UnreachedStatus(service=one.target, backend=one.backend, reason=one.reason)
+                for one in state.unreached
+            ),
+        )
 
     def _why_not_ready(self) -> str | None:
         if self._serving.plan is None:

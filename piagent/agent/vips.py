@@ -97,6 +97,7 @@ class Vips:
             self._serving.own(vip)
             return
         self._serving.require(vip)
+        self._serving.own(vip)
         self._until_ns[vip] = until_ns
         self._serving.undrain(vip)
         if not self._is_over(until_ns):
@@ -168,6 +169,7 @@ class Vips:
         self._announcer.stop(vip)
         self._until_ns.pop(vip, None)
         self._serving.cut(vip)  # while the fence lets the resets out
+        self._serving.disown(vip)
         try:
             self._fence.close(vip)
         except OSError as error:

@@ -46,6 +46,7 @@ def build(
             zone=file.node.zone or "",
             labels=file.node.labels,
             state_file=_state_file(file.node.state_file, host, folder),
+            flow_cache=file.node.flow_cache,
             wired_only=file.node.vip_eligible is Eligible.WIRED_ONLY,
         ),
         cluster=file.cluster.name,

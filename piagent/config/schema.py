@@ -37,6 +37,7 @@ from piagent.config.values import (
     FamilyPolicy,
     FileName,
     Flag,
+    FlowCacheKind,
     HealthPath,
     HostName,
     Interface,
@@ -113,6 +114,7 @@ class Node(Struct, frozen=True, kw_only=True):
     labels: Labels = {}
     vip_eligible: VipEligible = Eligible.ANY
     state_file: FileName | None = None
+    flow_cache: FlowCacheKind = forwarding.FlowCache.AUTO
 
 
 class Cluster(Struct, frozen=True, kw_only=True):

@@ -380,6 +380,7 @@ class IpVersion(StrEnum):
 
 IpFamily = Annotated[IpVersion, _one_of(IpVersion)]
 VipEligible = Annotated[Eligible, _one_of(Eligible)]
+FlowCacheKind = Annotated[forwarding.FlowCache, _one_of(forwarding.FlowCache)]
 
 
 class ProfileName(StrEnum):

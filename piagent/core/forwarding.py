@@ -31,6 +31,18 @@ class Encapsulation(StrEnum):
     """An IP header: the backend may be behind a router."""
 
 
+class FlowCache(StrEnum):
+    """Where the kernel carries what the forwarder has decided about."""
+
+    AUTO = "auto"
+    """Native XDP where the driver has it, else tc."""
+    XDP = "xdp"
+    TC = "tc"
+    XDP_GENERIC = "xdp-generic"
+    OFF = "off"
+    """Nowhere: the forwarder carries every packet."""
+
+
 class Forwarding(Struct, frozen=True):
     """What becomes of the packets that come to a service's VIP."""
 

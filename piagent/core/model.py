@@ -13,7 +13,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from piagent.core.forwarding import Forwarding
+from piagent.core.forwarding import FlowCache, Forwarding
 from piagent.core.proxying import Proxying
 
 NODE_PORTS: Final = range(30000, 32768)
@@ -42,6 +42,7 @@ class Node(Struct, frozen=True, kw_only=True):
     """Own no VIP while the interface is a wireless one."""
     state_file: str | None = None
     """Where what is applied and assigned outlives the agent; None: nowhere."""
+    flow_cache: FlowCache = FlowCache.AUTO
 
     def has_labels(self, wanted: dict[str, str]) -> bool:
         """Tell whether it has all of these."""

@@ -40,6 +40,7 @@ from tests.fakes import (
     FakeBus,
     FakeDataPlane,
     FakeFence,
+    FakeForwarding,
     FakeGuardian,
     FakeLan,
     FakeLines,
@@ -181,6 +182,7 @@ class Bench:
         self.vitals = Vitals()
         self.announcers: list[FakeAnnouncer] = []
         self.plane = FakeDataPlane()
+        self.forwarding = FakeForwarding()
         self.prober = FakeProber()
         self.notifier = FakeNotifier()
         self.local = FakeLocalAddresses()
@@ -197,6 +199,7 @@ class Bench:
             vitals=lambda _wireless: self.vitals,
             announcer=self._announcer,
             plane=self.plane,
+            forwarding=self.forwarding,
             prober=self.prober,
             notifier=self.notifier,
             local=self.local,

@@ -16,7 +16,7 @@ from piagent.core.plan import Plan, PlannedForward, PlannedListener
 from piagent.core.proxying import Proxying
 from piagent.ports import ListenError
 from tests.agent.nodes import OTHER_VIP, VIP, Bench, config, service
-from tests.fakes import FakeBroker, FakeClock, FakeDataPlane
+from tests.fakes import FakeBroker, FakeClock, FakeDataPlane, FakeForwarding
 from tests.waiting import until
 
 NODE_PORT = 30080
@@ -62,7 +62,7 @@ def test_several_ports_that_are_taken_are_left_out_and_come_back_one_by_one(
     tmp_path: Path,
 ) -> None:
     plane = Crowded(*EVERYWHERE)
-    serving = Serving(plane, two(tmp_path), FakeClock().now_ns)
+    serving = Serving(plane, two(tmp_path), FakeClock().now_ns, FakeForwarding())
     serving.start()
     assert plane.served == {WEB, OPEN}
     assert set(serving.left_out) == {*EVERYWHERE}
@@ -81,7 +81,7 @@ def test_several_ports_that_are_taken_are_left_out_and_come_back_one_by_one(
 
 async def test_a_vip_of_the_file_has_its_ports_or_nothing_changes(tmp_path: Path) -> None:
     plane = Crowded()
-    serving = Serving(plane, config(tmp_path), FakeClock().now_ns)
+    serving = Serving(plane, config(tmp_path), FakeClock().now_ns, FakeForwarding())
     serving.start()
     plane.taken = {OPEN}
     with pytest.raises(ListenError, match=OTHER_VIP):
@@ -96,7 +96,7 @@ async def test_a_vip_of_the_file_has_its_ports_or_nothing_changes(tmp_path: Path
 
 async def test_what_cannot_be_forwarded_is_as_a_port_that_cannot_be_had(tmp_path: Path) -> None:
     plane = Crowded(OPEN)
-    serving = Serving(plane, config(tmp_path), FakeClock().now_ns)
+    serving = Serving(plane, config(tmp_path), FakeClock().now_ns, FakeForwarding())
     serving.start()
     both = two(tmp_path)
     forwarded = replace(both.services[1], forwarding=Forwarding(Mode.NAT))
@@ -116,7 +116,7 @@ async def test_what_cannot_be_forwarded_is_as_a_port_that_cannot_be_had(tmp_path
 
 async def test_who_lacks_a_port_of_a_vip_may_not_own_it(tmp_path: Path) -> None:
     plane = Crowded(OPEN, *EVERYWHERE)
-    serving = Serving(plane, config(tmp_path), FakeClock().now_ns)
+    serving = Serving(plane, config(tmp_path), FakeClock().now_ns, FakeForwarding())
     serving.start()
     serving.reconfigure(two(tmp_path), strict=False)
     serving.require(VIP)
@@ -173,7 +173,9 @@ class Draining:
         self._proxying = Proxying(drain_ms=drain_ms)
         self.clock = FakeClock()
         self.plane = FakeDataPlane()
-        self.serving = Serving(self.plane, self._config(*backends), self.clock.now_ns)
+        self.serving = Serving(
+            self.plane, self._config(*backends), self.clock.now_ns, FakeForwarding()
+        )
         self.serving.start()
 
     def _config(self, *backends: str) -> Config:

@@ -13,7 +13,7 @@ from piagent.agent.vips import Former, Vips, announced
 from piagent.core.model import AddressRange, Announce, Pool
 from piagent.ports import AddressError
 from tests.agent.nodes import VIP, FakeAnnouncer, config, service
-from tests.fakes import FakeAddresses, FakeClock, FakeDataPlane, FakeFence
+from tests.fakes import FakeAddresses, FakeClock, FakeDataPlane, FakeFence, FakeForwarding
 
 LOOPBACK_VIP = "127.0.0.9"
 
@@ -26,7 +26,13 @@ class Host:
         self.addresses = FakeAddresses(self.clock)
         self.plane = FakeDataPlane()
         services = (service("web", VIP, "10.0.0.1"), service("lo", LOOPBACK_VIP, "10.0.0.1"))
-        serving = Serving(self.plane, config(tmp_path, services=services), self.clock.now_ns)
+        self.forwarding = FakeForwarding()
+        serving = Serving(
+            self.plane,
+            config(tmp_path, services=services),
+            self.clock.now_ns,
+            self.forwarding,
+        )
         serving.start()
         self.serving = serving
         self.fence = FakeFence(self.clock, why_not)

@@ -46,7 +46,7 @@ def tables(struct: type = File, place: str = "") -> dict[str, type]:
          "gateway[0].listen[0]: expected a table, got 80", "write { port = 80 }"),
         ("[nod]", "nod: unknown key in a file", 'did you mean "node"?'),
         ("[node]\nzzzzzz = 1", "node.zzzzzz: unknown key in [node]",
-         "known: interface, labels, name,"),
+         "known: flow_cache, interface, labels,"),
         ("[node]\nlabels = ['a']", "node.labels: expected a table, got a list",
          'write labels = { rack = "a" }'),
         ("[node]\nlabels = { rack = 1 }", "node.labels.rack: expected a label (letters,",
