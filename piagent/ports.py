@@ -431,8 +431,8 @@ class Forwarding(Protocol):
         """Forward what the plan says, or raise ListenError or ValueError and change nothing."""
         ...
 
-    def state(self) -> ForwardingState:
-        """How it goes."""
+    def state(self) -> ForwardingState | None:
+        """How it goes; None when nothing is to be forwarded."""
         ...
 
     def stats(self) -> dict[str, Any]:

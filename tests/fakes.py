@@ -16,7 +16,7 @@ from piagent.core.checking import Question
 from piagent.core.dsr import Accepted
 from piagent.core.flow import Flow
 from piagent.core.model import Protocol
-from piagent.core.packets import NOTHING, ForwardingState
+from piagent.core.packets import ForwardingState
 from piagent.core.plan import Plan
 from piagent.ports import (
     BusEvent,
@@ -360,8 +360,8 @@ class FakeForwarding:
         latest = self.plans[-1].forwards if self.plans else ()
         return {(one.address, one.draining) for one in latest if one.owned or one.draining}
 
-    def state(self) -> ForwardingState:
-        return NOTHING
+    def state(self) -> ForwardingState | None:
+        return None
 
     def stats(self) -> dict[str, Any]:
         return {"packets": {}}

@@ -31,7 +31,6 @@ from piagent.core.forwarding import Mode
 from piagent.core.model import host_port
 from piagent.core.packets import (
     NAT_PORTS,
-    NOTHING,
     ForwardingState,
     Unreached,
     backends,
@@ -123,12 +122,12 @@ class KernelForwarding:
                 raise _refused(plan.forwards[0], error) from error
             raise
 
-    def state(self) -> ForwardingState:
-        """How it goes."""
-        if not self._plan.forwards:
-            return NOTHING
+    def state(self) -> ForwardingState | None:
+        """How it goes; None when nothing is to be forwarded."""
+        if not self._plan.forwards and self._trouble is None:
+            return None
         if self._engine is None:
-            return ForwardingState(mode="off", reason=self._trouble or "it has not begun yet")
+            return ForwardingState(mode="none", reason=self._trouble or "it has not begun yet")
         return ForwardingState(
             mode=self._engine.mode, reason=self._engine.reason, unreached=self._unreached
         )

@@ -177,7 +177,7 @@ class ForwardingStatus(Struct, frozen=True, kw_only=True):
 
     flow_cache: str
     """What carries established flows: "xdp", "xdp-generic", "tc"; "forwarder": the agent itself;
-    "off": nothing is forwarded."""
+    "none": nothing can, now."""
     reason: str
     unreached: tuple[UnreachedStatus, ...] = ()
 

@@ -136,8 +136,10 @@ class View:
         yield from metrics.of_forwarding(self._forwarding.stats())
         yield from metrics.of_access_log(stats["log_dropped"], self._access_log.dropped)
 
-    def _forwarding_status(self) -> ForwardingStatus:
+    def _forwarding_status(self) -> ForwardingStatus | None:
         state = self._forwarding.state()
+        if state is None:
+            return None
         return ForwardingStatus(
             flow_cache=state.mode,
             reason=state.reason,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         BackendStatus,
         BrokerStatus,
         DrainStatus,
+        ForwardingStatus,
         GatewayStatus,
         NodeStatus,
         NoteStatus,
@@ -62,6 +63,7 @@ def render(status: Status) -> str:
         _section("services", [row for s in status.services for row in _service(s)]),
         _section("gateways", [_gateway(gateway) for gateway in status.gateways]),
         _section("draining backends", [_drain(drain) for drain in status.drains]),
+        _forwarding(status.forwarding),
         notes_section(status.notes),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -126,6 +128,15 @@ def notes_section(notes: Iterable[NoteStatus]) -> str:
 
 def _section(title: str, rows: list[tuple[str, ...]]) -> str:
     return f"{title}\n{columns(rows, '  ')}" if rows else ""
+
+
+def _forwarding(of: ForwardingStatus | None) -> str:
+    """Write how packets are forwarded; nothing when none are to be."""
+    if of is None:
+        return ""
+    rows: list[tuple[str, ...]] = [("flows carried by", of.flow_cache, of.reason)]
+    rows += [(f"not reached: {one.service}", one.backend, one.reason) for one in of.unreached]
+    return _section("forwarding", rows)
 
 
 def _node(node: NodeStatus, leader: str | None) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from piagent.config.addresses import check_addresses
 from piagent.config.bgp import check_bgp
 from piagent.config.build import port_name
-from piagent.config.forwarding import check_forwarding
+from piagent.config.forwarding import check_forwarding, check_shared
 from piagent.config.health import check_health
 from piagent.config.names import check_dns
 from piagent.config.problems import did_you_mean, elements, key_path, unique
@@ -55,6 +55,7 @@ def check(file: File, report: Report) -> None:
     for i, service in enumerate(file.service):
         check_service(service, ("service", i), report)
         check_policy(service, ("service", i), file.election.candidates, report)
+    check_shared(file, report)
     unique(report, _listeners(file), "another port or address")
     _check_everywhere(file, report)
     _check_admin(file.admin, report)

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Final
 from piagent.config.proxying import refuse
 from piagent.core.forwarding import Forwarding, Mode
 from piagent.core.model import ServiceType
+from piagent.core.packets import NAT_PORTS
 from piagent.core.plan import is_loopback
 from piagent.core.proxying import Balance
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from piagent.config.lines import KeyPath
     from piagent.config.problems import Report
-    from piagent.config.schema import Service
+    from piagent.config.schema import File, Gateway, Service
 
 OF_PROXIES: Final = (
     "trusted_proxies", "proxy_protocol", "source_addresses", "timeouts", "limits", "slow_start",
@@ -46,6 +49,40 @@ def check_forwarding(service: Service, path: KeyPath, report: Report) -> None:
     _check_ports(service, path, report)
     _check_loopback(service, path, report)
     _check_versions(service, path, report)
+
+
+def check_shared(file: File, report: Report) -> None:
+    """Check what `nat` services share their VIPs with.
+
+    A backend of a `dsr` service has the VIP itself: what comes from there it takes for forged, and
+    `nat` sends from there. And the VIP's upper ports are what `nat` connects from.
+    """
+    nat = [one for one in file.service if one.mode is Mode.NAT]
+    for i, service in enumerate(file.service):
+        with_it = [one for one in nat if one is not service and _share(one, service)]
+        if with_it and service.mode is Mode.DSR:
+            what = f'service "{with_it[0].name}" has the same VIP with mode = "nat"'
+            report.error(("service", i, "mode"), what, "one mode for both, or a VIP for each")
+        for j, port in enumerate(service.ports):
+            places = [service] if service.mode is Mode.NAT else with_it
+            _check_low(("service", i, "ports", j, "port"), port.port, places, report)
+    for i, gateway in enumerate(file.gateway):
+        with_it = [one for one in nat if _share(one, gateway)]
+        for j, one in enumerate(gateway.listen):
+            _check_low(("gateway", i, "listen", j), one.port, with_it, report)
+
+
+def _share(one: Service, other: Service | Gateway) -> bool:
+    """Tell whether both are known to have the same VIP."""
+    by_key = one.sharing_key is not None and one.sharing_key == other.sharing_key
+    return by_key or bool(set(filter(None, one.address)) & set(filter(None, other.address)))
+
+
+def _check_low(path: KeyPath, port: int, nat: Sequence[Service], report: Report) -> None:
+    first, last = NAT_PORTS
+    if nat and first <= port <= last:
+        what = f'service "{nat[0].name}" connects from port {port} (mode = "nat")'
+        report.error(path, what, f"a port below {first}, or another VIP")
 
 
 def _check_ports(service: Service, path: KeyPath, report: Report) -> None:

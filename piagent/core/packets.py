@@ -29,13 +29,10 @@ class ForwardingState(Struct, frozen=True, kw_only=True):
 
     mode: str
     """What carries established flows: "xdp", "xdp-generic", "tc"; "forwarder": the agent itself;
-    "off": nothing is to be forwarded."""
+    "none": nothing can, now."""
     reason: str
     """Why that."""
     unreached: tuple[Unreached, ...] = ()
-
-
-NOTHING = ForwardingState(mode="off", reason="no service is forwarded")
 
 
 def fitness(forward: PlannedForward, path: Path | None) -> PathReason:

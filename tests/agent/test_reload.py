@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from piagent.agent.reload import NO_ROTATION, TIMES, needs_restart, rotates
 from piagent.config.election import PROFILES
 from piagent.config.values import ProfileName
+from piagent.core.forwarding import FlowCache
 from piagent.core.model import (
     Broker,
     Config,
@@ -84,6 +85,7 @@ def longer(key: str, config: Config) -> Config:
             lambda c: replace(c, election=replace(c.election, candidates=("a",))),
         ),
         ("dns.listen", lambda c: replace(c, dns=Listen(address="127.0.0.54", port=53))),
+        ("node.flow_cache", lambda c: replace(c, node=replace(c.node, flow_cache=FlowCache.OFF))),
         ("node.state_file", lambda c: replace(c, node=replace(c.node, state_file="/x"))),
         ("admin.socket", lambda c: replace(c, admin_socket="/elsewhere")),
         (
@@ -105,6 +107,7 @@ def test_every_key_of_the_model_is_either_fixed_or_changeable() -> None:
     }  # fmt: skip
     assert set(Node.__struct_fields__) == {
         "name", "interface", "vip_weight", "workers", "zone", "labels", "wired_only", "state_file",
+        "flow_cache",
     }  # fmt: skip
     assert set(Mqtt.__struct_fields__) == {
         "brokers", "password", "ca_file", "cert_file", "key_file", "embedded",

@@ -14,6 +14,7 @@ from tests.config.test_services import BOTH, GOOD, HTTP, ROUTE, TO, ports, servi
 NAT, DSR, IPIP = 'mode = "nat"', 'mode = "dsr"', 'encapsulation = "ipip"'
 TO6 = 'backends = ["fd00::21"]'
 VIP, VIP6 = 'address = "192.0.2.241"', 'address = "fd00:9::1"'
+SHARED = 'sharing_key = "web"'
 POOL6 = '[[pool]]\nname = "lan6"\naddresses = ["fd00:9::/64"]\n'
 GOOD6 = GOOD + POOL6
 DUAL = 'ip_family_policy = "require-dual"'
@@ -120,6 +121,17 @@ ERRORS = {
     "a second VIP that leads nowhere": (
         service("load-balancer", DUAL, 'ip_families = ["ipv4", "ipv6"]', HTTP, TO, NAT),
         "ip_families", "no backend gets what comes to the IPv6 one", "IPv6 addresses"),
+    "dsr with a VIP of nat": (
+        service("load-balancer", VIP, SHARED, ports("port = 90"), TO, DSR)
+        + service("load-balancer", VIP, SHARED, HTTP, TO, NAT, name="b"), "mode",
+        'service "b" has the same VIP with mode = "nat"', "a VIP for each"),
+    "a port that nat connects from": (
+        service("load-balancer", VIP, ports("port = 50000"), TO, NAT), "ports[0].port",
+        'connects from port 50000 (mode = "nat")', "a port below 49152"),
+    "such a port of who shares the VIP": (
+        service("load-balancer", VIP, SHARED, ports("port = 57343"), TO)
+        + service("load-balancer", SHARED, HTTP, TO, NAT, name="b"), "ports[0].port",
+        'service "b" connects from port 57343', "another VIP"),
 }  # fmt: skip
 
 

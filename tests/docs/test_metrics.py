@@ -106,6 +106,7 @@ def families() -> list[Family]:
         *metrics.of_conflicts({"v": 1}),
         *metrics.of_reloads(Counter({"done": 1})),
         *metrics.of_engine(STATS),
+        *metrics.of_forwarding({"packets": {"s": {"sent": 1}}}),
         *metrics.of_access_log(0, 0),
     ]
 
