@@ -30,7 +30,7 @@ from fastpath.packet.tap cimport (
     frame_t, tap_check, tap_filter, tap_free, tap_init, tap_mac, tap_next, tap_release,
     tap_statistics, tap_t,
 )
-from fastpath.packet.transmit cimport UNSENT_COUNT
+from fastpath.packet.transmit cimport UNSENT_COUNT, transmit_init
 from fastpath.sys_linux cimport (
     CLOCK_MONOTONIC, EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL,
     EPOLLERR, EPOLLIN, clock_gettime, close, epoll_create1, epoll_ctl, epoll_event, epoll_wait,
@@ -121,6 +121,8 @@ cdef class Forwarder:
         result = forwarder_init(
             &self.thread.forwarder, words, new_flows, flows, ports[0], ports[1]
         )
+        if result == FP_OK:
+            result = transmit_init(&self.thread.forwarder.outlet.transmit, True)
         if result != FP_OK:
             raise OSError(errno, "cannot set the forwarder up: " + os.strerror(errno))
         self.thread.forwarder.outlet.interface = interface

@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from fastpath.hashing.siphash cimport siphash13
 from fastpath.packet.flow cimport flow_key_t, rewrite_t
 from fastpath.packet.flow_states cimport flow_t
 from fastpath.packet.forwards cimport forward_t, target_t
@@ -24,3 +25,12 @@ cdef void aim_nat(
     uint32_t interface,
     uint16_t mtu,
 ) noexcept nogil
+
+
+cdef inline uint64_t aim_hash(
+    const forward_t *forward, const flow_key_t *key, uint64_t hash, const uint64_t *hash_key
+) noexcept nogil:
+    """What a forward's Maglev table is asked with: the flow's `hash`, or that of its source."""
+    if forward.affinity:
+        return siphash13(hash_key[0], hash_key[1], key.source, 16)
+    return hash

@@ -4,7 +4,6 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from fastpath.hashing.maglev cimport MAGLEV_SIZE
-from fastpath.hashing.siphash cimport siphash13
 from fastpath.packet.encapsulate cimport encapsulation_size
 from fastpath.packet.flow cimport REWRITE_ENCAPSULATE, REWRITE_MAC, REWRITE_NAT
 from fastpath.packet.flow_states cimport WAY_ORIGINAL, WAY_REPLY
@@ -23,9 +22,7 @@ cdef const target_t *aim_choose(
     cdef int _i
     if forward.maglev == NULL:
         return NULL
-    if forward.affinity:
-        hash = siphash13(hash_key[0], hash_key[1], key.source, 16)
-    at = <uint32_t>(hash % MAGLEV_SIZE)
+    at = <uint32_t>(aim_hash(forward, key, hash, hash_key) % MAGLEV_SIZE)
     for _i in range(_CHOICES):
         target = &forward.targets[forward.maglev[at]]
         # A packet from its own address a host takes for a forgery (martian), unless nat changes it.

@@ -52,7 +52,8 @@ cdef struct forwarder_t:
     uint64_t parsed[PARSE_COUNT]
 
 
-# FP_OK; FP_BAD or FP_FULL, and there is nothing to free. Ports of nat: first to last.
+# FP_OK, but for outlet.transmit, which the caller sets up; FP_BAD or FP_FULL, and there is nothing
+# to free. Ports of nat: first to last.
 cdef int forwarder_init(
     forwarder_t *self,
     const uint64_t *hash_key,

@@ -13,7 +13,7 @@ from fastpath.packet.transmit cimport transmit_t
 
 
 cdef struct outlet_t:
-    transmit_t transmit
+    transmit_t transmit         # for the owner to set up: transmit_init or transmit_init_caught
     uint32_t interface          # index of the one that clients come by, set by the owner
     uint32_t mtu                # the same one's
     uint64_t answer_due_ns
@@ -25,7 +25,7 @@ cdef struct outlet_t:
     uint32_t n_pieces           # that wait in `transmit`
 
 
-# FP_OK; FP_BAD or FP_FULL, and there is nothing to free.
+# FP_OK, but for `transmit`; FP_FULL: there is nothing to free.
 cdef int outlet_init(outlet_t *self) noexcept nogil
 cdef void outlet_free(outlet_t *self) noexcept nogil
 # Write a packet as it is to go and let it wait: its bytes have to stay until outlet_flush, which

@@ -19,7 +19,7 @@ from fastpath.packet.segment cimport segment_count, segment_write
 from fastpath.packet.sys_packet cimport VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE
 from fastpath.packet.tap cimport TAP_HEADROOM, frame_t
 from fastpath.packet.transmit cimport (
-    TRANSMIT_MAX, transmit_add, transmit_flush, transmit_free, transmit_init,
+    TRANSMIT_MAX, transmit_add, transmit_flush, transmit_free,
 )
 from fastpath.rate cimport NS_PER_MS, rate_wait_ms
 
@@ -37,8 +37,6 @@ cdef int outlet_init(outlet_t *self) noexcept nogil:
     result = slab_init(&self.answers_memory, 1, TRANSMIT_MAX * ANSWER_SIZE_MAX)
     if result == FP_OK:
         result = slab_init(&self.pieces_memory, 1, TRANSMIT_MAX * _PIECE_SIZE)
-    if result == FP_OK:
-        result = transmit_init(&self.transmit, True)
     if result != FP_OK:
         outlet_free(self)
         return result

@@ -27,10 +27,19 @@ cdef enum:
     UNSENT_COUNT = 5
 
 
+cdef struct transmit_t
+
+
+# Has what waits (transmit_t.n) instead of interfaces.
+ctypedef void (*transmit_catch_fn)(void *owner, const transmit_t *waiting) noexcept nogil
+
+
 cdef struct transmit_t:
     int fd                      # what most frames leave by
     int queued_fd               # what those leave by that may not bypass the queue; may be `fd`
     uint32_t n                  # frames that wait
+    transmit_catch_fn catch     # NULL: it is sent
+    void *owner                 # the first argument of `catch`
     uint64_t sent
     uint64_t calls              # system calls
     uint64_t dropped[UNSENT_COUNT]
@@ -42,6 +51,10 @@ cdef struct transmit_t:
 
 # FP_OK; FP_BAD: see errno, and there is nothing to free.
 cdef int transmit_init(transmit_t *self, bint bypass) noexcept nogil
+# The same with nothing sent, and no right needed: at each flush `catch` has what waits.
+cdef void transmit_init_caught(
+    transmit_t *self, transmit_catch_fn catch, void *owner
+) noexcept nogil
 cdef void transmit_free(transmit_t *self) noexcept nogil
 # Have a frame leave by an interface, given by its index; its bytes are read by transmit_flush, and
 # have to be there until then. FP_OK; FP_FULL: flush first; FP_BAD: shorter than its header.

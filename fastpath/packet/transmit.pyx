@@ -38,14 +38,10 @@ cdef int _open(bint bypass) noexcept nogil:
     return -1
 
 
-cdef int transmit_init(transmit_t *self, bint bypass) noexcept nogil:
+cdef void _init(transmit_t *self) noexcept nogil:
     cdef uint32_t i
     memset(self, 0, sizeof(transmit_t))
-    self.fd = _open(bypass)
-    self.queued_fd = _open(False) if bypass and self.fd >= 0 else self.fd
-    if self.queued_fd < 0:
-        transmit_free(self)
-        return FP_BAD
+    self.fd = self.queued_fd = -1
     for i in range(<uint32_t>TRANSMIT_MAX):
         self.targets[i].sll_family = AF_PACKET
         self.parts[i][0].iov_base = &self.offloads[i]
@@ -54,7 +50,24 @@ cdef int transmit_init(transmit_t *self, bint bypass) noexcept nogil:
         self.messages[i].msg_hdr.msg_iovlen = 2
         self.messages[i].msg_hdr.msg_name = &self.targets[i]
         self.messages[i].msg_hdr.msg_namelen = sizeof(sockaddr_ll)
+
+
+cdef int transmit_init(transmit_t *self, bint bypass) noexcept nogil:
+    _init(self)
+    self.fd = _open(bypass)
+    self.queued_fd = _open(False) if bypass and self.fd >= 0 else self.fd
+    if self.queued_fd < 0:
+        transmit_free(self)
+        return FP_BAD
     return FP_OK
+
+
+cdef void transmit_init_caught(
+    transmit_t *self, transmit_catch_fn catch, void *owner
+) noexcept nogil:
+    _init(self)
+    self.catch = catch
+    self.owner = owner
 
 
 cdef void transmit_free(transmit_t *self) noexcept nogil:
@@ -105,6 +118,10 @@ cdef void transmit_flush(transmit_t *self) noexcept nogil:
     cdef uint32_t end
     cdef int fd
     cdef int n
+    if self.catch != NULL:
+        self.catch(self.owner, self)
+        self.n = 0
+        return
     while first < self.n:
         fd = _way(self, first)
         end = first + 1

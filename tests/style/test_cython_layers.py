@@ -13,7 +13,7 @@ from tests.style.sources import CYTHON, Finding, files, read, report
 LAYERS = (
     {
         *("engine", "explain", "forward_tables", "forwarding", "log", "snapshot", "table_parts"),
-        "totals",
+        "totals", "trial",
     },
     {"worker"},
     {"http", "packet", "proxy"},
