@@ -28,7 +28,7 @@ import time
 from typing import NamedTuple
 
 from fastpath.forward_tables import compile as compile_tables
-from fastpath.forwards import check
+from fastpath.forwards import LOOPBACK, check
 from fastpath.packet.verdicts import FORWARDED, VERDICTS
 
 
@@ -145,7 +145,8 @@ cdef class Trial:
         if cache.map.n_uses < flows_uses(&self.forwarder.flows):
             raise ValueError("the flow cache has too few places to count in")
         wanted = {target.interface for each in forwards for target in each.targets}
-        wanted = sorted((wanted | {self.forwarder.outlet.interface}) - {0})
+        wanted.add(self.forwarder.outlet.interface)
+        wanted = sorted(wanted - {0, LOOPBACK})
         cache.map.n_interfaces = min(len(wanted), <int>FLOW_MAP_INTERFACES)
         for i in range(cache.map.n_interfaces):
             cache.map.interfaces[i] = wanted[<int>i]

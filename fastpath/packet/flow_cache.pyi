@@ -29,6 +29,19 @@ class Use(NamedTuple):
     last_ns: int
     """CLOCK_MONOTONIC, as coarse as the kernel's tick."""
 
+class Carried(NamedTuple):
+    """How the kernel carries one direction of a flow."""
+
+    interface: int
+    """That it leaves by."""
+    mac: bytes
+    """To which hardware."""
+    address: bytes
+    """The new or the outer destination, 16 bytes; zeros: it stays."""
+    port: int
+    """Likewise; 0: it stays."""
+    use: Use
+
 class Ran(NamedTuple):
     """What became of a frame in a program."""
 
@@ -81,6 +94,9 @@ class FlowCache:
 
     def carried(self) -> list[tuple[bytes, bytes]]:
         """Key and rewrite of each flow, as `put` has them; in no order."""
+
+    def find(self, key: bytes) -> Carried | None:
+        """How a flow is carried, by its key (flow_key_t); None: it is not. Any thread may ask."""
 
     def use(self, index: int) -> Use:
         """What was counted at a rewrite's `use`."""

@@ -21,7 +21,7 @@ from fastpath.packet.flow_map cimport (
     FLOW_MAP_INTERFACES, flow_map_clear, flow_map_delete, flow_map_free, flow_map_init,
     flow_map_put, flow_map_take,
 )
-from fastpath.sys_linux cimport close
+from fastpath.sys_linux cimport close, ntohs
 
 import os
 import socket
@@ -79,6 +79,16 @@ class Use(NamedTuple):
     packets: int
     bytes: int
     last_ns: int
+
+
+class Carried(NamedTuple):
+    """How the kernel carries one direction of a flow."""
+
+    interface: int
+    mac: bytes
+    address: bytes
+    port: int
+    use: Use
 
 
 class Ran(NamedTuple):
@@ -350,6 +360,18 @@ cdef class FlowCache:
                 flows[(<uint8_t *>&key)[:sizeof(key)]] = (<uint8_t *>&by)[:sizeof(by)]
             result = bpf_map_next(self.map.flows, &key, &key)
         return list(flows.items())
+
+    def find(self, key):
+        """How a flow is carried."""
+        cdef flow_key_t flow
+        cdef rewrite_t by
+        _copy(&flow, key, sizeof(flow))
+        if bpf_map_get(self.map.flows, &flow, &by) != 0:
+            return None
+        return Carried(
+            by.interface, by.destination_mac[:6], by.destination[:16], ntohs(by.destination_port),
+            self.use(by.use),
+        )
 
     def use(self, index):
         """What was counted at a rewrite's `use`."""
