@@ -1,5 +1,5 @@
 # make demo, make test: each sets itself up first (see .ci/setup.sh) and says what it does.
-.PHONY: build bpf demo test lint asan tsan fuzz-structures fuzz-packet fuzz-mutants lab sim sim-mutants sim-scale model bench bench-l4 bench-held bench-packet bench-forward soak bench-failover bench-lease wheelhouse clean help
+.PHONY: build bpf demo test test-arm64 lint asan tsan fuzz-structures fuzz-packet fuzz-mutants lab sim sim-mutants sim-scale model bench bench-l4 bench-held bench-packet bench-forward soak bench-failover bench-lease wheelhouse clean help
 .DEFAULT_GOAL := build
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -35,6 +35,11 @@ ARGS ?=
 	@$(PY) -m tests.sanitizers address --build | sed -un $(PROGRESS)
 	@touch $@
 
+.venv/arm64.stamp: .venv/probes.stamp .venv/dev.stamp
+	@echo "==> building the engine for arm64, beside the other"
+	@$(PY) -m tests.arm64 --build | sed -un $(PROGRESS)
+	@touch $@
+
 build: .venv/engine.stamp  ## set up .venv and build the engine in place
 
 demo: build  ## three agents on this machine; ARGS=--once for the tour
@@ -42,7 +47,7 @@ demo: build  ## three agents on this machine; ARGS=--once for the tour
 
 # Tests mostly wait, for leases and for processes: three at a time keep two cores busy.
 JOBS ?= 3
-test: build .venv/dev.stamp .venv/probes.stamp .venv/address.stamp  ## every test that CI runs; JOBS=1: one after the other
+test: build .venv/dev.stamp .venv/probes.stamp .venv/address.stamp .venv/arm64.stamp  ## every test that CI runs; JOBS=1: one after the other
 	@$(PY) -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 lint: build .venv/dev.stamp .venv/probes.stamp  ## only the style checks
@@ -55,6 +60,9 @@ tsan: .venv/probes.stamp .venv/dev.stamp  ## the engine's tests under ThreadSani
 	@echo "==> building the engine that ThreadSanitizer watches, beside the other"
 	@$(PY) -m tests.sanitizers thread --build | sed -un $(PROGRESS)
 	@$(PY) -m tests.sanitizers thread $(ARGS)
+
+test-arm64: .venv/arm64.stamp  ## packets, flows, hashes, structures on an emulated arm64
+	@$(PY) -m tests.arm64 $(ARGS)
 
 fuzz-structures: .venv/address.stamp  ## slab, ring, wheel, … at random beside models; ARGS='--steps 1000000 wheel'
 	@$(PY) -m tests.fuzz $(ARGS)

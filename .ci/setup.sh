@@ -39,6 +39,10 @@ if [ "$mode" = dev ]; then
   have spin || want+=(spin)
   have bird || want+=(bird2)
   have dig || want+=(bind9-dnsutils)
+  if [ "$(uname -m)" != aarch64 ]; then
+    have qemu-aarch64-static || want+=(qemu-user-static)
+    have aarch64-linux-gnu-gcc || want+=(gcc-aarch64-linux-gnu)
+  fi
 fi
 missing="${need[*]} ${want[*]}"
 missing=${missing# }
