@@ -104,7 +104,7 @@ def main(given: list[str] | None = None) -> int:
         _say(f"not compared, this machine has not: {', '.join(absent)} ({CURE})")
         return 1
     _say(", ".join(f"{name} {value}" for name, value in machine().items()))
-    plan = runs.Plan(args.only, args.runs, args.seconds, args.first)
+    plan = runs.Plan(args.only, args.runs, args.seconds, args.first, args.quick)
     try:
         with tempfile.TemporaryDirectory(prefix="piagent-bench-") as folder:
             results = runs.compare(Path(folder), plan, _say)

@@ -70,7 +70,6 @@ def _receive_in_thread(where: netns.Namespace, interface: str, cpu: int) -> int:
     _write_sys(where, f"{interface}/threaded", "1")
     (thread,) = _napi_threads(interface) - before
     os.sched_setaffinity(thread, {cpu})
-    os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(1))  # as an interrupt would
     return thread
 
 

@@ -36,6 +36,7 @@ enum { STALLED = 200000 };      /* vain attempts, some 10 ms, after which frames
 enum { TICK_US = 1000 };        /* how often a run looks at the clock */
 enum { SETTLE_US = 10000 };     /* for what is under way at the end */
 enum { LATE_NS = 100000000 };   /* after so long nothing comes any more */
+#define PATIENCE_NS 10000000000u        /* for the first one, on a machine with much else to do */
 
 /* Shared by both programs and this one; a cache line or more to each who writes. */
 struct state {
@@ -290,8 +291,9 @@ static void *watch(void *what)
 			came = state->forwarded;
 			when = now;
 		}
-	} while (now - (state->first_ns ? state->first_ns : start) < length
-		 && (state->sent < state->limit || (came < state->sent && now - when < LATE_NS)));
+	} while (came == 0 ? now - start < PATIENCE_NS
+		 : now - state->first_ns < length
+		   && (state->sent < state->limit || (came < state->sent && now - when < LATE_NS)));
 	self->end_ns = state->sent < state->limit ? now : when;
 	state->limit = 0;
 	for (atomic_store(&self->over, 1); atomic_load(&self->over) == 1; usleep(TICK_US))
