@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 
+from benchmarks.forward.frames import FlowError
 from benchmarks.forward.lab import PORT, ROUTED, Ends
 
 _CHUNK = 1 << 18
@@ -57,6 +58,13 @@ class Streams:
                 self._received[number] += got
 
 
+def _connected(address: str, source: str) -> socket.socket:
+    try:
+        return socket.create_connection((address, PORT), _PATIENCE_S, (source, 0))
+    except OSError as error:
+        raise FlowError(f"no TCP to {address}: {error}") from error
+
+
 @contextlib.contextmanager
 def streams(ends: Ends, address: str, n: int) -> Iterator[Streams]:
     """So many connections to an address."""
@@ -70,7 +78,7 @@ def streams(ends: Ends, address: str, n: int) -> Iterator[Streams]:
             pairs = []
             for _ in range(n):  # none sends before all are there
                 with ends.client.entered():
-                    client = socket.create_connection((address, PORT), _PATIENCE_S, (source, 0))
+                    client = _connected(address, source)
                 backend, _ = listening.accept()
                 client.settimeout(None)
                 backend.settimeout(None)

@@ -34,7 +34,7 @@ enum { WINDOW = 192 };          /* a veth's ring has 256 places */
 enum { PUBLISH = 32 };          /* frames that the sink counts before it says so; a power of two */
 enum { STALLED = 200000 };      /* vain attempts, some 10 ms, after which frames are lost */
 enum { TICK_US = 1000 };        /* how often a run looks at the clock */
-enum { SETTLE_US = 10000 };     /* for what is under way at the end */
+enum { SETTLE = 1000 };         /* so often it looks, too, whether all that is under way has come */
 enum { LATE_NS = 100000000 };   /* after so long nothing comes any more */
 #define PATIENCE_NS 10000000000u        /* for the first one, on a machine with much else to do */
 
@@ -322,7 +322,8 @@ static void run(unsigned interface, double seconds, uint64_t limit)
 		bpf(BPF_PROG_TEST_RUN, &attr, "sending frames (it takes Linux 5.18)");
 	atomic_store(&with.over, 2);
 	pthread_join(watcher, NULL);
-	usleep(SETTLE_US);
+	for (int i = 0; i < SETTLE && state->forwarded < state->sent; i++)
+		usleep(TICK_US);
 	printf("done %lu %lu %lu %lu %f\n", (unsigned long)state->forwarded,
 	       (unsigned long)state->others, (unsigned long)state->sent,
 	       (unsigned long)state->lost, (double)(with.end_ns - state->first_ns) / 1e9);
