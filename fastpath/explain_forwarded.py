@@ -108,7 +108,7 @@ def _told(forward: Forward, node: Node, ends: Ends, sent: bytes, taken: Taken) -
         "verdict": taken.verdict,
         "kind": taken.kind,
         "allowed": _allowed(forward, ends.source),
-        "affinity": forward.affinity,
+        "affinity": forward.affinity_ms is not None,
         "hash": f"{taken.hash:016x}",
         "entry": taken.entry,
         "table": taken.table,

@@ -56,7 +56,24 @@ def compile(forwards, services, backends, generation, ForwardTables previous):
         self.c.forwards[i].maglev = maglev_entries(
             self.maglev, {} if previous is None else previous.maglev, _usable(each)
         )
+    _put_births(self.c, NULL if previous is None else previous.c)
     return self
+
+
+cdef void _put_births(forwards_t *self, const forwards_t *previous):
+    """A slot of the tables before is still its owner's: it rests before another one gets it."""
+    cdef uint32_t i
+    cdef uint16_t slot
+    for i in range(self.n):
+        slot = self.forwards[i].slot
+        self.forwards[i].born = self.generation
+        if previous != NULL and previous.forward_of_slot[slot] != NULL:
+            self.forwards[i].born = previous.forward_of_slot[slot].born
+    for i in range(self.n_targets):
+        slot = self.targets[i].slot
+        self.targets[i].born = self.generation
+        if previous != NULL and previous.target_of_slot[slot] != NULL:
+            self.targets[i].born = previous.target_of_slot[slot].born
 
 
 def _place(forward):
@@ -72,7 +89,7 @@ cdef tuple _usable(forward):
     return tuple([
         (target.name, target.weight, i)
         for i, target in enumerate(sorted(forward.targets, key=_name))
-        if target.up and target.weight > 0
+        if target.is_open
     ])
 
 
@@ -89,7 +106,8 @@ cdef object _put_forward(
     forward.place.destination_port = htons(wanted.port)
     forward.place.protocol = IPPROTO_UDP if wanted.udp else IPPROTO_TCP
     forward.how = HOWS.index(wanted.how)
-    forward.affinity = bool(wanted.affinity)
+    forward.affinity = wanted.affinity_ms is not None
+    forward.affinity_ms = wanted.affinity_ms or 0
     forward.draining = bool(wanted.draining)
     forward.n_targets = <uint16_t>len(wanted.targets)
     # Every node must see the same order: Maglev's turns go by it.
@@ -108,6 +126,7 @@ cdef object _put_target(target_t *target, wanted):
     target.v6 = ":" in wanted.address
     target.port = htons(wanted.port)
     target.up = bool(wanted.up)
+    target.open = wanted.is_open
     if not wanted.is_reachable:
         return
     target.interface = wanted.interface

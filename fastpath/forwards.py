@@ -38,6 +38,11 @@ class Target(NamedTuple):
     """The longest IP packet on the way, in bytes."""
 
     @property
+    def is_open(self) -> bool:
+        """Whether new flows may go to it."""
+        return self.up and self.weight > 0
+
+    @property
     def is_reachable(self) -> bool:
         """Whether frames get there."""
         return self.interface > 0
@@ -66,8 +71,9 @@ class Forward(NamedTuple):
     targets: tuple[Target, ...]
     allowed: tuple[str, ...] = ()
     """CIDR prefixes of the sources that may; none: every one."""
-    affinity: bool = False
-    """What one client address sends goes to one backend."""
+    affinity_ms: int | None = None
+    """What one client address sends goes to one backend: the one that its latest flow went to, less
+    than so long ago; 0: which the hash of the address says. None: each flow for itself."""
     draining: bool = False
     """The VIP is about to move. With nat, flows that are known go on and there are no new ones; dsr
     goes on, since the next owner sends each packet where this one does."""
@@ -96,6 +102,8 @@ def check(forwards: tuple[Forward, ...]) -> None:
             raise ValueError(f"{each.name}: {each.address} port {each.port} is there twice")
         places.add(each.place)
         merged(each.allowed)
+        if not 0 <= (each.affinity_ms or 0) < 1 << 32:
+            raise ValueError(f"{each.name}: an affinity of {each.affinity_ms} ms")
         for target in each.targets:
             _check_target(each, target)
 

@@ -196,7 +196,7 @@ def tables_of(
                 for backend in services[one.target].backends
             ),
             allowed=services[one.target].proxying.allowed,
-            affinity=services[one.target].proxying.affinity_ms is not None,
+            affinity_ms=services[one.target].proxying.affinity_ms,
             draining=one.draining,
         )
         for one in forwards

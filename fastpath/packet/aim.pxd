@@ -3,15 +3,29 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from fastpath.hashing.siphash cimport siphash13
+from fastpath.packet.affinity cimport affinity_t
 from fastpath.packet.flow cimport flow_key_t, rewrite_t
 from fastpath.packet.flow_states cimport flow_t
-from fastpath.packet.forwards cimport forward_t, target_t
+from fastpath.packet.forwards cimport forward_t, forwards_t, target_t
 
 
 # The target of packets with that key and hash; one that cannot be reached from here leaves its part
 # to the next entry's. NULL: there is none. `hash_key`: for affinity.
 cdef const target_t *aim_choose(
     const forward_t *forward, const flow_key_t *key, uint64_t hash, const uint64_t *hash_key
+) noexcept nogil
+# The target that the packet's client had last, if the forward has clients remembered and new flows
+# may go to it; NULL: aim_choose.
+cdef const target_t *aim_recall(
+    const affinity_t *affinity,
+    const forwards_t *tables,
+    const forward_t *forward,
+    const flow_key_t *key,
+    uint64_t now_ms,
+) noexcept nogil
+# Remember that a flow, which has been confirmed, is its client's latest.
+cdef void aim_remember(
+    affinity_t *affinity, const forwards_t *tables, const flow_t *flow, uint64_t now_ms
 ) noexcept nogil
 # Set what of a rewrite depends on the way to the backend; `how`: REWRITE_*.
 cdef void aim_at(rewrite_t *rewrite, const target_t *target, uint8_t how) noexcept nogil

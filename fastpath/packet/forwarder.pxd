@@ -13,6 +13,7 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from fastpath.abi cimport MAX_SERVICES
 from fastpath.memory.slab cimport slab_t
+from fastpath.packet.affinity cimport affinity_t
 from fastpath.packet.flow cimport flow_key_t
 from fastpath.packet.flow_map cimport flow_map_t
 from fastpath.packet.flow_states cimport flow_t
@@ -44,6 +45,7 @@ cdef struct forwarder_t:
     fragments_t fragments
     nat_ports_t ports
     held_t held
+    affinity_t affinity
     outlet_t outlet
     flow_map_t *map             # borrowed; NULL: there is no flow cache
     uint64_t now_ms             # set by the caller before each batch

@@ -6,12 +6,13 @@ from libc.string cimport memcmp, memcpy, memset
 from fastpath.abi cimport FP_OK, FP_PORTS, MAX_SERVICES
 from fastpath.atomics cimport count
 from fastpath.memory.slab cimport slab_free, slab_get, slab_init
-from fastpath.packet.aim cimport aim_at, aim_choose, aim_nat
+from fastpath.packet.affinity cimport affinity_free, affinity_init
+from fastpath.packet.aim cimport aim_at, aim_choose, aim_nat, aim_recall, aim_remember
 from fastpath.packet.flow cimport REWRITE_NAT, flow_key_t, rewrite_t
 from fastpath.packet.flow_map cimport flow_map_delete, flow_map_put
 from fastpath.packet.flow_states cimport (
-    WAY_ORIGINAL, WAY_REPLY, flow_is_carried, flow_port_may_hurry, flow_t, tcp_seen_read,
-    tcp_seen_t,
+    WAY_ORIGINAL, WAY_REPLY, flow_is_carried, flow_is_confirmed, flow_port_may_hurry, flow_t,
+    tcp_seen_read, tcp_seen_t,
 )
 from fastpath.packet.flows cimport (
     ADMIT_ANEW, ADMIT_BY_FLOW, ADMIT_NONE, ADMIT_STATELESS, FLOW_BACKEND_DOWN, FLOW_DRAINED,
@@ -71,6 +72,8 @@ cdef int forwarder_init(
     if result == FP_OK:
         result = held_init(&self.held)
     if result == FP_OK:
+        result = affinity_init(&self.affinity, confirmed_max, hash_key)
+    if result == FP_OK:
         result = slab_init(
             &self.counters_memory, 1, (MAX_SERVICES + 1) * sizeof(forward_counters_t)
         )
@@ -86,6 +89,7 @@ cdef int forwarder_init(
 cdef void forwarder_free(forwarder_t *self) noexcept nogil:
     outlet_free(&self.outlet)
     slab_free(&self.counters_memory)
+    affinity_free(&self.affinity)
     held_free(&self.held)
     nat_ports_free(&self.ports)
     fragments_free(&self.fragments)
@@ -223,6 +227,7 @@ cdef int _by_flow(
 ) noexcept nogil:
     cdef tcp_seen_t tcp
     cdef bint is_tcp = packet.key.protocol == IPPROTO_TCP
+    cdef bint was_confirmed = flow_is_confirmed(flow)
     cdef int seen
     if is_tcp:
         tcp_seen_read(&tcp, frame.data + packet.l4)
@@ -231,9 +236,23 @@ cdef int _by_flow(
         forwarder_carry(self, flow)
     elif seen == FLOW_TO_RECALL:
         _recall(self, flow)
+    if flow_is_confirmed(flow) and not was_confirmed:
+        aim_remember(&self.affinity, self.tables, flow, self.now_ms)
     if way == WAY_ORIGINAL and flow.n_ways == 2:
         _follow_client(self, flow, frame)
     return _send(self, frame, packet, &flow.ways[way].rewrite, flow.service_slot)
+
+
+cdef const target_t *_choose(
+    forwarder_t *self, const packet_t *packet, const forward_t *forward, uint64_t hash
+) noexcept nogil:
+    """Where the client went last, else by Maglev. NULL: nowhere."""
+    cdef const target_t *known = aim_recall(
+        &self.affinity, self.tables, forward, &packet.key, self.now_ms
+    )
+    if known != NULL:
+        return known
+    return aim_choose(forward, &packet.key, hash, self.flows.hash_key)
 
 
 cdef int _without_flow(
@@ -243,9 +262,9 @@ cdef int _without_flow(
     const forward_t *forward,
     uint64_t hash,
 ) noexcept nogil:
-    """dsr: by Maglev alone, as every other packet of the flow."""
+    """dsr: as every other packet of the flow."""
     cdef rewrite_t rewrite
-    cdef const target_t *target = aim_choose(forward, &packet.key, hash, self.flows.hash_key)
+    cdef const target_t *target = _choose(self, packet, forward, hash)
     if target == NULL:
         return _counted(self, forward.slot, FORWARD_NO_BACKEND)
     memset(&rewrite, 0, sizeof(rewrite))
@@ -292,7 +311,7 @@ cdef int _new(
     cdef int verdict
     if forward.draining and forward.how == REWRITE_NAT:
         return _counted(self, forward.slot, FORWARD_DRAINING)
-    target = aim_choose(forward, &packet.key, hash, self.flows.hash_key)
+    target = _choose(self, packet, forward, hash)
     if target == NULL:
         return _counted(self, forward.slot, FORWARD_NO_BACKEND)
     verdict = _begin(self, frame, packet, forward, target, hash, &flow)

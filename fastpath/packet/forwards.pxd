@@ -20,9 +20,11 @@ cdef struct target_t:           # a backend of a service
     uint16_t port               # network order
     uint16_t slot
     uint16_t mtu                # longest IP packet on the way to it, an outer header included
+    uint64_t born               # generation that gave it its slot: tells it from those before it
     uint8_t mac[6]              # of the next hop
     uint8_t own_mac[6]
     uint8_t up                  # else its flows end
+    uint8_t open                # and new ones may go to it: it has a weight
     uint8_t v6
     uint8_t here                # this host itself: behind `lo`, and never in an outer header
 
@@ -32,6 +34,8 @@ cdef struct forward_t:          # a port of a VIP
     const target_t *targets     # n_targets, by name; owned by the tables
     const uint16_t *maglev      # MAGLEV_SIZE indexes of `targets`; NULL: none is usable
     prefixes_t allowed          # sources that may; n == 0: every one
+    uint64_t born               # as in target_t
+    uint32_t affinity_ms        # a client goes where it went last, for so long; 0: by its hash
     uint16_t n_targets
     uint16_t slot
     uint8_t how                 # REWRITE_*

@@ -176,12 +176,12 @@ def test_the_entry_of_the_table_is_the_one_that_the_hash_leads_to() -> None:
 
 
 def test_with_affinity_all_of_a_client_has_one_hash() -> None:
-    def hashes(*, affinity: bool) -> set[int]:
-        made = trial(forward("dsr", target(1), target(2), affinity=affinity))
+    def hashes(*, affinity_ms: int | None) -> set[int]:
+        made = trial(forward("dsr", target(1), target(2), affinity_ms=affinity_ms))
         return {made.take(said(ends=ENDS._replace(source_port=port))).hash for port in range(1, 9)}
 
-    assert len(hashes(affinity=True)) == 1
-    assert len(hashes(affinity=False)) == 8
+    assert len(hashes(affinity_ms=0)) == 1
+    assert len(hashes(affinity_ms=None)) == 8
 
 
 def test_an_entry_whose_backend_cannot_be_reached_is_the_next_ones() -> None:
