@@ -155,6 +155,18 @@ class PacketEngine:
         wanted = tables_of(plan, forwards, paths)
         self._forwarder.publish(wanted, program)
 
+    def export_flows(self, vip: str, most: int, each: int) -> list[bytes]:
+        """See `fastpath.forwarding.Forwarder.export`."""
+        return self._forwarder.export(vip, most, each)
+
+    def adopt_flows(self, vip: str, batch: bytes) -> dict[str, int]:
+        """See `fastpath.forwarding.Forwarder.adopt`."""
+        return self._forwarder.adopt(vip, batch)
+
+    def end_flows(self, vip: str) -> int:
+        """See `fastpath.forwarding.Forwarder.end`."""
+        return self._forwarder.end(vip)
+
     def stats(self) -> dict[str, Any]:
         """Counters, as `fastpath.forwarding.Forwarder.stats` gives them."""
         return self._forwarder.stats()

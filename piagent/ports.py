@@ -439,6 +439,25 @@ class Forwarding(Protocol):
         """Counters since the start: by `service:port` and verdict in "packets"."""
         ...
 
+    def export_flows(self, vip: str, most: int, each: int) -> list[bytes]:
+        """The VIP's connections by `nat`, for another node: batches of at most `each`.
+
+        At most `most`, those used last; they stay. Waits for half a second at most, and so do the
+        next two; call them from another thread. OSError: they cannot be had.
+        """
+        ...
+
+    def adopt_flows(self, vip: str, batch: bytes) -> Mapping[str, int]:
+        """Go on with connections of a VIP that another node has forwarded until now.
+
+        How many: "adopted", and how many not, by reason. ValueError: it is no such batch; OSError.
+        """
+        ...
+
+    def end_flows(self, vip: str) -> int:
+        """End those that `export_flows` gives, and which another node has; how many. OSError."""
+        ...
+
     async def run(self) -> None:
         """Follow the ways to backends, and repair what others break, until cancelled."""
         ...

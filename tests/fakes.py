@@ -349,6 +349,8 @@ class FakeForwarding:
         self.failure: OSError | None = None
         """Raised by `apply`, which then changes nothing."""
         self.stopped = False
+        self.flows: dict[str, list[bytes]] = {}
+        """VIP -> the connections that are forwarded, 4 bytes each."""
 
     def apply(self, plan: Plan) -> None:
         if self.failure is not None and plan.forwards:
@@ -359,6 +361,20 @@ class FakeForwarding:
         """Address of each VIP whose packets are forwarded, and whether it drains."""
         latest = self.plans[-1].forwards if self.plans else ()
         return {(one.address, one.draining) for one in latest if one.owned or one.draining}
+
+    def export_flows(self, vip: str, most: int, each: int) -> list[bytes]:
+        flows = self.flows.get(vip, [])[:most]
+        return [b"".join(flows[at : at + each]) for at in range(0, len(flows), each)]
+
+    def adopt_flows(self, vip: str, batch: bytes) -> dict[str, int]:
+        if len(batch) % 4:
+            raise ValueError(f"flows: {len(batch)} bytes")
+        came = [batch[at : at + 4] for at in range(0, len(batch), 4)]
+        self.flows.setdefault(vip, []).extend(came)
+        return {"adopted": len(came)}
+
+    def end_flows(self, vip: str) -> int:
+        return len(self.flows.pop(vip, []))
 
     def state(self) -> ForwardingState | None:
         return None

@@ -66,6 +66,12 @@ class Engine(Protocol):
         program: packet_filter.Program,
     ) -> None: ...  # fmt: skip
 
+    def export_flows(self, vip: str, most: int, each: int) -> list[bytes]: ...  # noqa: D102
+
+    def adopt_flows(self, vip: str, batch: bytes) -> dict[str, int]: ...  # noqa: D102
+
+    def end_flows(self, vip: str) -> int: ...  # noqa: D102
+
     def stats(self) -> dict[str, Any]: ...  # noqa: D102
 
     def stop(self) -> None: ...  # noqa: D102
@@ -138,6 +144,27 @@ class KernelForwarding:
         if self._engine is not None:
             _add(packets, self._engine.stats())
         return {"packets": packets}
+
+    # ---- from other threads, too ----
+
+    def export_flows(self, vip: str, most: int, each: int) -> list[bytes]:
+        """The VIP's connections by `nat`, for another node; see `ports.Forwarding`."""
+        engine = self._engine
+        return [] if engine is None else engine.export_flows(vip, most, each)
+
+    def adopt_flows(self, vip: str, batch: bytes) -> dict[str, int]:
+        """Go on with another node's connections."""
+        engine = self._engine
+        if engine is None:
+            raise OSError(errno.EOPNOTSUPP, "nothing is forwarded here")
+        return engine.adopt_flows(vip, batch)
+
+    def end_flows(self, vip: str) -> int:
+        """End those that another node has now; how many."""
+        engine = self._engine
+        return 0 if engine is None else engine.end_flows(vip)
+
+    # ---- what goes on ----
 
     async def run(self) -> None:
         """Follow the ways to backends, and repair what others break, until cancelled."""

@@ -17,6 +17,7 @@ from piagent.admin.server import AdminServer
 from piagent.agent.access_log import AccessLog
 from piagent.agent.brokers import BrokerBook
 from piagent.agent.election import Election
+from piagent.agent.flow_handover import Around, FlowHandOvers
 from piagent.agent.followers import Followers
 from piagent.agent.handover import HandOvers, Host
 from piagent.agent.health import HealthLoop
@@ -131,7 +132,13 @@ class Agent:
             asked=self._asked,
         )
         self.services = self._make_services(edge, config)
-        self._handovers = HandOvers(letters, self._election.members, self._host())
+        self._flows = FlowHandOvers(
+            letters,
+            self._election.members,
+            edge.forwarding,
+            Around(edge.clock, self._election.publish, lambda vip: vip in self._tenure.owned()),
+        )
+        self._handovers = HandOvers(letters, self._election.members, self._host(), self._flows)
         self._tenure = self._employed()
         self._steward = Steward(letters, self._election, self._handovers, self._watch, self._config)
         self._health = HealthLoop(
@@ -257,6 +264,7 @@ class Agent:
                 works=self._watch.works,
                 left=self._left,
                 drain_ms=self._drain_ms,
+                hand_flows=self._flows.give,
                 holds=self._holds,
             ),
         )
@@ -271,6 +279,7 @@ class Agent:
             fence=self._edge.fence,
             brokers=self._brokers,
             election=self._election,
+            flows=self._flows,
             health=self._health,
             serving=self._serving,
             watch=self._watch,

@@ -113,6 +113,7 @@ class Election:
         works: Callable[[str], None],
         left: Callable[[str], None],
         drain_ms: Callable[[], int],
+        hand_flows: Callable[[str, str, int], None],
         holds: Callable[[], bool],
     ) -> Surroundings:
         """What a `Tenure` needs of this."""
@@ -127,6 +128,7 @@ class Election:
             left=left,
             drain_ms=drain_ms,
             is_member=self.members.has_mac,
+            hand_flows=hand_flows,
             holds=holds,
         )
 

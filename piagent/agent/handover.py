@@ -14,6 +14,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from piagent.agent.flow_handover import FlowHandOvers
 from piagent.agent.letters import Letters
 from piagent.agent.members import Members
 from piagent.agent.tasks import Tasks
@@ -63,11 +64,14 @@ class Host(Struct, frozen=True):
 class HandOvers:
     """Both sides of planned hand-overs, and what operators ask for from other nodes."""
 
-    def __init__(self, letters: Letters, members: Members, host: Host) -> None:
-        """`letters` signs, `members` knows whom to ask."""
+    def __init__(
+        self, letters: Letters, members: Members, host: Host, flows: FlowHandOvers
+    ) -> None:
+        """`letters` signs, `members` knows whom to ask, `flows` hands over what is forwarded."""
         self._letters = letters
         self._members = members
         self._host = host
+        self._flows = flows
         self._replay = Replay()
         self._answers: dict[tuple[str, str], asyncio.Future[str]] = {}
         self._expected: dict[str, Announced] = {}
@@ -186,6 +190,8 @@ class HandOvers:
             case Command.MOVE:
                 log.info("vip %s: %s asks to move it to %s", said.vip, said.sender, said.node)
                 self._tasks.spawn(self._move_for(said))
+            case Command.FLOWS | Command.ADOPTED:
+                self._flows.hear(said)
             case Command.DRAIN | Command.UNDRAIN:
                 log.info("%s asks to %s this node", said.sender, said.command)
                 self._host.drain(said.command is Command.DRAIN)
@@ -200,6 +206,7 @@ class HandOvers:
             former = Former(bytes.fromhex(said.mac), min(said.ms, 10 * self._host.drain_ms()))
             until_ns = self._host.clock.now_ns() + FORMER_NS
             self._expected[vip] = Announced(former, until_ns)
+            self._flows.expect(said)
             self._answer(said, Command.PREPARED)
 
     async def _move_for(self, said: Control) -> None:

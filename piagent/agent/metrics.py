@@ -124,6 +124,22 @@ def of_endpoints(endpoints: Iterable[EndpointStatus]) -> Iterator[Family]:
     )
 
 
+def of_flow_handovers(flows: Mapping[str, int], refused: Mapping[str, int]) -> Iterator[Family]:
+    """Forwarded connections that went along with a VIP."""
+    yield Family(
+        "piagent_handover_flows_total",
+        Kind.COUNTER,
+        "Forwarded connections given to, or taken from another node together with a VIP.",
+        tuple(Sample({"result": result}, n) for result, n in flows.items()),
+    )
+    yield Family(
+        "piagent_handover_parts_refused_total",
+        Kind.COUNTER,
+        "Messages with connections of another node that did not count.",
+        tuple(Sample({"reason": reason}, n) for reason, n in refused.items()),
+    )
+
+
 def of_conflicts(conflicts: Mapping[str, int]) -> Iterator[Family]:
     """Other hosts that use our VIPs."""
     yield Family(

@@ -52,6 +52,8 @@ class Surroundings(Struct, frozen=True):
     drain_ms: Callable[[], int]
     is_member: Callable[[str | None], bool]
     """Whether a hardware address is that of another node of the cluster."""
+    hand_flows: Callable[[str, str, int], None]
+    """The VIP is hidden: its forwarded connections go to that node, the epoch was this."""
     holds: Callable[[], bool]
     """Whether owners without a quorum keep their VIPs."""
 
@@ -168,6 +170,7 @@ class Tenure:
         if key == lease.LEADER:
             return (lease.Withdrawn(key, effect.epoch),)
         if effect.successor is not None and await self._hidden(key):
+            self._around.hand_flows(key, effect.successor, effect.epoch)
             return (self._confirmed(key, effect.epoch),)
         return await self.withdraw(key, effect.epoch)
 

@@ -27,6 +27,7 @@ from piagent.agent import metrics
 from piagent.agent.access_log import AccessLog
 from piagent.agent.brokers import BrokerBook
 from piagent.agent.election import Election
+from piagent.agent.flow_handover import FlowHandOvers
 from piagent.agent.handover import HandOverError
 from piagent.agent.health import HealthLoop
 from piagent.agent.services_view import ServicesView
@@ -52,6 +53,7 @@ class View:
         fence: Fence,
         brokers: BrokerBook,
         election: Election,
+        flows: FlowHandOvers,
         health: HealthLoop,
         serving: Serving,
         watch: Watch,
@@ -66,6 +68,7 @@ class View:
         self._forwarding = forwarding
         self._brokers = brokers
         self._election = election
+        self._flows = flows
         self._health = health
         self._serving = serving
         self._fence = fence
@@ -129,6 +132,7 @@ class View:
         yield from metrics.of_endpoints(self.services.endpoints())
         tenure = election.tenure
         yield from metrics.of_election(tenure.transitions, tenure.alarms, election.failover)
+        yield from metrics.of_flow_handovers(self._flows.counted, self._flows.refused)
         yield from metrics.of_conflicts(self._watch.conflicts)
         yield from metrics.of_reloads(self._reloads)
         stats = self._plane.stats()

@@ -124,6 +124,10 @@ class Command(StrEnum):
     """To the leader: make what `body` says true."""
     APPLIED = "applied"
     """The leader's answer, in `body`."""
+    FLOWS = "flows"
+    """To the successor: connections of `vip` that it is to go on with, in `body`."""
+    ADOPTED = "adopted"
+    """Its answer: all of them have come."""
 
 
 class Control(
@@ -151,7 +155,7 @@ class Control(
     epoch: Count = 0
     detail: Text = ""
     body: Annotated[str, Meta(max_length=BODY_MAX)] = ""
-    """Of `apply` and `applied`: JSON (`core.applying`)."""
+    """Of `apply` and `applied`: JSON (`core.applying`); of `flows` (`core.flow_parts`)."""
 
 
 _decode_lease = msgspec.json.Decoder(LeaseMessage).decode

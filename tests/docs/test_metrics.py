@@ -103,6 +103,7 @@ def families() -> list[Family]:
         *metrics.of_pools((POOL,)),
         *metrics.of_endpoints((EndpointStatus(node="n", service="s", address="a:1"),)),
         *metrics.of_election({("v", "silence"): 1}, {"twin": 1}, Histogram((1.0,))),
+        *metrics.of_flow_handovers({"given": 1}, {"twice": 1}),
         *metrics.of_conflicts({"v": 1}),
         *metrics.of_reloads(Counter({"done": 1})),
         *metrics.of_engine(STATS),

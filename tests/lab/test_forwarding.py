@@ -193,3 +193,45 @@ def test_moves_fail_no_new_connection(lab: Lab, mode: str) -> None:
             time.sleep(0.5)
         probes.wait_for_good(50)
     assert probes.failures == []
+
+
+def test_nat_streams_go_along_with_the_vip_whatever_becomes_of_its_former_owners(lab: Lab) -> None:
+    forward(lab, "nat")
+    for node in lab.nodes.values():  # a backend that is down, or seems to be, loses its streams
+        node.config.write_text(node.config.read_text().replace("fall = 2", "fall = 50"))
+    lab.start()
+    owner = lab.wait_for_owner()
+    wait_until(lambda: names(lab) == ALL, "every backend serves")
+    streams = [Stream(lab, ECHO_PORT) for _ in range(24)]
+    assert {stream.backend for stream in streams} == ALL
+
+    def go_on(what: str) -> None:
+        said = [stream.said for stream in streams]
+        wait_until(
+            lambda: all(
+                one.error or one.said > before + 20
+                for one, before in zip(streams, said, strict=True)
+            ),
+            what,
+        )
+        assert [stream.error for stream in streams] == [""] * len(streams)
+
+    former = []
+    for _ in range(3):
+        go_on("all speak")
+        to = other(lab, owner)
+        move(lab, owner, to)
+        assert lab.wait_for_owner() == to
+        wait_until(
+            lambda name=owner, taker=to: (
+                f"nat connections handed over to {taker}" in lab.nodes[name].output
+            ),
+            "they are handed over",
+        )
+        former.append(owner)
+        owner = to
+    for name in set(former) - {owner}:
+        lab.nodes[name].kill_agent()
+    go_on("the owner alone is there")
+    for stream in streams:
+        stream.close()
