@@ -24,6 +24,11 @@ class Sample(NamedTuple):
     lost: float
     """Share of the packets that never came out."""
 
+    @property
+    def per_cpu(self) -> float:
+        """What a second of the forwarding CPU is enough for."""
+        return 1e9 / self.cpu_ns
+
 
 Results = Mapping[str, Mapping[str, Sequence[Sample]]]
 """Workload -> way -> its runs; runs with the same index were side by side."""
@@ -48,7 +53,9 @@ def judge(results: Results) -> list[Judgement]:
     for bar in BARS:
         if bar.workload in results:
             runs = results[bar.workload]
-            ratios = ratio(*([s.rate for s in runs[way]] for way in (bar.way, bar.peer)))
+            ratios = ratio(
+                *([getattr(s, bar.field) for s in runs[way]] for way in (bar.way, bar.peer))
+            )
             found.append(Judgement(bar, ratios, ratios.middle >= bar.limit))
     return found
 
@@ -82,7 +89,8 @@ def _medians(results: Results) -> str:
 
 def _named(bar: Bar) -> str:
     ways = " / ".join(KINDS[way].title for way in (bar.way, bar.peer))
-    return f"{WORKLOADS[bar.workload].title}: {ways}"
+    by = "" if bar.field == "rate" else " by CPU"
+    return f"{WORKLOADS[bar.workload].title}{by}: {ways}"
 
 
 def _bars(judgements: Sequence[Judgement]) -> str:

@@ -59,6 +59,14 @@ def test_a_rate_is_judged_by_the_median_of_runs_that_were_side_by_side() -> None
     assert not judge({"packets": runs | {"nat-tc": rates(11, 11, 11)}})[1].holds
 
 
+def test_tcp_is_judged_by_the_forwarding_cpu_too() -> None:
+    runs = {"nat-tc": [Sample(10, 4.0, 1, 0)], "nft": [Sample(10, 3.0, 1, 0)]}
+    by_rate, by_cpu = judge({"bulk1": runs})
+    assert (by_rate.ratio.middle, by_rate.holds) == (1.0, True)
+    assert (by_cpu.ratio.middle, by_cpu.holds) == (0.75, False)
+    assert "| bulk TCP, 1 by CPU: nat, tc / nftables |  0.75 |" in report({"bulk1": runs})
+
+
 def test_every_bar_is_of_ways_that_have_that_workload() -> None:
     for bar in BARS:
         assert {bar.way, bar.peer} <= set(WORKLOADS[bar.workload].ways)
