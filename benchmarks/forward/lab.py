@@ -61,7 +61,8 @@ def _napi_threads(interface: str) -> set[int]:
 def _write_sys(where: netns.Namespace, path: str, value: str) -> None:
     """`ip netns exec` has the namespace's own /sys."""
     change = f"echo {value} > /sys/class/net/{path}"
-    subprocess.run(["ip", "netns", "exec", where.name, "sh", "-c", change], check=True)
+    argv = ["ip", "netns", "exec", where.name, "sh", "-c", change]
+    subprocess.run(argv, check=True, capture_output=True, text=True)
 
 
 def _receive_in_thread(where: netns.Namespace, interface: str, cpu: int) -> int:

@@ -11,6 +11,9 @@ from benchmarks.forward.workloads import BARS, WORKLOADS, Bar
 from benchmarks.paired import Ratio, ratio
 from benchmarks.tables import table
 
+BUSY = 0.85
+"""Share of the time that a CPU is at work which has always something to do, or more."""
+
 
 class Sample(NamedTuple):
     """One run of one workload by one way to forward."""
@@ -107,9 +110,28 @@ def _bars(judgements: Sequence[Judgement]) -> str:
     return table(["rate", "ratio", "half of the runs", "bar", "holds"], rows)
 
 
+def _doubts(results: Results) -> str:
+    """What speaks against the rates of datagrams, which are to be all that the CPU can do."""
+    busy = {
+        f"{WORKLOADS[name].title}, {KINDS[way].title}": median(found).busy
+        for name, samples in results.items()
+        for way, found in samples.items()
+        if not WORKLOADS[name].streams
+    }
+    least = min(busy, key=lambda name: busy[name], default="")
+    if not least or busy[least] >= BUSY:
+        return ""
+    return (
+        f"The forwarding CPU forwarded only {busy[least]:.0%} of the time ({least}): something else"
+        " was done on this machine. Rates say little then, CPU times more; --first helps."
+    )
+
+
 def report(results: Results) -> str:
-    """Two tables."""
+    """Two tables, and what to think of them."""
     parts = [_medians(results)]
     if judgements := judge(results):
         parts.append(_bars(judgements))
+    if doubts := _doubts(results):
+        parts.append(doubts)
     return "\n\n".join(parts)

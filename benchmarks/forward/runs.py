@@ -59,7 +59,6 @@ class Bench:
         self.ways = found
         self._wire = line
         self._files: dict[tuple[str, str], Path] = {}
-        self._n_frames: dict[Path, int] = {}
 
     def establish(self) -> None:
         """Flows through every way, each seen to come out as it should; their frames in files."""

@@ -83,6 +83,14 @@ def test_a_report_has_a_row_for_each_way_and_says_which_bars_do_not_hold() -> No
     assert cells[-1] == ["packets: nat, tc / nftables", "1.00", "1.00 to 1.00", ">= 1.20", "NO"]
 
 
+def test_rates_of_a_cpu_that_had_other_work_are_called_doubtful() -> None:
+    packets = {"nft": rates(5e5), "dsr-xdp": rates(2e6), "nat-tc": [Sample(5e5, 900, 0.45, 0)]}
+    said = report({"packets": packets}).splitlines()[-1]
+    assert said.startswith("The forwarding CPU forwarded only 45% of the time (packets, nat, tc)")
+    bulk = {"nft": [Sample(1e9, 0.5, 0.5, 0)], "nat-tc": [Sample(1e9, 0.5, 0.5, 0)]}
+    assert "forwarded only" not in report({"bulk1": bulk})
+
+
 def test_what_is_absent_is_said_with_the_cure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
