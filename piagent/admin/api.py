@@ -29,7 +29,7 @@ from piagent.admin.status import (
     Tunnel,
     Why,
 )
-from piagent.core.flow import Flow
+from piagent.core.flow import FlowQuestion
 
 READS = ("GET", "HEAD")
 """The methods that change nothing."""
@@ -55,8 +55,8 @@ class Source(Protocol):
         """Who owns a VIP and why; None: there is no such VIP."""
         ...
 
-    def explain(self, asked: Flow) -> FlowStatus:
-        """What becomes of a flow."""
+    def explain(self, asked: FlowQuestion) -> FlowStatus:
+        """What becomes of a flow; raises Refused."""
         ...
 
     async def move(self, vip: str, node: str) -> str | None:

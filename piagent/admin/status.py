@@ -301,6 +301,83 @@ class FlowBackend(Struct, frozen=True, kw_only=True):
     """Why a first choice leaves it out; empty: it does not."""
 
 
+class ForwardChange(Struct, frozen=True):
+    """What is another one in a packet when it has been forwarded."""
+
+    field: str
+    before: str
+    """Empty: there was none, as in an outer header."""
+    after: str
+
+
+class ForwardBackend(Struct, frozen=True, kw_only=True):
+    """A backend, as the choice for a flow that is forwarded sees it."""
+
+    name: str
+    weight: int
+    up: bool
+    passed_over: str
+    """Why nothing new gets there: "down", "weight", "unreachable", "client"; empty: it does."""
+    reason: str
+    """The way to it (PathReason)."""
+
+
+class CarriedFlow(Struct, frozen=True, kw_only=True):
+    """A flow that the kernel carries by now."""
+
+    backend: str | None
+    """None: one that is none any more."""
+    packets: int
+    bytes: int
+    idle_ms: int | None
+    """Since the last packet; None: there was none."""
+
+
+class ProgramRun(Struct, frozen=True, kw_only=True):
+    """What a program of the kernel's did with a packet of such a flow."""
+
+    program: str
+    """"xdp" or "tc"."""
+    way: str
+    """"request" or "answer"."""
+    verdict: str
+    """"carried", "passed" (to the forwarder), "dropped" …"""
+    same: bool | None
+    """Whether it made of it what the forwarder makes; None: nothing, as it passed it."""
+
+
+class ForwardStatus(Struct, frozen=True, kw_only=True):
+    """What the forwarder does with a packet that begins a flow, as a trial shows."""
+
+    how: str
+    """"nat", "dsr" or "ipip"."""
+    verdict: str
+    kind: str
+    """What it was taken for."""
+    interface: str
+    """That it leaves by; empty: it does not."""
+    mac: str
+    """Where to."""
+    mtu: int | None
+    """The longest IP packet of the flow that may come."""
+    changes: tuple[ForwardChange, ...]
+    frame_in: str
+    """Hexadecimal."""
+    frame_out: str
+    """Empty: it goes no further."""
+    answer: str
+    """The frame that its sender is sent; empty: none."""
+    answer_mtu: int | None
+    """What that says is the longest packet that may come."""
+    backends: tuple[ForwardBackend, ...]
+    flow_cache: str
+    """What carries established flows, as in ForwardingStatus."""
+    cache_reason: str
+    carried: CarriedFlow | None
+    bpf: tuple[ProgramRun, ...] | None
+    """None: they were not asked. Empty: they get no such flow."""
+
+
 class FlowStatus(Struct, frozen=True, kw_only=True):
     """What becomes of a flow that comes to this node now, and why."""
 
@@ -331,6 +408,8 @@ class FlowStatus(Struct, frozen=True, kw_only=True):
     orders: tuple[tuple[str, ...], ...]
     """By worker, in which order backends are tried."""
     backends: tuple[FlowBackend, ...]
+    forward: ForwardStatus | None = None
+    """Of what is forwarded; the rest is what it gets then, its own backends apart."""
 
 
 class MoveVip(Struct, frozen=True, forbid_unknown_fields=True):

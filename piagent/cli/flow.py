@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from piagent.cli import admin
+from piagent.cli import admin, forwarded_flow
 from piagent.cli.output import WRONG_INPUT, Failure, columns, print_json
 
 if TYPE_CHECKING:
@@ -30,6 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         what = f"{line}: ADDRESS:PORT or [ADDRESS]:PORT"
         action.add_argument(name, metavar="A:P", required=True, help=what)
     action.add_argument("--proto", choices=("tcp", "udp"), default="tcp", help="(default: tcp)")
+    action.add_argument(
+        "--size", metavar="BYTES", type=int,
+        help="of what is forwarded: try an IP packet of so many bytes (default: the smallest)",
+    )  # fmt: skip
+    action.add_argument(
+        "--bpf", action="store_true",
+        help="of what is forwarded: let the kernel's programs have packets of such a flow, too",
+    )  # fmt: skip
     admin.add_arguments(action)
 
 
@@ -46,7 +54,10 @@ def run(args: argparse.Namespace) -> int:
         flow = flow_of(args.src, args.dst, args.proto)
     except ValueError as error:
         raise Failure(str(error), WRONG_INPUT) from None
-    query = urlencode({"src": args.src, "dst": args.dst, "proto": args.proto})
+    asked = {"src": args.src, "dst": args.dst, "proto": args.proto}
+    asked |= {} if args.size is None else {"size": args.size}
+    asked |= {"bpf": 1} if args.bpf else {}
+    query = urlencode(asked)
     told = admin.ask(args, f"/api/v1/flow?{query}", FlowStatus)
     if args.json:
         print_json(msgspec.to_builtins(told))
@@ -69,6 +80,8 @@ def render(flow: Flow, told: FlowStatus) -> str:
         lines.append("it is routed request by request: piagent route explain METHOD URL")
         return "\n".join(lines)
     lines.append(f"comes to service {told.service} at {told.listener}")
+    if told.forward is not None:
+        return "\n".join([*lines, *forwarded_flow.lines(flow, told, told.forward)])
     lines += _fate(flow, told)
     rows = [_backend(each) for each in told.backends]
     return "\n".join([*lines, "backends", columns(rows, "  ") if rows else "  none"])
@@ -98,8 +111,7 @@ def _rule(told: FlowStatus) -> str:
         return "the client had it last"
     if told.policy != "maglev":
         return told.policy or ""
-    what = "client's address" if told.affinity else "flow"
-    return f"maglev, the {what} has hash {told.hash}, entry {told.entry}, which is {told.table}'s"
+    return forwarded_flow.by_maglev(told)
 
 
 def _backend(backend: FlowBackend) -> tuple[str, ...]:

@@ -30,6 +30,21 @@ class Flow(Struct, frozen=True, kw_only=True):
         return f"{source} -> {target}/{self.protocol}"
 
 
+class FlowQuestion(Struct, frozen=True, kw_only=True):
+    """What is to be known of a flow."""
+
+    flow: Flow
+    size: int = 0
+    """Of the packet that goes through the forwarder, in bytes; 0: as small as one can be."""
+    bpf: bool = False
+    """Whether the kernel's programs are to have packets of it, too."""
+
+    @property
+    def about_packets(self) -> bool:
+        """Whether it makes sense only of what is forwarded."""
+        return self.bpf or self.size > 0
+
+
 def flow_of(src: str, dst: str, protocol: str) -> Flow:
     """Read a flow; raises ValueError with what is wrong, for people."""
     if protocol not in list(Protocol):

@@ -9,18 +9,29 @@ import pytest
 from piagent.admin.answer import Refused
 from piagent.admin.flow import asked, flow_status
 from piagent.admin.status import FlowStatus
-from piagent.core.flow import flow_of
+from piagent.core.flow import FlowQuestion, flow_of
 from piagent.core.plan import Plan, PlannedBackend, PlannedListener, PlannedService
 from piagent.core.proxying import Balance, Proxying
 from piagent.ports import DataPlane
 from tests.net import free_port
 
 PATH = "/api/v1/flow"
+FLOW = "?src=10.0.0.9:1&dst=10.0.0.1:80&proto=tcp"
 
 
 def test_the_query_is_a_flow() -> None:
     target = f"{PATH}?src=10.0.0.9%3A51234&dst=10.0.0.1:80&proto=udp"
-    assert asked(target) == flow_of("10.0.0.9:51234", "10.0.0.1:80", "udp")
+    flow = flow_of("10.0.0.9:51234", "10.0.0.1:80", "udp")
+    assert asked(target) == FlowQuestion(flow=flow)
+    assert not asked(target).about_packets
+
+
+def test_of_what_is_forwarded_it_may_ask_for_a_size_and_the_kernels_programs() -> None:
+    target = f"{PATH}?src=10.0.0.9:1&dst=10.0.0.1:80&proto=tcp"
+    assert (asked(f"{target}&size=1400").size, asked(f"{target}&bpf=1").bpf) == (1400, True)
+    assert asked(f"{target}&size=1").about_packets
+    assert asked(f"{target}&bpf=1").about_packets
+    assert not asked(f"{target}&bpf=0").about_packets
 
 
 @pytest.mark.parametrize(
@@ -34,6 +45,13 @@ def test_the_query_is_a_flow() -> None:
         ("?src=10.0.0.9&dst=10.0.0.1:80&proto=tcp", "is not address:port"),
         ("?src=10.0.0.9:1&dst=10.0.0.1:80&proto=TCP", "is not one of tcp, udp"),
         ("?src=&dst=&proto=", "is not one of tcp, udp"),
+        (f"{FLOW}&size=0", "size=0: bytes"),
+        (f"{FLOW}&size=", "size=: bytes"),
+        (f"{FLOW}&size=65536", "size=65536: bytes"),
+        (f"{FLOW}&size=-1", "size=-1: bytes"),
+        (f"{FLOW}&size=\u0663", "size=\u0663: bytes"),
+        (f"{FLOW}&bpf=yes", "bpf=yes: 0 or 1"),
+        (f"{FLOW}&bpf=1&bpf=1", "each once"),
         ("?" + "&".join(f"k{n}=1" for n in range(99)), "not a query"),
     ],
 )

@@ -34,7 +34,7 @@ from piagent.admin.status import (
     WhyService,
 )
 from piagent.core.applying import Order, Outcome, Result, Verdict
-from piagent.core.flow import Flow
+from piagent.core.flow import FlowQuestion
 from tests.waiting import until
 
 
@@ -103,7 +103,7 @@ class Known:
             return None
         return Why(vip=mine, rival=None, next=None, others=())
 
-    def explain(self, asked: Flow) -> FlowStatus:
+    def explain(self, asked: FlowQuestion) -> FlowStatus:
         nothing = dict.fromkeys(FlowStatus.__struct_fields__)
         fields = nothing | {"node": "pi-1", "vip": False, "orders": (), "backends": ()}
         return FlowStatus(**fields)

@@ -19,10 +19,14 @@ from piagent.admin.status import (
     DrainStatus,
     FlowBackend,
     FlowStatus,
+    ForwardBackend,
+    ForwardChange,
+    ForwardStatus,
     GatewayStatus,
     NodeStatus,
     NoteStatus,
     PortStatus,
+    ProgramRun,
     RejectedNode,
     RoutedStatus,
     RouteStatus,
@@ -32,7 +36,7 @@ from piagent.admin.status import (
     VipStatus,
     Why,
 )
-from piagent.core.flow import Flow
+from piagent.core.flow import FlowQuestion
 from piagent.core.model import host_port
 from tests.admin.known import ScriptedServices
 
@@ -48,6 +52,21 @@ FLOW = FlowStatus(
         )
         for last, weight, active in ((21, 2, 7), (22, 1, 0), (23, 0, 0))
     ),
+)  # fmt: skip
+FORWARD = ForwardStatus(
+    how="nat", verdict="sent", kind="flow", interface="eth0", mac="02:00:00:00:00:21", mtu=1500,
+    changes=(
+        ForwardChange("source", "10.0.0.77", "10.0.0.9"), ForwardChange("ttl", "64", "63"),
+    ),
+    frame_in="00", frame_out="01", answer="", answer_mtu=None,
+    backends=(
+        ForwardBackend(name="10.0.0.21:8080", weight=2, up=True, passed_over="", reason="resolved"),
+        ForwardBackend(
+            name="10.0.0.22:8080", weight=1, up=True, passed_over="unreachable", reason="failed"
+        ),
+    ),
+    flow_cache="tc", cache_reason="no native XDP", carried=None,
+    bpf=(ProgramRun(program="xdp", way="request", verdict="carried", same=True),),
 )  # fmt: skip
 DRAIN = DrainStatus(service="api:80", backend="10.0.0.22:8080", connections=3, until=0)
 
@@ -141,9 +160,11 @@ class Source:
         other = RejectedNode(node="pi-2", reason="no-room", detail="has 1 of at most 1")
         return Why(vip=known[vip], rival="02:00:00:00:00:99", next="pi-2", others=(other,))
 
-    def explain(self, asked: Flow) -> FlowStatus:
-        udp = "/udp" if asked.protocol == "udp" else ""
-        return replace(FLOW, listener=f"{host_port(asked.dst, asked.dst_port)}{udp}")
+    def explain(self, asked: FlowQuestion) -> FlowStatus:
+        flow = asked.flow
+        udp = "/udp" if flow.protocol == "udp" else ""
+        told = replace(FLOW, listener=f"{host_port(flow.dst, flow.dst_port)}{udp}")
+        return replace(told, forward=FORWARD) if asked.about_packets else told
 
     async def move(self, vip: str, node: str) -> str | None:
         return None if node == "pi-2" else f"node {node} is not there"
