@@ -7,7 +7,7 @@ the live one's flows are not looked at. So this is what a flow gets that begins 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from fastpath.explain_carried import Conversation, carried_alike
@@ -35,18 +35,22 @@ class Node(NamedTuple):
 
 
 def explain(
-    forwards: Sequence[Forward], node: Node, ends: Ends, *, size: int = 0, bpf: bool = False
-) -> dict[str, Any] | None:
-    """What becomes of a packet from the client that begins a flow; None: none of these has it.
+    forward: Forward,
+    others: Iterable[Forward],
+    node: Node,
+    ends: Ends,
+    *,
+    size: int = 0,
+    bpf: bool = False,
+) -> dict[str, Any]:
+    """What becomes of a packet from a client, to that forward's address and port, with a new flow.
 
-    `size`: of the packet, in bytes; 0: the smallest. `bpf`: let the kernel's programs have packets
-    of such a flow, too. Raises ValueError for what is no packet, and flow_cache.Unavailable.
+    `others`: those beside it. `size`: of the packet, in bytes; 0: the smallest. `bpf`: let the
+    kernel's programs have packets of such a flow, too. Raises ValueError for what is no packet, and
+    OSError when the kernel refuses its programs (flow_cache.Unavailable) or they cannot be run.
     """
-    wanted = ends.udp, packed(ends.destination), ends.destination_port
-    forward = next((each for each in forwards if each.place == wanted), None)
-    if forward is None:
-        return None
-    tables = concerned(forwards, forward)
+    # Nothing of this packet's is in the others' Maglev tables, which take their time to be built.
+    tables = forward, *(each._replace(targets=()) for each in others)
     sent = frame(ends, (node.mac, CLIENT_MAC), size=size)
     taken = _trial(tables, node).take(sent)
     told = _told(forward, node, ends, sent, taken)
@@ -58,14 +62,6 @@ def explain(
             talk, cache, node.interface, size=size, nat=forward.how == "nat"
         )
     return told
-
-
-def concerned(forwards: Sequence[Forward], forward: Forward) -> tuple[Forward, ...]:
-    """What a packet to this forward meets of all: it itself, and that the others are there.
-
-    A Maglev table takes its time to be built, and nothing of this packet's is in the others'.
-    """
-    return tuple(each if each is forward else each._replace(targets=()) for each in forwards)
 
 
 def passed_over(forward: Forward, target: Target, source: str) -> str:

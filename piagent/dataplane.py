@@ -11,11 +11,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from fastpath import engine
+from fastpath.explain_forwarded import Node, explain
 from fastpath.forwarding import Forwarder
 from fastpath.forwards import Forward, Target
 from fastpath.packet.attachment import How
+from fastpath.packet.conversation import Ends
 from fastpath.packet.flow_cache import FlowCache, Unavailable
-from piagent.core.flow import Flow
+from piagent.core.flow import Flow, FlowQuestion
 from piagent.core.forwarding import FlowCache as Kind
 from piagent.core.forwarding import Forwarding, Mode
 from piagent.core.model import Protocol, Wildcard
@@ -124,10 +126,11 @@ class PacketEngine:
     def __init__(self, interface: int, mtu: int, secret: bytes, kind: Kind) -> None:
         """Forward nothing yet; `mtu` is the interface's. Raises OSError, cure included."""
         self._cache, self.mode, self.reason = _flow_cache(interface, kind)
+        self._interface, self._mtu, self._hash_key = interface, mtu, flow_hash_key(secret)
         self._forwarder = Forwarder(
             interface,
             mtu,
-            hash_key=flow_hash_key(secret),
+            hash_key=self._hash_key,
             ports=NAT_PORTS,
             new_flows=NEW_FLOWS,
             flows=FLOWS,
@@ -154,6 +157,35 @@ class PacketEngine:
         """
         wanted = tables_of(plan, forwards, paths)
         self._forwarder.publish(wanted, program)
+
+    def explain(
+        self,
+        plan: Plan,
+        forwards: Sequence[PlannedForward],
+        paths: Mapping[str, Path],
+        asked: FlowQuestion,
+        mac: bytes,
+    ) -> dict[str, Any]:
+        """What becomes of a flow to the first of these forwards; `mac`: the interface's.
+
+        As `fastpath.explain_forwarded.explain` has it, with the way to each backend. Raises
+        ValueError for a size that no packet has, and OSError when the kernel refuses its programs.
+        """
+        flow = asked.flow
+        node = Node(self._hash_key, self._interface, mac, self._mtu, NAT_PORTS, self._cache)
+        udp = flow.protocol is Protocol.UDP
+        ends = Ends(flow.src, flow.src_port, flow.dst, flow.dst_port, udp)
+        wanted, *others = tables_of(plan, forwards, paths)
+        told = explain(wanted, others, node, ends, size=asked.size, bpf=asked.bpf)
+        addresses = {target.name: target.address for target in wanted.targets}
+        for each in told["backends"]:
+            path = paths.get(addresses[each["name"]])
+            each["reason"] = fitness(forwards[0], path).value
+        return told | {
+            "service": forwards[0].target,
+            "flow_cache": self.mode,
+            "cache_reason": self.reason,
+        }
 
     def export_flows(self, vip: str, most: int, each: int) -> list[bytes]:
         """See `fastpath.forwarding.Forwarder.export`."""

@@ -11,7 +11,7 @@ from msgspec import Struct
 from piagent.core.bgp import BgpRoute
 from piagent.core.checking import Question
 from piagent.core.dsr import Accepted
-from piagent.core.flow import Flow
+from piagent.core.flow import Flow, FlowQuestion
 from piagent.core.model import Bgp
 from piagent.core.packets import ForwardingState
 from piagent.core.plan import Plan
@@ -437,6 +437,14 @@ class Forwarding(Protocol):
 
     def stats(self) -> dict[str, Any]:
         """Counters since the start: by `service:port` and verdict in "packets"."""
+        ...
+
+    def explain(self, asked: FlowQuestion) -> dict[str, Any] | None:
+        """What becomes of a flow that begins now, as `dataplane.PacketEngine.explain` gives it.
+
+        None: it is not forwarded. Raises ValueError for a size that no packet has, and OSError,
+        cure included.
+        """
         ...
 
     def export_flows(self, vip: str, most: int, each: int) -> list[bytes]:

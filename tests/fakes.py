@@ -14,7 +14,7 @@ from typing import Any
 
 from piagent.core.checking import Question
 from piagent.core.dsr import Accepted
-from piagent.core.flow import Flow
+from piagent.core.flow import Flow, FlowQuestion
 from piagent.core.model import Protocol
 from piagent.core.packets import ForwardingState
 from piagent.core.plan import Plan
@@ -348,6 +348,8 @@ class FakeForwarding:
         self.plans: list[Plan] = []
         self.failure: OSError | None = None
         """Raised by `apply`, which then changes nothing."""
+        self.explanation: dict[str, Any] | Exception | None = None
+        """What becomes of every flow, or why that is not said; None: it is not forwarded."""
         self.stopped = False
         self.flows: dict[str, list[bytes]] = {}
         """VIP -> the connections that are forwarded, 4 bytes each."""
@@ -356,6 +358,11 @@ class FakeForwarding:
         if self.failure is not None and plan.forwards:
             raise self.failure
         self.plans.append(plan)
+
+    def explain(self, asked: FlowQuestion) -> dict[str, Any] | None:
+        if isinstance(self.explanation, Exception):
+            raise self.explanation
+        return self.explanation
 
     def tabled(self) -> set[tuple[str, bool]]:
         """Address of each VIP whose packets are forwarded, and whether it drains."""

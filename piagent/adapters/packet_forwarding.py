@@ -16,7 +16,7 @@ import errno
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -27,6 +27,7 @@ from piagent.adapters.backend_paths import BackendPaths
 from piagent.adapters.forward_fence import ForwardFence
 from piagent.adapters.forwarded import TCP, UDP, Forwarded
 from piagent.adapters.rtnetlink import Rtnetlink
+from piagent.core.flow import FlowQuestion
 from piagent.core.forwarding import Mode
 from piagent.core.model import host_port
 from piagent.core.packets import (
@@ -65,6 +66,11 @@ class Engine(Protocol):
         self, plan: Plan, forwards: Iterable[PlannedForward], paths: dict[str, Path],
         program: packet_filter.Program,
     ) -> None: ...  # fmt: skip
+
+    def explain(  # noqa: D102
+        self, plan: Plan, forwards: Sequence[PlannedForward], paths: Mapping[str, Path],
+        asked: FlowQuestion, mac: bytes,
+    ) -> dict[str, Any]: ...  # fmt: skip
 
     def export_flows(self, vip: str, most: int, each: int) -> list[bytes]: ...  # noqa: D102
 
@@ -144,6 +150,25 @@ class KernelForwarding:
         if self._engine is not None:
             _add(packets, self._engine.stats())
         return {"packets": packets}
+
+    def explain(self, asked: FlowQuestion) -> dict[str, Any] | None:
+        """What becomes of a flow, and by which interface; None: it is not forwarded.
+
+        Whoever owns its VIP: else it is what it would be here.
+        """
+        flow = asked.flow
+        place = flow.dst, flow.dst_port, flow.protocol == "udp"
+        wanted = [one for one in self._plan.forwards if _place(one) == place]
+        if not wanted:
+            return None
+        if self._engine is None or self._interface is None:
+            raise OSError(errno.ENETDOWN, self._trouble or "forwarding has not begun yet")
+        others = [one for one in self._tabled() if _place(one) != place]
+        paths = {} if self._paths is None else self._paths.paths
+        with Rtnetlink() as rtnetlink:
+            mac = rtnetlink.link(self._interface).mac
+        told = self._engine.explain(self._plan, [*wanted, *others], paths, asked, mac)
+        return told | {"interface": _name(told["interface"])}
 
     # ---- from other threads, too ----
 
@@ -226,7 +251,7 @@ class KernelForwarding:
 
     def _publish(self) -> None:
         """Bring the engine and the fence to what is wanted; OSError or ValueError."""
-        tabled = [one for one in self._plan.forwards if one.owned or one.draining]
+        tabled = self._tabled()
         tabled += [one.forward for one in self._fading.values() if one.forward.how.mode is Mode.DSR]
         taken = frozenset(forwarded([*tabled, *(one.forward for one in self._fading.values())]))
         if taken - self._taken:
@@ -246,6 +271,10 @@ class KernelForwarding:
         self._tell_of(unreached(self._plan, paths))
         if not self._plan.forwards and not self._fading:
             self._end()
+
+    def _tabled(self) -> list[PlannedForward]:
+        """Those of VIPs that are here."""
+        return [one for one in self._plan.forwards if one.owned or one.draining]
 
     def _take(self, taken: frozenset[Forwarded]) -> None:
         if self._interface is not None and taken:
@@ -343,6 +372,14 @@ def _link(interface: str) -> tuple[int, int]:
     """Its index and MTU."""
     with Rtnetlink() as rtnetlink:
         return socket.if_nametoindex(interface), rtnetlink.mtu(interface)
+
+
+def _name(index: int) -> str:
+    """Of an interface; empty: there is none of that index."""
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return ""
 
 
 def _add(total: dict[str, dict[str, int]], stats: dict[str, Any]) -> None:

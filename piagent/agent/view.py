@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable
 
 from piagent import __version__
 from piagent.adapters.clock import wall_ms
+from piagent.admin.answer import Refused
 from piagent.admin.exposition import Family
-from piagent.admin.flow import flow_status
+from piagent.admin.flow import flow_status, forwarded_status
 from piagent.admin.status import (
     FlowStatus,
     ForwardingStatus,
@@ -34,7 +35,7 @@ from piagent.agent.services_view import ServicesView
 from piagent.agent.serving import Serving
 from piagent.agent.steward import Steward
 from piagent.agent.watch import Watch
-from piagent.core.flow import Flow
+from piagent.core.flow import FlowQuestion
 from piagent.core.lease_types import LEADER, KeyView, State
 from piagent.core.model import Config
 from piagent.core.wire import Presence
@@ -201,15 +202,23 @@ class View:
             ),
         )
 
-    def explain(self, asked: Flow) -> FlowStatus:
-        """What becomes of a flow that comes to this node now, and why."""
-        config = self._serving.config
-        return flow_status(
-            self._plane.explain(asked),
-            node=config.node.name,
-            vip=asked.dst in config.vips(),
-            owner=self._election.placing.owners().get(asked.dst),
-        )
+    def explain(self, asked: FlowQuestion) -> FlowStatus:
+        """What becomes of a flow that comes to this node now, and why; raises Refused."""
+        config, flow = self._serving.config, asked.flow
+        vip = flow.dst in config.vips()
+        owner = self._election.placing.owners().get(flow.dst)
+        try:
+            told = self._forwarding.explain(asked)
+        except ValueError as error:
+            raise Refused(400, "bad request", str(error)) from None
+        except OSError as error:
+            raise Refused(409, "not done", error.strerror or str(error)) from None
+        if told is not None:
+            return forwarded_status(asked, told, node=config.node.name, vip=vip, owner=owner)
+        if asked.about_packets:
+            raise Refused(409, "not done", f"{flow} is not forwarded: no packet of it is tried")
+        told = self._plane.explain(flow)
+        return flow_status(told, node=config.node.name, vip=vip, owner=owner)
 
     def _leader(self) -> str | None:
         return self._election.placing.owners().get(LEADER)

@@ -62,8 +62,8 @@ def lines(flow: Flow, told: FlowStatus, forward: ForwardStatus) -> Iterator[str]
     if forward.bpf is not None:
         yield from _programs(forward.bpf)
     yield "backends"
-    rows = [_backend(each) for each in forward.backends]
-    yield columns(rows, "  ") if rows else "  none"
+    backends = [_backend(each) for each in forward.backends]
+    yield columns(backends, "  ") if backends else "  none"
 
 
 def _fate(flow: Flow, told: FlowStatus, forward: ForwardStatus) -> str:

@@ -7,13 +7,15 @@ import logging
 import time
 from os.path import exists
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from piagent.admin.answer import Refused
 from piagent.admin.server import AdminError
 from piagent.core.eligibility import Standing, refusals
-from piagent.core.flow import flow_of
+from piagent.core.flow import FlowQuestion, flow_of
 from piagent.core.lease_types import Reason
 from piagent.core.model import Backend, Election, Node
 from piagent.core.proxying import Proxying
@@ -269,13 +271,63 @@ async def test_a_backend_that_is_ejected_is_shown_to_be_so(tmp_path: Path) -> No
     await one.stop()
 
 
+def question(dst: str, **more: Any) -> FlowQuestion:
+    return FlowQuestion(flow=flow_of("10.0.0.77:1", dst, "tcp"), **more)
+
+
 async def test_a_flow_is_explained_with_the_owner_of_its_vip(tmp_path: Path) -> None:
     one = Cluster(tmp_path).add("n1").start()
     await until(one.owns, "n1 owns the VIP")
-    told = one.agent.view.explain(flow_of("10.0.0.77:1", f"{VIP}:80", "tcp"))
+    told = one.agent.view.explain(question(f"{VIP}:80"))
     assert (told.node, told.vip, told.owner, told.service) == ("n1", True, "n1", "web:80")
-    told = one.agent.view.explain(flow_of("10.0.0.77:1", "10.0.0.1:80", "tcp"))
+    told = one.agent.view.explain(question("10.0.0.1:80"))
     assert (told.vip, told.owner, told.listener) == (False, None, None)
+    await one.stop()
+
+
+TOLD = {
+    "service": "web:80@ipv4", "how": "nat", "verdict": "sent", "kind": "flow", "allowed": True,
+    "affinity": False, "hash": "00ff", "entry": 255, "table": "b", "chosen": "b",
+    "interface": "eth0", "mac": bytes(6), "mtu": 1500, "changes": [("ttl", "64", "63")],
+    "frame_in": b"\1", "frame_out": b"\2", "answer": b"", "answer_mtu": None,
+    "backends": [
+        {"name": "b", "weight": 1, "up": True, "passed_over": "", "reason": "resolved"},
+    ],
+    "flow_cache": "tc", "cache_reason": "why", "carried": None,
+    "bpf": [{"program": "xdp", "way": "request", "verdict": "carried", "same": True}],
+}  # fmt: skip
+"""What a forwarder says of a flow."""
+
+
+async def test_a_flow_that_is_forwarded_is_explained_with_its_packets(tmp_path: Path) -> None:
+    one = Cluster(tmp_path).add("n1").start()
+    await until(one.owns, "n1 owns the VIP")
+    one.forwarding.explanation = TOLD
+    told = one.agent.view.explain(question(f"{VIP}:80", bpf=True))
+    assert (told.owner, told.service, told.listener, told.chosen) == (
+        "n1", "web:80@ipv4", f"{VIP}:80", "b",
+    )  # fmt: skip
+    assert told.forward is not None
+    assert (told.forward.frame_in, told.forward.frame_out) == ("01", "02")
+    assert told.forward.changes[0].after == "63"
+    assert told.forward.bpf is not None
+    assert told.forward.bpf[0].same
+    await one.stop()
+
+
+async def test_what_cannot_be_tried_of_a_flow_is_refused_with_its_cure(tmp_path: Path) -> None:
+    one = Cluster(tmp_path).add("n1").start()
+    await until(one.owns, "n1 owns the VIP")
+    for asked, trouble, status, word in (
+        (question(f"{VIP}:80", bpf=True), None, 409, "is not forwarded"),
+        (question(f"{VIP}:80", size=100), None, 409, "is not forwarded"),
+        (question(f"{VIP}:80", bpf=True), PermissionError(1, "run with CAP_BPF"), 409, "CAP_BPF"),
+        (question(f"{VIP}:80", size=1), ValueError("40 to 65535"), 400, "40 to 65535"),
+    ):
+        one.forwarding.explanation = trouble
+        with pytest.raises(Refused, match=word) as caught:
+            one.agent.view.explain(asked)
+        assert caught.value.answer.status == status
     await one.stop()
 
 

@@ -13,7 +13,8 @@ from tests.style.sources import CYTHON, Finding, files, read, report
 LAYERS = (
     {
         *("engine", "explain", "forward_tables", "forwarding", "log", "snapshot", "table_parts"),
-        "totals", "trial",
+        "totals",
+        "trial",
     },
     {"worker"},
     {"http", "packet", "proxy"},
