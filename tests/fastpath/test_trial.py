@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fastpath.forwards import Forward, Target
+from fastpath.forwards import HOWS, Forward, Target
 from fastpath.packet.conversation import ACK, SYN, Ends, Segment, frame, headers, told_mtu
 from fastpath.packet.verdicts import FORWARDED
 from fastpath.trial import Taken, Trial
@@ -216,3 +218,21 @@ def test_bad_input_is_refused() -> None:
         trial(forward(), forward())
     with pytest.raises(ValueError, match="at most"):
         trial().take(bytes(1 << 17))
+
+
+MUTATIONS = st.lists(st.tuples(st.integers(0, 80), st.integers(0, 255)), max_size=6)
+
+
+@given(st.sampled_from(HOWS), MUTATIONS, st.integers(0, 90))
+def test_whatever_comes_it_says_something_and_sends_no_more_than_was_asked(
+    how: str, mutations: list[tuple[int, int]], size: int
+) -> None:
+    bad = bytearray(said(size=80))
+    for at, byte in mutations:
+        bad[at] = byte
+    made = trial(forward(how, target(1), target(2)))
+    for sent in (bytes(bad[:size]), said(), bytes(bad)):
+        told = made.take(sent)
+        assert told.verdict in FORWARDED
+        assert len(told.out) <= 1
+        assert bool(told.out) == (told.verdict in {"sent", "too-big", "expired"})
