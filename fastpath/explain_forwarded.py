@@ -105,6 +105,7 @@ def _told(forward: Forward, node: Node, ends: Ends, sent: bytes, taken: Taken) -
         "kind": taken.kind,
         "allowed": _allowed(forward, ends.source),
         "affinity": forward.affinity_ms is not None,
+        "remembers_ms": forward.affinity_ms or 0,
         "hash": f"{taken.hash:016x}",
         "entry": taken.entry,
         "table": taken.table,

@@ -105,6 +105,7 @@ def _forward(told: Mapping[str, Any]) -> ForwardStatus:
         "how",
         "verdict",
         "kind",
+        "remembers_ms",
         "interface",
         "mtu",
         "answer_mtu",

@@ -354,6 +354,8 @@ class ForwardStatus(Struct, frozen=True, kw_only=True):
     verdict: str
     kind: str
     """What it was taken for."""
+    remembers_ms: int
+    """For how long the live forwarder has a client's flows go where its latest one went."""
     interface: str
     """That it leaves by; empty: it does not."""
     mac: str

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         CarriedFlow,
         FlowStatus,
         ForwardBackend,
+        ForwardChange,
         ForwardStatus,
         ProgramRun,
     )
@@ -34,7 +35,7 @@ _DROPPED: Final = {
 }
 """Why, by verdict; those that need more words have them below."""
 _PASSED_OVER: Final = {
-    "down": "down",
+    "down": "gets nothing new",
     "weight": "gets nothing new: its weight is 0",
     "client": "is the client itself, and would take its own address for a forged one",
 }
@@ -50,10 +51,11 @@ def lines(flow: Flow, told: FlowStatus, forward: ForwardStatus) -> Iterator[str]
     """What follows the place that it comes to."""
     yield f"is forwarded {_HOWS.get(forward.how, forward.how)}; if it is a new flow:"
     yield _fate(flow, told, forward)
+    if forward.remembers_ms > 0:
+        yield f"if {flow.src} has a flow there, or had one lately, it goes where that went"
     if forward.frame_out:
         yield f"leaves by {forward.interface or 'an interface that is gone'} to {forward.mac}"
-        rows = [(each.field, each.before or "-", "->", each.after) for each in forward.changes]
-        yield columns(rows, "  ")
+        yield columns([_change(each, forward.how) for each in forward.changes], "  ")
     if forward.mtu is not None:
         yield f"packets of up to {forward.mtu} bytes get through"
     yield f"established flows are carried by {forward.flow_cache}: {forward.cache_reason}"
@@ -86,6 +88,13 @@ def _fate(flow: Flow, told: FlowStatus, forward: ForwardStatus) -> str:
         if forward.answer:
             why = f"{why}, and its sender is told that {mtu} bytes are not"
     return f"is dropped: {why}"
+
+
+def _change(change: ForwardChange, how: str) -> tuple[str, ...]:
+    after = change.after
+    if how == "nat" and change.field == "source port":
+        after = f"{after} or the next that is free"
+    return change.field, change.before or "-", "->", after
 
 
 def _carried(carried: CarriedFlow) -> str:

@@ -287,6 +287,7 @@ async def test_a_flow_is_explained_with_the_owner_of_its_vip(tmp_path: Path) -> 
 
 TOLD = {
     "service": "web:80@ipv4", "how": "nat", "verdict": "sent", "kind": "flow", "allowed": True,
+    "remembers_ms": 0,
     "affinity": False, "hash": "00ff", "entry": 255, "table": "b", "chosen": "b",
     "interface": "eth0", "mac": bytes(6), "mtu": 1500, "changes": [("ttl", "64", "63")],
     "frame_in": b"\1", "frame_out": b"\2", "answer": b"", "answer_mtu": None,

@@ -56,9 +56,11 @@ FLOW = FlowStatus(
 FORWARD = ForwardStatus(
     how="nat", verdict="sent", kind="flow", interface="eth0", mac="02:00:00:00:00:21", mtu=1500,
     changes=(
-        ForwardChange("source", "10.0.0.77", "10.0.0.9"), ForwardChange("ttl", "64", "63"),
+        ForwardChange("source", "10.0.0.77", "10.0.0.9"),
+        ForwardChange("source port", "51234", "50001"),
+        ForwardChange("ttl", "64", "63"),
     ),
-    frame_in="00", frame_out="01", answer="", answer_mtu=None,
+    remembers_ms=0, frame_in="00", frame_out="01", answer="", answer_mtu=None,
     backends=(
         ForwardBackend(name="10.0.0.21:8080", weight=2, up=True, passed_over="", reason="resolved"),
         ForwardBackend(

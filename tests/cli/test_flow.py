@@ -145,6 +145,7 @@ def test_of_a_packet_it_says_where_it_goes_and_what_is_another_one(
         ),
         "leaves by eth0 to 02:00:00:00:00:21",
         "source 10.0.0.77 -> 10.0.0.9",
+        "source port 51234 -> 50001 or the next that is free",
         "ttl 64 -> 63",
         "packets of up to 1500 bytes get through",
         "established flows are carried by tc: no native XDP",
@@ -222,6 +223,12 @@ def test_a_flow_that_the_kernel_carries_says_what_has_gone_by() -> None:
     )
 
 
+def test_a_client_that_may_be_remembered_is_said_to_be() -> None:
+    line = "if 10.0.0.77 has a flow there, or had one lately, it goes where that went"
+    assert of_forwarded(remembers_ms=60_000)[2] == line
+    assert line not in of_forwarded()
+
+
 def test_a_program_that_does_something_else_is_not_overlooked() -> None:
     runs = (
         ProgramRun(program="tc", way="answer", verdict="carried", same=False),
@@ -239,7 +246,7 @@ def test_backends_that_get_nothing_new_say_why() -> None:
         return of_forwarded(backends=(one,))[-1]
 
     assert row("") == "a weight 1 up"
-    assert row("down", up=False) == "a weight 1 DOWN down"
+    assert row("down", up=False) == "a weight 1 DOWN gets nothing new"
     assert row("weight").endswith("gets nothing new: its weight is 0")
     assert row("unreachable").endswith("cannot be reached from here: off-link")
     assert row("client").endswith("would take its own address for a forged one")

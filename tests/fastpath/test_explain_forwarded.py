@@ -112,6 +112,12 @@ def test_a_port_of_another_vip_is_known_though_its_backends_are_not() -> None:
     assert (said["verdict"], said["allowed"]) == ("source-not-allowed", True)
 
 
+def test_how_long_clients_are_remembered_is_said() -> None:
+    for affinity_ms, told_of in ((None, (False, 0)), (0, (True, 0)), (5000, (True, 5000))):
+        said = told(forward("nat", affinity_ms=affinity_ms))
+        assert (said["affinity"], said["remembers_ms"]) == told_of
+
+
 def test_a_malformed_flow_says_how() -> None:
     said = told(forward("nat"), ends(source="127.0.0.1"))
     assert (said["verdict"], said["kind"]) == ("malformed", "source")
