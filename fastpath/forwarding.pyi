@@ -70,6 +70,13 @@ class Forwarder:
         Raises TimeoutError and TapError.
         """
 
+    def hold(self, ms: int) -> None:
+        """Let nat speak in the name of VIPs for so long from now on, and no longer.
+
+        It holds for the kernel's flow cache, too, and whether this process runs or not. Without a
+        word it is for ever.
+        """
+
     def stats(self) -> dict[str, Any]:
         """Counters since the start."""
 

@@ -31,6 +31,7 @@ from fastpath.packet.tap cimport (
     tap_statistics, tap_t,
 )
 from fastpath.packet.transmit cimport UNSENT_COUNT, transmit_init
+from fastpath.rate cimport NS_PER_MS
 from fastpath.sys_linux cimport (
     CLOCK_MONOTONIC, EFD_CLOEXEC, EFD_NONBLOCK, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL,
     EPOLLERR, EPOLLIN, clock_gettime, close, epoll_create1, epoll_ctl, epoll_event, epoll_wait,
@@ -55,6 +56,7 @@ __all__ = ["Forwarder", "TapError"]
 cdef enum:
     _BATCH = 64                 # frames of one turn
     _SLOTS = 1024               # of the ring
+    _TICK_MS = 10               # of a kernel with HZ=100, the longest
     _AGE_MS = 100               # between two looks at what is silent
     _SETTLE_STEP_US = 200
     _SETTLE_US = 1000000
@@ -78,6 +80,7 @@ cdef struct _thread_t:
     handover_t handover         # asked for by others, done by the thread
     uint64_t stop
     uint64_t gone               # whether the interface is gone for good
+    uint64_t lease_ns
     int epoll
     int wake
 
@@ -127,6 +130,8 @@ cdef class Forwarder:
             raise OSError(errno, "cannot set the forwarder up: " + os.strerror(errno))
         self.thread.forwarder.outlet.interface = interface
         self.thread.forwarder.outlet.mtu = mtu
+        self.thread.lease_ns = ~<uint64_t>0
+        self.thread.forwarder.lease_ns = &self.thread.lease_ns
         self.cache = cache
         if cache is not None:
             self._use_cache(cache)
@@ -204,6 +209,13 @@ cdef class Forwarder:
         with self.lock:
             self._publish(tuple(forwards))
             self._set_filter(program)
+
+    def hold(self, int ms):
+        cdef uint64_t until_ms = _now_ms() + <uint64_t>max(ms, 0)
+        store_release(&self.thread.lease_ns, until_ms * NS_PER_MS)
+        if self.cache is not None:
+            # The kernel's clock of flows may be late by a tick, and its packets come up then.
+            store_release(self.cache.map.lease_ns, (until_ms - _TICK_MS) * NS_PER_MS)
 
     cdef object _publish(self, tuple forwards):
         settled = self._settled()

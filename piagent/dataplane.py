@@ -199,6 +199,10 @@ class PacketEngine:
         """See `fastpath.forwarding.Forwarder.end`."""
         return self._forwarder.end(vip)
 
+    def hold(self, ms: int) -> None:
+        """Let `nat` speak in the name of VIPs for so long from now on."""
+        self._forwarder.hold(ms)
+
     def stats(self) -> dict[str, Any]:
         """Counters, as `fastpath.forwarding.Forwarder.stats` gives them."""
         return self._forwarder.stats()

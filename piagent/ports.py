@@ -431,6 +431,13 @@ class Forwarding(Protocol):
         """Forward what the plan says, or raise ListenError or ValueError and change nothing."""
         ...
 
+    def hold(self, ms: int) -> None:
+        """VIPs are this node's for so long from now on: send nothing in their name after that.
+
+        It is the kernel that keeps to it, whatever becomes of this process.
+        """
+        ...
+
     def state(self) -> ForwardingState | None:
         """How it goes; None when nothing is to be forwarded."""
         ...

@@ -354,6 +354,8 @@ class FakeForwarding:
         self.flows: dict[str, list[bytes]] = {}
         """VIP -> the connections that are forwarded, 4 bytes each."""
 
+        self.held_ms: list[int] = []
+
     def apply(self, plan: Plan) -> None:
         if self.failure is not None and plan.forwards:
             raise self.failure
@@ -363,6 +365,8 @@ class FakeForwarding:
         if isinstance(self.explanation, Exception):
             raise self.explanation
         return self.explanation
+    def hold(self, ms: int) -> None:
+        self.held_ms.append(ms)
 
     def tabled(self) -> set[tuple[str, bool]]:
         """Address of each VIP whose packets are forwarded, and whether it drains."""

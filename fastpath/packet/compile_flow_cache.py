@@ -22,7 +22,7 @@ SOURCES = ("flow_cache_packet.h", "flow_cache.bpf.c")
 TABLE = HERE / "flow_cache_code.h"
 PROGRAMS = ("xdp", "tc", "tap")
 """Sections of the object, each with one program."""
-MAPS = ("flows", "uses")
+MAPS = ("flows", "uses", "lease")
 """As they are numbered in the table."""
 FLAGS = ("-O2", "-g0", "-Wall", "-Wextra", "-Werror", "-target", "bpfel", "-mcpu=v3")
 PER_LINE = 5

@@ -17,6 +17,7 @@ enum { PACKET_HOST = 0, TC_NEXT = -1, TC_DROP = 2 };
 /* Stand for the maps: the loader puts the descriptors of real ones in. */
 SECTION(".maps") int flows;             /* flow_key -> rewrite, a hash */
 SECTION(".maps") int uses;              /* rewrite.use -> flow_use, an array */
+SECTION(".maps") int lease;             /* 0 -> until when we may speak for VIPs, by coarse_ns */
 
 static void *(*map_lookup)(void *, const void *) = (void *)BPF_FUNC_map_lookup_elem;
 static u64 (*coarse_ns)(void) = (void *)BPF_FUNC_ktime_get_coarse_ns;
@@ -35,6 +36,15 @@ static long (*checksum_update)(struct __sk_buff *, u32) = (void *)BPF_FUNC_csum_
 
 /* ---- deciding: NULL when the packet goes up ---- */
 
+/* NAT speaks in the name of VIPs: only while they are ours, whatever has become of who said so. */
+INLINE int is_leased(void)
+{
+	u32 only = 0;
+	const volatile u64 *until_ns = map_lookup(&lease, &only);
+
+	return until_ns && coarse_ns() < *until_ns;
+}
+
 /* `segment_size`: payload of each packet that a super-frame (GRO) will be cut into, else 0. */
 INLINE const struct rewrite *find(const struct packet *packet, u32 segment_size)
 {
@@ -44,7 +54,7 @@ INLINE const struct rewrite *find(const struct packet *packet, u32 segment_size)
 	if (!rewrite || longest > rewrite->mtu)
 		return 0;
 	if (rewrite->how == REWRITE_NAT)
-		return rewrite->v6 == packet->v6 ? rewrite : 0;
+		return rewrite->v6 == packet->v6 && is_leased() ? rewrite : 0;
 	if (rewrite->how != REWRITE_ENCAPSULATE)
 		return rewrite->how == REWRITE_MAC ? rewrite : 0;
 	/* The outer header tells a super-frame's length too; the kernel grows those of TCP only. */

@@ -114,7 +114,7 @@ cdef int _load(
     FlowCache cache, str name, uint32_t kind, const uint64_t *code, uint32_t n
 ) except -1:
     """Descriptor of a program, its maps being those of the cache."""
-    cdef int maps[2]
+    cdef int maps[3]
     cdef int result
     cdef uint32_t i
     cdef uint8_t *instruction
@@ -126,6 +126,7 @@ cdef int _load(
         raise MemoryError
     maps[0] = cache.map.flows
     maps[1] = cache.map.uses_fd
+    maps[2] = cache.map.lease_fd
     memcpy(copy, code, n * sizeof(uint64_t))
     for i in range(n):
         instruction = <uint8_t *>&copy[i]
@@ -150,7 +151,7 @@ cdef class FlowCache:
     """Maps and programs of the flow cache."""
 
     def __cinit__(self):
-        self.map.flows = self.map.uses_fd = -1
+        self.map.flows = self.map.uses_fd = self.map.lease_fd = -1
         self.xdp = self.tc = self.tap = -1
         self.deaf = []
         self.mode = "none"

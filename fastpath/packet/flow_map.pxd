@@ -18,6 +18,8 @@ cdef struct flow_map_t:
     int flows                   # BPF map flow_key_t -> rewrite_t; owned
     int uses_fd                 # BPF map of flow_use_t by rewrite_t.use; owned
     flow_use_t *uses            # its memory: n_uses, which the kernel counts in
+    int lease_fd                # BPF map of one number; owned
+    uint64_t *lease_ns          # its memory: NAT is carried until then, by CLOCK_MONOTONIC
     uint32_t n_uses
     uint32_t n_interfaces
     uint32_t interfaces[FLOW_MAP_INTERFACES]    # that the program runs on, so may send out of

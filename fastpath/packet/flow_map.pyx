@@ -1,11 +1,11 @@
 """The forwarder's side of the flow cache: what the kernel is to carry, and how it is used."""
 
 from libc.errno cimport EINVAL, ENOENT, errno
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
 from fastpath.abi cimport FP_BAD, FP_DONE, FP_FULL, FP_OK, fp_static_assert
-from fastpath.atomics cimport count
+from fastpath.atomics cimport count, store_release
 from fastpath.packet.bpf cimport (
     BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, bpf_map_delete,
     bpf_map_new, bpf_map_next, bpf_map_put, bpf_map_shape, bpf_map_shape_t,
@@ -23,14 +23,32 @@ cdef int flow_map_init(flow_map_t *self, uint32_t n_flows, uint32_t n_uses) noex
     )
     if flows < 0:
         return flows
-    uses_fd = bpf_map_new(
-        BPF_MAP_TYPE_ARRAY, sizeof(uint32_t), sizeof(flow_use_t), n_uses, BPF_F_MMAPABLE,
-        b"piagent_uses",
-    )
+    uses_fd = _array(n_uses, sizeof(flow_use_t), b"piagent_uses")
     if uses_fd < 0:
         close(flows)
         return uses_fd
     return flow_map_take(self, flows, uses_fd, n_flows, n_uses)
+
+
+cdef inline int _array(uint32_t n, size_t size, const char *name) noexcept nogil:
+    """An array whose memory we share; the descriptor, or a negative errno."""
+    return bpf_map_new(
+        BPF_MAP_TYPE_ARRAY, sizeof(uint32_t), <uint32_t>size, n, BPF_F_MMAPABLE, name
+    )
+
+
+cdef int _map_lease(flow_map_t *self) noexcept nogil:
+    """A new one in any case: it belongs to the process that holds the leases. 0, or -errno."""
+    cdef void *memory
+    self.lease_fd = _array(1, sizeof(uint64_t), b"piagent_lease")
+    if self.lease_fd < 0:
+        return self.lease_fd
+    memory = mmap(NULL, sizeof(uint64_t), PROT_READ | PROT_WRITE, MAP_SHARED, self.lease_fd, 0)
+    if memory == MAP_FAILED:
+        return -errno
+    self.lease_ns = <uint64_t *>memory
+    store_release(self.lease_ns, ~<uint64_t>0)
+    return 0
 
 
 cdef bint _has_shape(
@@ -58,6 +76,7 @@ cdef int flow_map_take(
     memset(self, 0, sizeof(flow_map_t))
     self.flows = flows
     self.uses_fd = uses_fd
+    self.lease_fd = -1
     if (
         _has_shape(flows, BPF_MAP_TYPE_HASH, sizeof(flow_key_t), sizeof(rewrite_t), n_flows)
         and _has_shape(
@@ -69,8 +88,11 @@ cdef int flow_map_take(
         if memory != MAP_FAILED:
             self.uses = <flow_use_t *>memory
             self.n_uses = n_uses
-            return 0
-        error = -errno
+            error = _map_lease(self)
+            if error == 0:
+                return 0
+        else:
+            error = -errno
     flow_map_free(self)
     return error
 
@@ -78,12 +100,17 @@ cdef int flow_map_take(
 cdef void flow_map_free(flow_map_t *self) noexcept nogil:
     if self.uses != NULL:
         munmap(self.uses, self.n_uses * sizeof(flow_use_t))
+    if self.lease_ns != NULL:
+        munmap(self.lease_ns, sizeof(uint64_t))
+    if self.lease_fd >= 0:
+        close(self.lease_fd)
     if self.uses_fd >= 0:
         close(self.uses_fd)
     if self.flows >= 0:
         close(self.flows)
     self.uses = NULL
-    self.uses_fd = self.flows = -1
+    self.lease_ns = NULL
+    self.lease_fd = self.uses_fd = self.flows = -1
 
 
 cdef bint _may_leave_by(const flow_map_t *self, uint32_t interface) noexcept nogil:

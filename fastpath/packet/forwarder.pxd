@@ -48,6 +48,7 @@ cdef struct forwarder_t:
     affinity_t affinity
     outlet_t outlet
     flow_map_t *map             # borrowed; NULL: there is no flow cache
+    const uint64_t *lease_ns    # borrowed: nat speaks for VIPs until then; NULL: for ever
     uint64_t now_ms             # set by the caller before each batch
     slab_t counters_memory
     forward_counters_t *counters    # MAX_SERVICES + 1, by slot

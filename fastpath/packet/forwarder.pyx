@@ -4,7 +4,7 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from fastpath.abi cimport FP_OK, FP_PORTS, MAX_SERVICES
-from fastpath.atomics cimport count
+from fastpath.atomics cimport count, load_acquire
 from fastpath.memory.slab cimport slab_free, slab_get, slab_init
 from fastpath.packet.affinity cimport affinity_free, affinity_init
 from fastpath.packet.aim cimport aim_at, aim_choose, aim_nat, aim_recall, aim_remember
@@ -30,7 +30,8 @@ from fastpath.packet.nat_ports cimport (
 )
 from fastpath.packet.outcomes cimport (
     FORWARD_DRAINING, FORWARD_HELD, FORWARD_MALFORMED, FORWARD_NO_BACKEND, FORWARD_NO_FLOW,
-    FORWARD_NO_PORT, FORWARD_PASSED, FORWARD_SENT, FORWARD_SOURCE, FORWARD_TOO_BIG,
+    FORWARD_NO_PORT, FORWARD_PASSED, FORWARD_SENT, FORWARD_SILENT, FORWARD_SOURCE,
+    FORWARD_TOO_BIG,
 )
 from fastpath.packet.outlet cimport outlet_flush, outlet_free, outlet_init, outlet_send
 from fastpath.packet.parse cimport (
@@ -39,6 +40,7 @@ from fastpath.packet.parse cimport (
 )
 from fastpath.packet.tap cimport frame_t
 from fastpath.ranges cimport ranges_have
+from fastpath.rate cimport NS_PER_MS
 from fastpath.sys_linux cimport IPPROTO_TCP
 
 
@@ -136,6 +138,13 @@ cdef int _counted(forwarder_t *self, uint16_t slot, int verdict) noexcept nogil:
 
 # ---- sending ----
 
+cdef inline bint _is_over(const forwarder_t *self) noexcept nogil:
+    """Whether the VIPs may be another node's: what nat sends comes from them."""
+    return (
+        self.lease_ns != NULL and self.now_ms * NS_PER_MS >= load_acquire(self.lease_ns)
+    )
+
+
 cdef int _send(
     forwarder_t *self,
     frame_t *frame,
@@ -144,7 +153,10 @@ cdef int _send(
     uint16_t service_slot,
 ) noexcept nogil:
     cdef uint32_t size = frame.size
-    cdef int verdict = outlet_send(&self.outlet, frame, packet, rewrite, self.now_ms)
+    cdef int verdict
+    if rewrite.how == REWRITE_NAT and _is_over(self):
+        return _counted(self, service_slot, FORWARD_SILENT)
+    verdict = outlet_send(&self.outlet, frame, packet, rewrite, self.now_ms)
     if verdict == FORWARD_SENT:
         count(&self.counters[service_slot].bytes, size)
     return _counted(self, service_slot, verdict)

@@ -15,4 +15,5 @@ cdef enum:
     FORWARD_EXPIRED = 10        # its TTL; likewise
     FORWARD_UNWRITTEN = 11      # it cannot be written as the flow wants it
     FORWARD_UNSENT = 12         # nothing takes it: see transmit_t.dropped for the rest
-    FORWARD_COUNT = 13
+    FORWARD_SILENT = 13         # nat: the lease on the VIP is over
+    FORWARD_COUNT = 14

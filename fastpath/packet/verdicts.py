@@ -67,6 +67,7 @@ FORWARDED: Final = (
     "expired",
     "unwritten",
     "unsent",
+    "lease-over",
 )
 """What became of frames, in the order of outcomes.pxd's FORWARD_*."""
 

@@ -78,6 +78,8 @@ class Engine(Protocol):
 
     def end_flows(self, vip: str) -> int: ...  # noqa: D102
 
+    def hold(self, ms: int) -> None: ...  # noqa: D102
+
     def stats(self) -> dict[str, Any]: ...  # noqa: D102
 
     def stop(self) -> None: ...  # noqa: D102
@@ -106,6 +108,7 @@ class KernelForwarding:
         self._taken: frozenset[Forwarded] = frozenset()
         self._plan = _EMPTY
         self._fading: dict[Place, _Fading] = {}
+        self._held_until_s = 0.0
         self._soon: asyncio.Handle | None = None
         self._unreached: tuple[Unreached, ...] = ()
         self._trouble: str | None = None
@@ -133,6 +136,12 @@ class KernelForwarding:
             if plan.forwards and isinstance(error, OSError):
                 raise _refused(plan.forwards[0], error) from error
             raise
+
+    def hold(self, ms: int) -> None:
+        """VIPs are this node's for so long from now on: speak for them no longer than that."""
+        self._held_until_s = time.monotonic() + ms / 1000
+        if self._engine is not None:
+            self._engine.hold(ms)
 
     def state(self) -> ForwardingState | None:
         """How it goes; None when nothing is to be forwarded."""
@@ -240,6 +249,7 @@ class KernelForwarding:
         self._fence.take(self._interface, self._taken)  # it says what is missing, if anything is
         self._link = _link(self._interface)
         self._engine = self._make(*self._link)
+        self._engine.hold(max(0, int((self._held_until_s - time.monotonic()) * 1000)))
         self._trouble = None
         _log.info("forwarding: flows are carried by %s: %s", self._engine.mode, self._engine.reason)
 

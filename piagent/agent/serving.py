@@ -126,6 +126,10 @@ class Serving:
         """The VIP is here again, or its drain is over."""
         self._try(draining=self._draining - {vip})
 
+    def hold(self, ms: int) -> None:
+        """What is owned or drained here is so for so long from now on at least."""
+        self._forwarding.hold(ms)
+
     def draining(self) -> Vips:
         """The VIPs that are being drained."""
         return self._draining

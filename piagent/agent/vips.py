@@ -70,6 +70,7 @@ class Vips:
         self._serving = serving
         self._announced = announced
         self._until_ns: dict[str, int] = {}
+        self._hidden_ns: dict[str, int] = {}  # until when others' VIPs are served here
         self._ends_ns: dict[str, int] = {}  # when the kernel ends an address that is not renewed
 
     def guard(
@@ -99,6 +100,7 @@ class Vips:
         self._serving.require(vip)
         self._serving.own(vip)
         self._until_ns[vip] = until_ns
+        self._hidden_ns.pop(vip, None)
         self._serving.undrain(vip)
         if not self._is_over(until_ns):
             if former is not None:
@@ -157,6 +159,8 @@ class Vips:
         self._announcer.stop(vip)
         self._until_ns.pop(vip, None)
         self._fence.hide(vip, drain_ms)
+        self._hidden_ns[vip] = self._clock.now_ns() + drain_ms * 1_000_000
+        self._hold()
         self._serving.drain(vip)
         await self._addresses.add(vip, drain_ms)
         return True
@@ -168,6 +172,7 @@ class Vips:
             return True
         self._announcer.stop(vip)
         self._until_ns.pop(vip, None)
+        self._hidden_ns.pop(vip, None)
         self._serving.cut(vip)  # while the fence lets the resets out
         self._serving.disown(vip)
         try:
@@ -223,6 +228,13 @@ class Vips:
 
     def _tell(self, until_ns: Mapping[str, int]) -> None:
         self._fence.open({vip: self._left_ms(at_ns) for vip, at_ns in until_ns.items()})
+        self._hold()
+
+    def _hold(self) -> None:
+        """Forwarding goes past the fence: it has the earliest of these ends as its own."""
+        ends_ns = (*self._until_ns.values(), *self._hidden_ns.values())
+        if ends_ns:
+            self._serving.hold(self._left_ms(min(ends_ns)))
 
     def _pass_on(self, vip: str, former: Former) -> None:
         """Without it connections through the former owner break: no reason not to take the VIP."""

@@ -10,9 +10,11 @@ from msgspec.structs import replace
 
 from piagent.agent.serving import Serving
 from piagent.agent.vips import Former, Vips, announced
+from piagent.core.forwarding import Forwarding, Mode
 from piagent.core.model import AddressRange, Announce, Pool
-from piagent.ports import AddressError
-from tests.agent.nodes import VIP, FakeAnnouncer, config, service
+from piagent.core.plan import Plan
+from piagent.ports import AddressError, ListenError
+from tests.agent.nodes import OTHER_VIP, VIP, FakeAnnouncer, config, service
 from tests.fakes import FakeAddresses, FakeClock, FakeDataPlane, FakeFence, FakeForwarding
 
 LOOPBACK_VIP = "127.0.0.9"
@@ -61,6 +63,65 @@ async def test_taken_vip_is_configured_before_it_is_announced(tmp_path: Path) ->
     await host.vips.take(VIP, host.in_ms(800))
     assert host.addresses.present == {VIP}
     assert host.announcer.active == {VIP}
+
+
+class Packets(Host):
+    """The same with a service whose packets are forwarded."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        super().__init__(tmp_path)
+        web = replace(service("web", VIP, "10.0.0.1"), forwarding=Forwarding(Mode.NAT))
+        self.serving.reconfigure(config(tmp_path, services=(web,)))
+        self.there_when_told: list[bool] = []
+        """Whether the host had the address, each time that forwarding was told something."""
+        apply = self.forwarding.apply
+
+        def noted(plan: Plan) -> None:
+            self.there_when_told.append(VIP in self.addresses.present)
+            apply(plan)
+
+        self.forwarding.apply = noted  # type: ignore[method-assign]
+
+
+async def test_packets_are_forwarded_before_the_address_is_there_and_until_it_goes(
+    tmp_path: Path,
+) -> None:
+    host = Packets(tmp_path)
+    assert host.forwarding.tabled() == set()
+    await host.vips.take(VIP, host.in_ms(800))
+    assert host.forwarding.tabled() == {(VIP, False)}
+    await host.vips.hide(VIP, 5000)
+    assert host.forwarding.tabled() == {(VIP, True)}
+    await host.vips.leave(VIP)
+    assert host.forwarding.tabled() == set()
+    assert VIP not in host.addresses.present
+    assert host.there_when_told[0] is False, "before it is configured"
+    assert set(host.there_when_told[1:]) == {True}, "and all else before it is removed"
+
+
+async def test_a_vip_whose_packets_cannot_be_forwarded_is_not_taken(tmp_path: Path) -> None:
+    host = Packets(tmp_path)
+    host.forwarding.failure = ListenError(1, "no", address=VIP, port=80, udp=False)
+    with pytest.raises(ListenError):
+        await host.vips.take(VIP, host.in_ms(800))
+    assert host.addresses.present == set()
+
+
+async def test_forwarding_speaks_for_vips_as_long_as_the_shortest_lease(tmp_path: Path) -> None:
+    host = Packets(tmp_path)
+    await host.vips.take(VIP, host.in_ms(800))
+    assert host.forwarding.held_ms[-1] == 800
+    host.clock.advance_ms(300)
+    await host.vips.take(OTHER_VIP, host.in_ms(800))
+    assert host.forwarding.held_ms[-1] == 500
+    await host.vips.keep({VIP: host.in_ms(700), OTHER_VIP: host.in_ms(700)})
+    assert host.forwarding.held_ms[-1] == 700
+    await host.vips.hide(VIP, 5000)
+    assert host.forwarding.held_ms[-1] == 700, "the other one's"
+    await host.vips.leave(OTHER_VIP)
+    host.clock.advance_ms(100)
+    await host.vips.take(OTHER_VIP, host.in_ms(9000))
+    assert host.forwarding.held_ms[-1] == 4900, "what the hidden one has left"
 
 
 async def test_vip_of_a_silent_pool_is_not_announced(tmp_path: Path) -> None:

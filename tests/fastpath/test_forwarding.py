@@ -417,3 +417,35 @@ def test_the_flow_cache_carries_what_is_established_and_nothing_comes_twice(how:
             assert seen < 50
         wait_until(lambda: cache.stats().flows == 0, "the flow's end takes it out")
         assert set(lab.stats()) == {"sent"}
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_nat_is_silent_when_the_lease_is_over_and_goes_on_with_another_one(cached: bool) -> None:
+    flow_cache = pytest.importorskip("fastpath.packet.flow_cache")
+    cache = None
+    try:
+        cache = flow_cache.FlowCache(1 << 10, 1 << 18) if cached else None
+    except flow_cache.Unavailable as unavailable:
+        pytest.skip(str(unavailable))
+    with netns.Network("pa-forward") as network, Lab(network, cache=cache) as lab:
+        lab.publish(lab.forward("nat", targets=[lab.target(1)]))
+        with backends(lab, 4), stream_to(lab) as stream:
+            assert echoed(stream, b"one") == b"b1:one"
+            lab.forwarder.hold(60_000)
+            assert echoed(stream, b"two") == b"b1:two"
+            assert cache is None or cache.stats().flows == 2
+            lab.forwarder.hold(0)
+            stream.settimeout(0.5)
+            with pytest.raises(TimeoutError):
+                echoed(stream, b"three")
+            assert lab.stats()["lease-over"] > 0
+            lab.forwarder.hold(60_000)
+            stream.settimeout(20)
+            assert stream.recv(100) == b"b1:three", "sent again"
+
+
+def test_dsr_needs_no_lease_since_it_says_nothing_in_the_name_of_a_vip(lab: Lab) -> None:
+    lab.publish(lab.forward("dsr", targets=[lab.target(1)]))
+    lab.forwarder.hold(0)
+    with backends(lab, 4, vip=True), stream_to(lab) as stream:
+        assert echoed(stream, b"one") == b"b1:one"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import sys
 import threading
 import time
@@ -13,6 +15,8 @@ import pytest
 
 from piagent.adapters.forward_fence import TABLE
 from piagent.adapters.nftables import Nftables
+from tests.adapters.asker import mac_of
+from tests.adapters.two_hosts import run
 from tests.lab import backend
 from tests.lab.lab import ECHO_PORT, HTTP_PORT, SUBNET, TCP_PORT, VIP, Lab, Process
 from tests.lab.test_planned import move, other
@@ -85,6 +89,8 @@ class Stream:
 
     def close(self) -> None:
         self._stop.set()
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self.socket.close()
 
@@ -234,4 +240,27 @@ def test_nat_streams_go_along_with_the_vip_whatever_becomes_of_its_former_owners
         lab.nodes[name].kill_agent()
     go_on("the owner alone is there")
     for stream in streams:
+        stream.close()
+
+
+def test_a_stopped_agent_forwards_nothing_after_its_lease(lab: Lab) -> None:
+    forward(lab, "nat")
+    lab.start()
+    owner = lab.nodes[lab.wait_for_owner()]
+    mac = ":".join(f"{byte:02x}" for byte in mac_of(owner.host))
+    status = owner.get("/api/v1/status")[1]["forwarding"]
+    stream = Stream(lab, ECHO_PORT)
+    wait_until(lambda: stream.said > 5, "it is established")
+    # Nobody hears whose the VIP is later: all that is sent for it goes on coming to this node.
+    for host in (lab.client, *(one.host for one in lab.backends.values())):
+        run(host, "ip", "neigh", "replace", VIP, "lladdr", mac, "dev", "eth0", "nud", "permanent")
+    owner.pause()
+    try:
+        lab.wait_for_owner(other_than=owner.name)
+        time.sleep(0.3)
+        said = stream.said
+        time.sleep(1.0)
+        assert stream.said == said, f"carried by {status['flow_cache']} after the lease"
+    finally:
+        owner.resume()
         stream.close()
