@@ -353,7 +353,6 @@ class FakeForwarding:
         self.stopped = False
         self.flows: dict[str, list[bytes]] = {}
         """VIP -> the connections that are forwarded, 4 bytes each."""
-
         self.held_ms: list[int] = []
 
     def apply(self, plan: Plan) -> None:
@@ -365,6 +364,7 @@ class FakeForwarding:
         if isinstance(self.explanation, Exception):
             raise self.explanation
         return self.explanation
+
     def hold(self, ms: int) -> None:
         self.held_ms.append(ms)
 

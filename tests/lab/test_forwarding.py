@@ -57,7 +57,10 @@ def backends_on_nodes(lab: Lab) -> Iterator[None]:
 
 
 def names(lab: Lab, port: int = ECHO_PORT, n: int = 30) -> set[str]:
-    return {tcp_name(lab.client, VIP, port) for _ in range(n)}
+    """Who answers so many connections; on a machine that is busy the VIP may be away meanwhile."""
+    with Traffic(lambda: tcp_name(lab.client, VIP, port, 2)) as probes:
+        probes.wait_for_good(n, 60)
+    return {sample.answer for sample in probes.good if sample.answer is not None}
 
 
 class Stream:
