@@ -45,10 +45,11 @@ from piagent.adapters.rtnetlink import Link, Rtnetlink
 
 TABLE = "piagent-forward"
 
-_PRIORITY = -310
-"""Before the fence, which passes packets of flows that it does not know on to a VIP's former owner:
-those that are forwarded would get to their backends twice."""
-_CHAIN = "ingress"
+_CHAINS = {False: ("ingress", -310), True: ("ingress-by-flow", -290)}
+"""By `Forwarded.by_flow`, names and priorities: before the fence and behind it. The fence passes
+packets of flows that it does not know on to a VIP's former owner. By `dsr` they would get to their
+backends twice; by `nat` either that node knows their flow or this one does."""
+_CHAIN = _CHAINS[False][0]
 _FOR_US = b"\0"
 _PORT = 2
 _FRAGMENT = 44
@@ -120,16 +121,23 @@ def build(interface: str, forwarded: Collection[Forwarded], table: str = TABLE) 
     batch = Batch(table)
     batch.remove_table()
     batch.new_table()
-    batch.new_base_chain(_CHAIN, nftables.INGRESS, interface, _PRIORITY)
-    for family in FAMILIES:
-        its = [one for one in forwarded if len(one.ip.packed) == family.size]
-        if its:
-            _take(batch, family, its)
+    for by_flow, (chain, priority) in _CHAINS.items():
+        batch.new_base_chain(chain, nftables.INGRESS, interface, priority)
+        for family in FAMILIES:
+            its = [
+                one
+                for one in forwarded
+                if one.by_flow == by_flow and len(one.ip.packed) == family.size
+            ]
+            if its:
+                _take(batch, chain, family, its)
     return batch
 
 
-def _take(batch: Batch, family: Family, its: list[Forwarded]) -> None:
-    ports, fragments = f"ports{family.version}", f"protocols{family.version}"
+def _take(batch: Batch, chain: str, family: Family, its: list[Forwarded]) -> None:
+    ports, fragments = (
+        name + family.version + chain.removeprefix(_CHAIN) for name in ("ports", "protocols")
+    )
     address_kind = (family.kind, nftables.TYPE_PROTOCOL)
     batch.new_set(ports, _key(*address_kind, nftables.TYPE_PORT, size=family.size + 2 * _WORD))
     batch.new_set(fragments, _key(*address_kind, size=family.size + _WORD))
@@ -141,13 +149,13 @@ def _take(batch: Batch, family: Family, its: list[Forwarded]) -> None:
     address = load(NETWORK, family.destination, family.size) + meta(META_L4PROTO, behind)
     port = load(TRANSPORT, _PORT, 2, behind + 1)
     drop = counted() + verdict(DROP)
-    batch.rule(_CHAIN, ours, address, port, within(ports), drop)
-    batch.rule(_CHAIN, ours, _is_later_fragment(family), address, within(fragments), drop)
+    batch.rule(chain, ours, address, port, within(ports), drop)
+    batch.rule(chain, ours, _is_later_fragment(family), address, within(fragments), drop)
     for one in sorted({one for one in its if one.first < one.last}, key=_order):
         is_it = address + equals(one.ip.packed) + equals(bytes([one.protocol]), behind)
         bounds = at_least(struct.pack("!H", one.first), behind + 1)
         bounds += at_most(struct.pack("!H", one.last), behind + 1)
-        batch.rule(_CHAIN, ours, is_it, port, bounds, drop)
+        batch.rule(chain, ours, is_it, port, bounds, drop)
 
 
 def _order(one: Forwarded) -> tuple[bytes, int, int, int]:
@@ -191,4 +199,4 @@ def probe_support() -> str | None:
 def _samples() -> Iterator[Forwarded]:
     for address in ("192.0.2.1", "2001:db8::1"):
         yield Forwarded(address, 6, 80, 80)
-        yield Forwarded(address, 17, 20_000, 30_000)
+        yield Forwarded(address, 17, 20_000, 30_000, by_flow=True)

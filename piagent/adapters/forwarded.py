@@ -23,6 +23,9 @@ class Forwarded(Struct, frozen=True):
     first: int
     last: int
     """Both within; equal for a service."""
+    by_flow: bool = False
+    """Of `nat`: when the VIP has just come, flows that are not known here go on by its former
+    owner, so their packets are passed on to it (adapters/fence.py)."""
 
     @property
     def ip(self) -> IPv4Address | IPv6Address:

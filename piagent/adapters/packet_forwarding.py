@@ -369,9 +369,10 @@ def forwarded(forwards: Iterable[PlannedForward]) -> Iterable[Forwarded]:
     """Say what these take out of what comes to this host."""
     for one in forwards:
         protocol = UDP if one.udp else TCP
-        yield Forwarded(one.address, protocol, one.port, one.port)
-        if one.how.mode is Mode.NAT:
-            yield Forwarded(one.address, protocol, *NAT_PORTS)
+        by_flow = one.how.mode is Mode.NAT
+        yield Forwarded(one.address, protocol, one.port, one.port, by_flow)
+        if by_flow:
+            yield Forwarded(one.address, protocol, *NAT_PORTS, by_flow)
 
 
 def _place(forward: PlannedForward) -> Place:

@@ -29,13 +29,13 @@ pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 VIP4, VIP6, OWN4, OWN6 = "10.9.0.9", "fd09::9", "10.9.0.1", "fd09::1"
 CLIENT4, CLIENT6 = "10.9.0.3", "fd09::3"
 FORWARDED = [
-    Forwarded(VIP4, TCP, 80, 80),
+    Forwarded(VIP4, TCP, 80, 80, by_flow=True),
     Forwarded(VIP4, UDP, 53, 53),
-    Forwarded(VIP6, TCP, 80, 80),
+    Forwarded(VIP6, TCP, 80, 80, by_flow=True),
     Forwarded(VIP6, UDP, 53, 53),
-    Forwarded(OWN4, TCP, 20_000, 30_000),
+    Forwarded(OWN4, TCP, 20_000, 30_000, by_flow=True),
     Forwarded(OWN4, UDP, 20_000, 30_000),
-    Forwarded(OWN6, TCP, 20_000, 30_000),
+    Forwarded(OWN6, TCP, 20_000, 30_000, by_flow=True),
     Forwarded(OWN6, UDP, 20_000, 30_000),
 ]
 SILENCE_S = 0.25

@@ -60,8 +60,10 @@ class Node:
 
     def publish(self, *forwards: Forward) -> None:
         self._forwards = forwards
-        taken = [Forwarded(one.address, TCP, one.port, one.port) for one in forwards]
-        taken.append(Forwarded(VIP, TCP, *PORTS))
+        is_nat = any(one.how == "nat" for one in forwards)
+        taken = [Forwarded(one.address, TCP, one.port, one.port, is_nat) for one in forwards]
+        if is_nat:
+            taken.append(Forwarded(VIP, TCP, *PORTS, is_nat))
         with self.host.entered():
             self._forward_fence.take(netns.INTERFACE, taken)
         self.forwarder.publish(forwards, program(taken))
