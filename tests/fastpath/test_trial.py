@@ -47,7 +47,8 @@ def taken(made: Trial, sent: bytes) -> tuple[str, str | None, str | None]:
     return told.verdict, told.forward, told.backend
 
 
-# ---- how the way of a frame ends: each of FORWARDED but "unsent", which takes an interface ----
+# ---- how the way of a frame ends: each of FORWARDED ----
+# But "unsent", which takes an interface, and "lease-over", which takes an agent.
 
 
 def test_a_new_flow_goes_to_a_backend() -> None:
