@@ -21,14 +21,18 @@ class Forwarder:
         ports: tuple[int, int] = (49152, 57343),
         new_flows: int = 16384,
         flows: int = 65536,
+        new_flows_per_s: int | None = None,
         cache: FlowCache | None = None,
     ) -> None:
         """Listen on an interface, by index, for nothing yet.
 
         `mtu`: the interface's, in bytes. `hash_key`: 16 bytes, the same on all nodes of a cluster.
         `ports`: the first and the last one that nat connects from. `new_flows`, `flows`: how many
-        of those that nothing has confirmed yet there may be, and of the others. `cache`: where
-        confirmed flows are put; it has to be open. Raises TapError and OSError.
+        of those that nothing has confirmed yet there may be, and of the others. `new_flows_per_s`:
+        how many dsr ones may begin in a second; beyond that it sends by the hash alone. None: as
+        `new_flows`, so that each stays for a second, in which a handshake comes to its end; 0: as
+        many as come. `cache`: where confirmed flows are put; it has to be open. Raises TapError and
+        OSError.
         """
 
     def start(self) -> None:

@@ -107,7 +107,7 @@ cdef class Forwarder:
 
     def __init__(
         self, interface, mtu, *, hash_key, ports=(49152, 57343), new_flows=16384, flows=65536,
-        FlowCache cache=None,
+        new_flows_per_s=None, FlowCache cache=None,
     ):
         cdef bytes key = bytes(hash_key)
         cdef uint64_t words[2]
@@ -128,6 +128,9 @@ cdef class Forwarder:
             result = transmit_init(&self.thread.forwarder.outlet.transmit, True)
         if result != FP_OK:
             raise OSError(errno, "cannot set the forwarder up: " + os.strerror(errno))
+        self.thread.forwarder.flows.new_per_s = (
+            new_flows if new_flows_per_s is None else new_flows_per_s
+        )
         self.thread.forwarder.outlet.interface = interface
         self.thread.forwarder.outlet.mtu = mtu
         self.thread.lease_ns = ~<uint64_t>0

@@ -120,8 +120,9 @@ class Piagent(Way):
                 self.cache = FlowCache(FLOWS_MAX, 1 << 18)
                 self.cache.open([self.node.index], self._cache)
             self.forwarder = Forwarder(
-                self.node.index, MTU, hash_key=bytes(range(16)), ports=NAT_PORTS, cache=self.cache
-            )
+                self.node.index, MTU, hash_key=bytes(range(16)), ports=NAT_PORTS, cache=self.cache,
+                new_flows_per_s=0,
+            )  # fmt: skip
         before = set(os.listdir("/proc/self/task"))
         own = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {FORWARD_CPU})  # its thread begins with what we have

@@ -186,7 +186,7 @@ class Talk:
         before = [stream.said for stream in self.streams]
 
         def all_heard() -> bool:
-            assert not self.broken()
+            assert not self.broken(), self.broken()
             return all(now > then for now, then in zip(self.heard(), before, strict=True))
 
         wait_until(all_heard, what, timeout_s)
@@ -219,12 +219,14 @@ class _Stream:
         with host.entered():
             self.socket = socket.create_connection((VIP, PORT), timeout=20)
         self.socket.setblocking(False)
-        self._expected = b""
+        self._expected = self._unsent = b""
 
     def say(self) -> None:
-        if not self.broken and self.said - self.heard < _BEHIND:
-            self._try(lambda: self.socket.sendall(self._says.randbytes(_PIECE)))
+        if self.said - self.heard < _BEHIND:
+            self._unsent += self._says.randbytes(_PIECE)
             self.said += _PIECE
+        if self._unsent and not self.broken:
+            self._try(self._send)
 
     def hear(self) -> bool:
         """Whether there may be more."""
@@ -243,6 +245,10 @@ class _Stream:
 
     def close(self) -> None:
         self.socket.close()
+
+    def _send(self) -> None:
+        """What the socket takes."""
+        self._unsent = self._unsent[self.socket.send(self._unsent) :]
 
     def _try(self, what: Callable[[], object]) -> None:
         try:
