@@ -17,6 +17,7 @@ ALL = [
     "tests/fastpath/hashing",
     "tests/fastpath/memory",
     "tests/fastpath/packet",
+    "tests/fastpath/test_trial.py",
     "tests/fuzz/test_structures.py::test_a_structure_does_what_its_model_does",
     # What they ask of the kernel, qemu does not pass on: bpf(2), TPACKET_V3.
     "--ignore-glob=*/test_flow_cache*",
