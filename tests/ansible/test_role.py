@@ -202,9 +202,9 @@ def test_systemd_understands_the_unit(controller: Controller) -> None:
 
 
 @pytest.mark.usefixtures("installed")
-def test_the_unit_grants_three_capabilities(controller: Controller) -> None:
+def test_the_unit_grants_four_capabilities(controller: Controller) -> None:
     unit = (controller.root / "etc/systemd/system/piagent.service").read_text()
-    needed = "CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE"
+    needed = "CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE CAP_BPF"
     assert re.findall(r"^(\w+)=(.*CAP_.*)$", unit, re.MULTILINE) == [
         ("AmbientCapabilities", needed),
         ("CapabilityBoundingSet", needed),
