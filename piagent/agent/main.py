@@ -26,7 +26,7 @@ from piagent.adapters.local_addresses import LoopbackAddresses
 from piagent.adapters.mqtt import MqttBus, Presence
 from piagent.adapters.mqtt_tls import Certificates
 from piagent.adapters.netlink import KernelAddresses
-from piagent.adapters.packet_forwarding import KernelForwarding
+from piagent.adapters.packet_forwarding import Engine, KernelForwarding
 from piagent.adapters.pi import Hardware
 from piagent.adapters.prober import KindProber
 from piagent.adapters.state_file import StateFile
@@ -41,7 +41,7 @@ from piagent.core.model import Config, QuorumLoss
 from piagent.core.names import Answer, Question
 from piagent.core.text import printable
 from piagent.core.wire import config_hash
-from piagent.dataplane import EngineDataPlane, PacketEngine
+from piagent.dataplane import EngineDataPlane
 from piagent.ports import AddressError, Guardian, Responder
 
 log = logging.getLogger("piagent")
@@ -121,10 +121,7 @@ async def _build(config: Config, guardian: Guardian | None) -> Agent:
         wall_ms=wall_ms(),
         hold=config.election.on_quorum_loss is QuorumLoss.HOLD,
     )
-    forwarding = KernelForwarding(
-        config.node.interface,
-        lambda index, mtu: PacketEngine(index, mtu, config.secrets[0], config.node.flow_cache),
-    )
+    forwarding = KernelForwarding(config.node.interface, _packet_engine(config))
     forwarding.clear()
     hardware = Hardware()
     edge = Edge(
@@ -147,6 +144,15 @@ async def _build(config: Config, guardian: Guardian | None) -> Agent:
         lines=LineFile,
     )
     return Agent(config, edge, group, letters)
+
+
+def _packet_engine(config: Config) -> Callable[[int, int], Engine]:
+    def make(interface: int, mtu: int) -> Engine:
+        from piagent.dataplane.packets import PacketEngine  # a MiB, for nodes that forward only
+
+        return PacketEngine(interface, mtu, config.secrets[0], config.node.flow_cache)
+
+    return make
 
 
 def _responder(config: Config) -> Callable[[Callable[[Question], Answer]], Responder] | None:

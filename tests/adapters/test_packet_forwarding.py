@@ -19,7 +19,7 @@ from piagent.core.forwarding import FlowCache, Forwarding, Mode
 from piagent.core.packets import Unreached
 from piagent.core.paths import PathReason
 from piagent.core.plan import Plan, PlannedBackend, PlannedForward, PlannedService
-from piagent.dataplane import PacketEngine
+from piagent.dataplane.packets import PacketEngine
 from piagent.ports import ListenError
 from tests.adapters.two_hosts import run
 from tests.fastpath.forwarding_lab import CLIENT, OWN, PORT, VIPS, backend_address, serving

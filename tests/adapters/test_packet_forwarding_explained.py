@@ -16,7 +16,7 @@ from piagent.core.flow import FlowQuestion, flow_of
 from piagent.core.forwarding import Encapsulation, FlowCache, Forwarding, Mode
 from piagent.core.plan import Plan, PlannedBackend, PlannedForward, PlannedService
 from piagent.core.proxying import Proxying
-from piagent.dataplane import PacketEngine
+from piagent.dataplane.packets import PacketEngine
 from tests.adapters.asker import mac_of
 from tests.fastpath.packet import flow_caches
 from tests.waiting import until

@@ -1,0 +1,178 @@
+"""The engine behind `ports.DataPlane`: plans become tables. Nobody else imports fastpath."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import hmac
+import socket
+from collections.abc import Collection
+from typing import Any
+
+from fastpath import engine
+from piagent.core.flow import Flow
+from piagent.core.model import Protocol, Wildcard
+from piagent.core.plan import Plan, PlannedService
+from piagent.core.proxying import ProxyHeader
+from piagent.core.routing import PlannedGateway
+from piagent.ports import ConnectionEnd, ListenError
+
+DRAIN_POLL_S = 0.05
+_HEADER_VERSIONS = {None: 0, ProxyHeader.V1: 1, ProxyHeader.V2: 2}
+
+
+class EngineDataPlane:
+    """One engine with its worker threads, from construction to `stop`."""
+
+    def __init__(self, workers: int, secret: bytes) -> None:
+        """Start `workers` threads; `secret` keys the flow hash: nobody outside can predict it."""
+        self._engine = engine.Engine(workers=workers, hash_key=flow_hash_key(secret))
+        self._engine.start()
+
+    def apply(self, plan: Plan) -> None:
+        """Make the plan true in one step.
+
+        Raises ListenError, and nothing has changed: that listener cannot be had.
+        """
+        try:
+            self._engine.publish(tables(plan))
+        except engine.ListenError as error:
+            raise _explained(error) from error
+
+    def stats(self) -> dict[str, Any]:
+        """Counters since the start, as `fastpath.engine.Engine.stats` gives them."""
+        return self._engine.stats()
+
+    def log_fd(self) -> int:
+        """A descriptor that is readable when `read_log` has something to say."""
+        return self._engine.log_fd()
+
+    def read_log(self) -> list[ConnectionEnd]:
+        """The connections that ended since the last call, of services with an access log.
+
+        After `stop` those that it ended, once.
+        """
+        return [ConnectionEnd._make(record) for record in self._engine.read_log()]
+
+    def explain(self, flow: Flow) -> dict[str, Any]:
+        """What becomes of a flow that came now, and why, as `Engine.explain` gives it."""
+        udp = flow.protocol is Protocol.UDP
+        return self._engine.explain(flow.src, flow.src_port, flow.dst, flow.dst_port, udp)
+
+    def connections(self, address: str) -> int:
+        """Client connections open now that came to this address."""
+        return self._engine.active_on(address)
+
+    def cut(self, address: str) -> int:
+        """Reset the client connections that came to this address; how many there were.
+
+        Call it before the address is removed, or the resets do not get out.
+        """
+        return self._engine.cut(address)
+
+    def cut_backends(self, backends: Collection[tuple[str, str]]) -> None:
+        """Reset the connections that these backends of the plan, (service, backend), serve now."""
+        self._engine.cut_backends(backends)
+
+    def relay(self, client: socket.socket, backend: socket.socket) -> None:
+        """Hand two connected streams over: the engine relays between them and closes them.
+
+        Both objects are detached then. OSError: it takes no more, and both are the caller's still.
+        No duplicate of either may stay open, or its peer does not see the end.
+        """
+        self._engine.relay(client.fileno(), backend.fileno())
+        client.detach()
+        backend.detach()
+
+    async def drain(self, timeout_ms: int) -> int:
+        """Accept nothing new, wait for what is under way; the number of connections still open."""
+        self._engine.drain()
+        end = asyncio.get_running_loop().time() + timeout_ms / 1000
+        # The workers signal nothing.
+        while (left := self._engine.active()) and asyncio.get_running_loop().time() < end:  # noqa: ASYNC110
+            await asyncio.sleep(DRAIN_POLL_S)
+        return left
+
+    def stop(self) -> None:
+        """End the workers."""
+        self._engine.stop()
+
+
+def flow_hash_key(secret: bytes) -> bytes:
+    """16 bytes that every node of a cluster derives alike, and that tell nothing of its secret."""
+    return hmac.new(secret, b"piagent flow hash", hashlib.sha256).digest()[:16]
+
+
+def tables(plan: Plan) -> engine.Tables:
+    """The engine's form of a plan."""
+    return engine.Tables(
+        listeners=tuple(
+            engine.Listener(
+                item.address, item.port, item.target, item.http, item.draining, item.udp
+            )
+            for item in plan.listeners
+        ),
+        services=tuple(_service(item) for item in plan.services),
+        gateways=tuple(_gateway(item) for item in plan.gateways),
+    )
+
+
+def _service(service: PlannedService) -> engine.Service:
+    backends = tuple(
+        engine.Backend(b.name, b.address, b.port, b.weight, b.up) for b in service.backends
+    )
+    how = service.proxying
+    return engine.Service(
+        service.name,
+        backends,
+        connect_timeout_ms=how.timeouts.connect_ms,
+        idle_timeout_ms=how.timeouts.idle_ms,
+        affinity=how.affinity_ms is not None,
+        balance=how.balance.value,
+        affinity_timeout_ms=how.affinity_ms or 0,
+        allowed=how.allowed,
+        trusted=how.trusted,
+        proxy_header=_HEADER_VERSIONS[how.header],
+        sources=how.sources,
+        connections_max=how.limits.connections,
+        connections_per_source=how.limits.connections_per_source,
+        accept_rate=how.limits.accept_rate,
+        slow_start_ms=how.slow_start_ms,
+        eject_failures=how.ejection.failures if how.ejection else 0,
+        eject_ms=how.ejection.time_ms if how.ejection else 0,
+        logs=how.access_log is not None,
+    )
+
+
+def _gateway(gateway: PlannedGateway) -> engine.Gateway:
+    routes = tuple(
+        engine.Route(
+            r.name,
+            r.host,
+            r.path,
+            r.exact,
+            r.service,
+            r.request_timeout_ms,
+            r.backend_timeout_ms,
+        )
+        for r in gateway.routes
+    )
+    return engine.Gateway(gateway.name, gateway.wildcard is Wildcard.ANY_DEPTH, routes)
+
+
+_CURES = {
+    errno.EADDRINUSE: "another program listens there; `ss -lntup` shows which",
+    errno.EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE",
+}
+
+
+def _explained(error: engine.ListenError) -> ListenError:
+    """The same error with the place and the cure in its text."""
+    cure = _CURES.get(error.errno or 0)
+    text = f"cannot listen on {error.filename}: {error.strerror}"
+    if cure:
+        text = f"{text} ({cure})"
+    return ListenError(
+        error.errno or 0, text, address=error.address, port=error.port, udp=error.udp
+    )
