@@ -15,7 +15,7 @@ from fastpath.flow_batches import RECORD_SIZE, batches, opened
 from fastpath.forwards import Forward, Target, packed
 from fastpath.packet.verdicts import ADOPTED
 from piagent.adapters import netns
-from tests.fastpath.packet.flow_model import TCP, UDP, flow_key
+from tests.fastpath.packet.flow_model import TCP, UDP
 
 BUILT = "built with PIAGENT_PROBE=1 only"
 probe = pytest.importorskip("fastpath.packet._handover_probe", reason=BUILT)
@@ -58,7 +58,8 @@ class Record(NamedTuple):
 
 def key_of(record: Record, vip: str = VIP) -> bytes:
     """The flow_key_t of packets from the client."""
-    return flow_key(record.client, record.client_port, vip, record.vip_port, record.protocol)
+    ports = struct.pack("!HH", record.client_port, record.vip_port)
+    return packed(record.client) + packed(vip) + ports + bytes([record.protocol, 0, 0, 0])
 
 
 def target(name: str, **more: object) -> Target:
@@ -83,6 +84,7 @@ FORWARDS = (
     Forward("dns", VIP, 80, True, "nat", TARGETS),
     Forward("few", VIP, 81, False, "nat", TARGETS, allowed=ALLOWED),
     Forward("direct", VIP, 82, False, "dsr", (target("b1", port=82),)),
+    Forward("six", VIP6, 80, True, "nat", (target("b6", address="fd09::16", source=VIP6),)),
     Forward("other", OTHER_VIP, 80, False, "nat", (target("b1", source=OTHER_VIP),)),
 )
 
@@ -230,6 +232,18 @@ def test_packets_of_an_adopted_flow_go_on_as_they_did() -> None:
         (packed(VIP), packed(b1.address), (port[0], port[1]), OWN_MAC, b1.mac),
         (packed(VIP), packed("10.9.0.100"), (port[2], port[3]), OWN_MAC, CLIENT_MAC),
     ]
+
+
+def test_flows_of_udp_and_of_ipv6_are_flows_like_any() -> None:
+    here = node()
+    six = Record("fd09::100", "b6", protocol=UDP, state=STREAM)
+    assert here.adopt(packed(VIP6), six.packed(), START_MS)[0][0] == 1
+    there, back = here.rewrites(key_of(six, VIP6))
+    assert there[:2] == (packed(VIP6), packed("fd09::16"))
+    assert back[:2] == (packed(VIP6), packed("fd09::100"))
+    exported, _ = here.export(packed(VIP6), 9, START_MS)
+    assert exported == six.packed()
+    assert node().adopt(packed(VIP6), exported, START_MS)[0][0] == 1
 
 
 def test_how_long_a_flow_has_been_silent_is_what_the_kernel_says_if_that_is_less() -> None:
