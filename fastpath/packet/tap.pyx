@@ -5,6 +5,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset
 
 from fastpath.abi cimport FP_AGAIN, FP_BAD, FP_FULL, FP_OK, FP_RESET, fp_assert
+from fastpath.atomics cimport count
 from fastpath.memory.slab cimport slab_free, slab_get, slab_init
 from fastpath.packet.sys_packet cimport (
     AF_PACKET, ENETDOWN, ETH_P_8021Q, ETH_P_ALL, MAP_SHARED, MSG_DONTWAIT, PACKET_COPY_THRESH,
@@ -174,7 +175,7 @@ cdef int _take_long(tap_t *self, frame_t *frame) noexcept nogil:
     frame.data = data
     frame.size = <uint32_t>(size - <ssize_t>sizeof(frame.offload))
     self.n_long += 1
-    self.counters.long_frames += 1
+    count(&self.counters.long_frames, 1)
     return FP_OK
 
 
@@ -208,8 +209,8 @@ cdef int tap_next(tap_t *self, frame_t *frame) noexcept nogil:
             frame.data = data
             frame.size = slot.tp_len
             break
-        self.counters.truncated += 1
-    self.counters.frames += 1
+        count(&self.counters.truncated, 1)
+    count(&self.counters.frames, 1)
     return FP_OK
 
 
@@ -228,7 +229,7 @@ cdef int tap_check(tap_t *self) noexcept nogil:
     memset(&address, 0, sizeof(address))
     getsockopt(self.fd, SOL_SOCKET, SO_ERROR, &error, &error_size)
     if error == ENETDOWN:
-        self.counters.down += 1
+        count(&self.counters.down, 1)
     # The kernel forgets the index of an interface that has gone.
     if getsockname(self.fd, <sockaddr *>&address, &size) != 0 or address.sll_ifindex <= 0:
         return FP_RESET
@@ -253,4 +254,4 @@ cdef void tap_statistics(tap_t *self) noexcept nogil:
     cdef tpacket_stats statistics       # the kernel begins anew when it is read
     cdef socklen_t size = sizeof(statistics)
     if getsockopt(self.fd, SOL_PACKET, PACKET_STATISTICS, &statistics, &size) == 0:
-        self.counters.dropped += statistics.tp_drops
+        count(&self.counters.dropped, statistics.tp_drops)

@@ -5,6 +5,7 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memcpy, memset
 
 from fastpath.abi cimport FP_BAD, FP_FULL, FP_OK
+from fastpath.atomics cimport count
 from fastpath.packet.sys_packet cimport (
     AF_PACKET, ENETDOWN, ENODEV, ENXIO, ETH_HLEN, MSG_DONTWAIT, PACKET_QDISC_BYPASS,
     PACKET_VNET_HDR, SO_SNDBUFFORCE, SOCK_RAW, SOL_PACKET, VIRTIO_NET_HDR_F_NEEDS_CSUM,
@@ -97,15 +98,15 @@ cdef int transmit_add(transmit_t *self, const frame_t *frame, uint32_t interface
 
 cdef void _count_unsent(transmit_t *self) noexcept nogil:
     if errno in (ENOBUFS, EAGAIN, ENOMEM):
-        self.dropped[UNSENT_QUEUE] += 1
+        count(&self.dropped[UNSENT_QUEUE], 1)
     elif errno == EMSGSIZE:
-        self.dropped[UNSENT_LONG] += 1
+        count(&self.dropped[UNSENT_LONG], 1)
     elif errno == ENETDOWN:
-        self.dropped[UNSENT_DOWN] += 1
+        count(&self.dropped[UNSENT_DOWN], 1)
     elif errno in (ENXIO, ENODEV):
-        self.dropped[UNSENT_GONE] += 1
+        count(&self.dropped[UNSENT_GONE], 1)
     else:
-        self.dropped[UNSENT_BAD] += 1
+        count(&self.dropped[UNSENT_BAD], 1)
 
 
 cdef inline int _way(const transmit_t *self, uint32_t i) noexcept nogil:
@@ -131,7 +132,7 @@ cdef void transmit_flush(transmit_t *self) noexcept nogil:
         self.calls += 1
         if n > 0:
             # The kernel stopped at one that it does not take; the next call says why.
-            self.sent += <uint32_t>n
+            count(&self.sent, <uint32_t>n)
             first += <uint32_t>n
         elif errno != EINTR:
             _count_unsent(self)
