@@ -4,11 +4,13 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from fastpath.abi cimport FP_OK, FP_PORTS, MAX_SERVICES
+from fastpath.address cimport address_is_v4
 from fastpath.atomics cimport count, load_acquire
 from fastpath.memory.slab cimport slab_free, slab_get, slab_init
 from fastpath.packet.affinity cimport affinity_free, affinity_init
 from fastpath.packet.aim cimport aim_at, aim_choose, aim_nat, aim_recall, aim_remember
-from fastpath.packet.flow cimport REWRITE_NAT, flow_key_t, rewrite_t
+from fastpath.packet.encapsulate cimport encapsulation_size
+from fastpath.packet.flow cimport REWRITE_ENCAPSULATE, REWRITE_NAT, flow_key_t, rewrite_t
 from fastpath.packet.flow_map cimport flow_map_delete, flow_map_put
 from fastpath.packet.flow_states cimport (
     WAY_ORIGINAL, WAY_REPLY, flow_is_carried, flow_is_confirmed, flow_port_may_hurry, flow_t,
@@ -35,10 +37,12 @@ from fastpath.packet.outcomes cimport (
 )
 from fastpath.packet.outlet cimport outlet_flush, outlet_free, outlet_init, outlet_send
 from fastpath.packet.parse cimport (
-    FRAGMENT_FIRST, PARSE_ECHO, PARSE_FLOW, PARSE_FRAGMENT, PARSE_HIDDEN, PARSE_ICMP_ERROR,
+    FRAGMENT_FIRST, MTU_MIN_V4, MTU_MIN_V6, PARSE_ECHO, PARSE_FLOW, PARSE_FRAGMENT, PARSE_HIDDEN,
+    PARSE_ICMP, PARSE_ICMP_ERROR,
     packet_parse, packet_t,
 )
 from fastpath.packet.tap cimport frame_t
+from fastpath.packet.tunnel_error cimport tunnel_error_read, tunnel_error_t
 from fastpath.ranges cimport ranges_have
 from fastpath.rate cimport NS_PER_MS
 from fastpath.sys_linux cimport IPPROTO_TCP
@@ -429,6 +433,39 @@ cdef int _first_fragment(forwarder_t *self, frame_t *frame, packet_t *packet) no
     return verdict
 
 
+cdef int _narrow(forwarder_t *self, const frame_t *frame, const packet_t *packet) noexcept nogil:
+    """A router says that what a flow's outer header adds makes its packets too long for the way.
+
+    From now on they may be shorter only; who sends a longer one, or that one again, is told so.
+    """
+    cdef tunnel_error_t error
+    cdef flow_t *flow
+    cdef rewrite_t *rewrite
+    cdef int way = WAY_REPLY
+    cdef int mtu
+    if tunnel_error_read(&error, frame.data, packet) != FP_OK:
+        return _counted(self, NO_SERVICE, FORWARD_PASSED)
+    flow = flows_find(&self.flows, &error.key, flows_hash(&self.flows, &error.key), &way)
+    if flow == NULL or way != WAY_ORIGINAL:
+        return _counted(self, NO_SERVICE, FORWARD_PASSED)
+    rewrite = &flow.ways[WAY_ORIGINAL].rewrite
+    if (
+        rewrite.how != REWRITE_ENCAPSULATE
+        or memcmp(rewrite.source, error.source, 16) != 0
+        or memcmp(rewrite.destination, error.destination, 16) != 0
+    ):
+        return _counted(self, flow.service_slot, FORWARD_SOURCE)
+    mtu = max(
+        <int>error.mtu - <int>encapsulation_size(rewrite),
+        <int>MTU_MIN_V4 if address_is_v4(error.key.source) else <int>MTU_MIN_V6,
+    )
+    if mtu < rewrite.mtu:
+        rewrite.mtu = <uint16_t>mtu
+        if flow_is_carried(flow):
+            forwarder_carry(self, flow)
+    return _counted(self, flow.service_slot, FORWARD_TOO_BIG)
+
+
 cdef int forwarder_take(forwarder_t *self, frame_t *frame) noexcept nogil:
     cdef packet_t packet
     cdef int verdict
@@ -444,6 +481,8 @@ cdef int forwarder_take(forwarder_t *self, frame_t *frame) noexcept nogil:
         return _fragment(self, frame, &packet)
     if verdict == PARSE_ICMP_ERROR:
         return _known_packet(self, frame, &packet)
+    if verdict == PARSE_ICMP:
+        return _narrow(self, frame, &packet)
     if PARSE_ECHO <= verdict <= PARSE_HIDDEN:
         return _counted(self, NO_SERVICE, FORWARD_PASSED)
     return _counted(self, NO_SERVICE, FORWARD_MALFORMED)

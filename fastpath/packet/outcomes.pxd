@@ -11,7 +11,7 @@ cdef enum:
     FORWARD_NO_BACKEND = 6      # none is usable, and reachable from here
     FORWARD_NO_PORT = 7         # nat: no port of ours is left
     FORWARD_DRAINING = 8        # a new flow for a VIP that is about to move
-    FORWARD_TOO_BIG = 9         # for the way; the sender was told
+    FORWARD_TOO_BIG = 9         # for the way; the sender was told, or will be: see _narrow
     FORWARD_EXPIRED = 10        # its TTL; likewise
     FORWARD_UNWRITTEN = 11      # it cannot be written as the flow wants it
     FORWARD_UNSENT = 12         # nothing takes it: see transmit_t.dropped for the rest

@@ -2,7 +2,8 @@
 
 Classic BPF as in bpf.py. Let through is, of what comes to a forwarded address: TCP and UDP to its
 forwarded ports, the later fragments of such (they have no ports), ICMP errors that quote a packet
-from those ports, and for IPv6 what has extension headers, which no loop here can walk through. It
+from those ports, and for IPv6 what has extension headers, which no loop here can walk through. Of
+what comes to an address that outer headers are from: ICMP errors that quote such a one. It
 has to be meant for this host (not flooded by a switch or heard in promiscuous mode), and in no
 VLAN: what is, is another network's.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from msgspec import Struct
 
@@ -50,6 +51,7 @@ _ERRORS4 = (3, 11, 12)  # RFC 792
 _ERROR6_MAX = 4  # types 1 to 4 (RFC 4443 section 2.1, without those that are reserved)
 _EXTENSIONS = (0, 43, 44, 51, 60)  # hop by hop, routing, fragment, AH, destination (RFC 8200)
 _FRAGMENT = 44
+_IN_IP = (4, 41)  # RFC 2003; RFC 2473
 
 # Where things are in a frame without a tag; behind an IPv4 header: from its size on.
 _IP4_OFFSET, _IP4_PROTOCOL, _IP4_DESTINATION, _IP4_END = 20, 23, 30, 14
@@ -64,18 +66,20 @@ class _Ports(Struct, frozen=True):
 
     tcp: list[tuple[int, int]] | None
     udp: list[tuple[int, int]] | None
+    wraps: bool = False
+    """Whether outer headers are from there."""
 
 
-_ANY = _Ports(None, None)
+_ANY = _Ports(None, None, wraps=True)
 
 
-def program(forwarded: Collection[Forwarded]) -> Program:
-    """The program for these.
+def program(forwarded: Collection[Forwarded], wrapping: Collection[str] = ()) -> Program:
+    """The program for these, and for outer headers from those addresses of ours.
 
     So much that the program would be too long is not told apart by its ports, or not even by its
     addresses: then more is let through, and the forwarder has to look closer.
     """
-    ports: dict[IPv4Address | IPv6Address, _Ports] = {}
+    ports = {ip_address(address): _Ports([], [], wraps=True) for address in wrapping}
     for one in forwarded:
         its = ports.setdefault(one.ip, _Ports([], []))
         list_ = its.tcp if one.protocol == TCP else its.udp
@@ -93,7 +97,7 @@ def program(forwarded: Collection[Forwarded]) -> Program:
 
 
 def _any_of(its: _Ports) -> _Ports:
-    return _Ports(None if its.tcp else [], None if its.udp else [])
+    return _Ports(None if its.tcp else [], None if its.udp else [], its.wraps)
 
 
 def _whole(ipv4: Program, ipv6: Program) -> Program:
@@ -188,8 +192,14 @@ def _error4(its: _Ports) -> Program:
         DROP,
         (_LOAD_BYTE_BEHIND, 0, 0, quoted + _IP4_PROTOCOL - _IP4_END),
         *_each(its, {TCP: [*from_port, *_among(its.tcp)], UDP: [*from_port, *_among(its.udp)]}),
+        *_wrapped(its),
         DROP,
     ]
+
+
+def _wrapped(its: _Ports) -> Program:
+    """Of a packet in an outer header, if that was ours; its protocol was loaded."""
+    return [one for kind in _IN_IP for one in _when(kind, [_ACCEPT])] if its.wraps else []
 
 
 def _address6(its: _Ports) -> Program:
@@ -215,6 +225,7 @@ def _error6(its: _Ports) -> Program:
         DROP,
         (LOAD_BYTE, 0, 0, quoted + 6),
         *_each(its, {TCP: [from_port, *_among(its.tcp)], UDP: [from_port, *_among(its.udp)]}),
+        *_wrapped(its),
         *_when(_FRAGMENT, [_ACCEPT]),
         DROP,
     ]

@@ -275,7 +275,9 @@ class KernelForwarding:
                 if one.service.name not in known
             }
             plan = replace(self._plan, services=(*self._plan.services, *gone.values()))
-            self._engine.publish(plan, tabled, paths, packet_filter.program(taken))
+            wraps = any(one.how.encapsulation is not None for one in tabled)
+            own = {path.source for path in paths.values() if wraps and path.source}
+            self._engine.publish(plan, tabled, paths, packet_filter.program(taken, own))
         if self._taken - taken:
             self._take(taken)
         self._tell_of(unreached(self._plan, paths))

@@ -18,6 +18,7 @@ from piagent.adapters.packet_filter import program
 
 VIP4, VIP6, OWN4, OWN6 = "10.9.0.9", "fd09::9", "10.9.0.1", "fd09::1"
 OTHER4, OTHER6 = "10.9.0.2", "fd09:0:0:1::9"
+ALONE4, ALONE6 = "10.9.0.3", "fd09::3"
 FORWARDED = (
     Forwarded(VIP4, TCP, 80, 80),
     Forwarded(VIP4, TCP, 443, 443),
@@ -29,13 +30,14 @@ FORWARDED = (
     Forwarded(OWN6, TCP, 20_000, 30_000),
     Forwarded(OWN6, UDP, 20_000, 30_000),
 )
-ICMP, ICMPV6, GRE = 1, 58, 47
+WRAPPING = (OWN4, ALONE4, OWN6, ALONE6)
+ICMP, ICMPV6, GRE, IP_IN_IP = 1, 58, 47, (4, 41)
 EXTENSIONS = (0, 43, 44, 51, 60)
 
-addresses4 = st.sampled_from([VIP4, OWN4, OTHER4])
-addresses6 = st.sampled_from([VIP6, OWN6, OTHER6])
+addresses4 = st.sampled_from([VIP4, OWN4, OTHER4, ALONE4])
+addresses6 = st.sampled_from([VIP6, OWN6, OTHER6, ALONE6])
 ports = st.sampled_from([22, 53, 79, 80, 81, 443, 19_999, 20_000, 25_000, 30_000, 30_001])
-protocols = st.sampled_from([TCP, UDP, GRE])
+protocols = st.sampled_from([TCP, UDP, GRE, *IP_IN_IP])
 
 
 class Filter:
@@ -68,7 +70,7 @@ def filtering(code: list[bpf.Instruction]) -> Iterator[Filter]:
 
 @pytest.fixture(scope="module")
 def kernel() -> Iterator[Filter]:
-    with filtering(program(FORWARDED)) as opened:
+    with filtering(program(FORWARDED, WRAPPING)) as opened:
         yield opened
 
 
@@ -138,6 +140,10 @@ def has_port(address: bytes, protocol: int, port: int | None) -> bool:
     )
 
 
+def is_wrapping(address: bytes) -> bool:
+    return any(ip_address(one).packed == address for one in WRAPPING)
+
+
 def wanted(whole: bytes) -> bool:
     """What the filter is for, in plain Python; what is cut off too early is not wanted."""
     try:
@@ -155,6 +161,8 @@ def wanted4(packet: bytes) -> bool:
         if bits & 0x1FFF or body[0] not in {3, 11, 12}:
             return False
         quoted = body[8:]
+        if quoted[9] in IP_IN_IP:
+            return is_wrapping(here)
         (port,) = struct.unpack_from("!H", quoted, 4 * (quoted[0] & 15))
         return has_port(here, quoted[9], port)
     if bits & 0x1FFF:
@@ -165,13 +173,15 @@ def wanted4(packet: bytes) -> bool:
 
 def wanted6(packet: bytes) -> bool:
     here, following, body = packet[24:40], packet[6], packet[40:]
-    known = any(one.ip.packed == here for one in FORWARDED)
+    known = is_wrapping(here) or any(one.ip.packed == here for one in FORWARDED)
     if len(here) == 16 and following in EXTENSIONS:
         return known
     if following == ICMPV6:
         if not 1 <= body[0] <= 4:
             return False
         quoted = body[8:]
+        if quoted[6] in IP_IN_IP:
+            return is_wrapping(here)
         if quoted[6] == 44:
             return known
         (port,) = struct.unpack_from("!H", quoted, 40)

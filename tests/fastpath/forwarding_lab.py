@@ -114,7 +114,8 @@ class Lab:
             taken += [Forwarded(OWN[v], p, *PORTS) for v in VIPS for p in (TCP, UDP)]
         with self.node.entered():
             self._fence.take(netns.INTERFACE, taken)
-        self.forwarder.publish(forwards, program(taken))
+        wraps = OWN.values() if any(one.how == "ipip" for one in forwards) else ()
+        self.forwarder.publish(forwards, program(taken, wraps))
 
     def accept_vip(self, number: int) -> None:
         """Have a backend take packets to the VIPs, and answer no ARP for them."""
