@@ -431,6 +431,10 @@ class Forwarding(Protocol):
         """Forward what the plan says, or raise ListenError or ValueError and change nothing."""
         ...
 
+    def cut_backends(self, backends: Collection[tuple[str, str]]) -> None:
+        """End the flows of these, each (service, backend) of the plan: they have drained."""
+        ...
+
     def hold(self, ms: int) -> None:
         """VIPs are this node's for so long from now on: send nothing in their name after that.
 

@@ -354,6 +354,7 @@ class FakeForwarding:
         self.flows: dict[str, list[bytes]] = {}
         """VIP -> the connections that are forwarded, 4 bytes each."""
         self.held_ms: list[int] = []
+        self.cut_off: list[tuple[str, str]] = []
 
     def apply(self, plan: Plan) -> None:
         if self.failure is not None and plan.forwards:
@@ -364,6 +365,9 @@ class FakeForwarding:
         if isinstance(self.explanation, Exception):
             raise self.explanation
         return self.explanation
+
+    def cut_backends(self, backends: Collection[tuple[str, str]]) -> None:
+        self.cut_off += sorted(backends)
 
     def hold(self, ms: int) -> None:
         self.held_ms.append(ms)

@@ -16,7 +16,7 @@ import errno
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -35,6 +35,8 @@ from piagent.core.packets import (
     ForwardingState,
     Unreached,
     backends,
+    cut,
+    still_drained,
     unreached,
 )
 from piagent.core.paths import Path, PathReason
@@ -108,6 +110,8 @@ class KernelForwarding:
         self._taken: frozenset[Forwarded] = frozenset()
         self._plan = _EMPTY
         self._fading: dict[Place, _Fading] = {}
+        self._drained: frozenset[tuple[str, str]] = frozenset()
+        """(service, backend) of those that keep nothing any more."""
         self._held_until_s = 0.0
         self._soon: asyncio.Handle | None = None
         self._unreached: tuple[Unreached, ...] = ()
@@ -126,6 +130,7 @@ class KernelForwarding:
         if plan.forwards:
             self._begin(plan.forwards[0])
         self._plan = plan
+        self._drained = still_drained(plan, self._drained)
         self._fade(before)
         try:
             if self._paths is not None:
@@ -136,6 +141,11 @@ class KernelForwarding:
             if plan.forwards and isinstance(error, OSError):
                 raise _refused(plan.forwards[0], error) from error
             raise
+
+    def cut_backends(self, those: Collection[tuple[str, str]]) -> None:
+        """End the flows of these, each (service, backend) of the plan: they have drained."""
+        self._drained |= frozenset(those)
+        self._try_to_publish()
 
     def hold(self, ms: int) -> None:
         """VIPs are this node's for so long from now on: speak for them no longer than that."""
@@ -277,7 +287,9 @@ class KernelForwarding:
             plan = replace(self._plan, services=(*self._plan.services, *gone.values()))
             wraps = any(one.how.encapsulation is not None for one in tabled)
             own = {path.source for path in paths.values() if wraps and path.source}
-            self._engine.publish(plan, tabled, paths, packet_filter.program(taken, own))
+            self._engine.publish(
+                cut(plan, self._drained), tabled, paths, packet_filter.program(taken, own)
+            )
         if self._taken - taken:
             self._take(taken)
         self._tell_of(unreached(self._plan, paths))

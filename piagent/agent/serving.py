@@ -192,7 +192,7 @@ class Serving:
             if not leaving:
                 raise
             log.warning("%d backends that are gone have no time to drain: %s", len(leaving), error)
-            self._plane.cut_backends(leaving)
+            self._cut_backends(leaving)
             after = drained(wanted, before, now_ms, ended | leaving)
             self._apply(after.plan, vital)
         self._drained = after
@@ -202,10 +202,14 @@ class Serving:
         while self._wanted and self._drained and (due := self._drained.due(self.now_ms())):
             for service, backend in sorted(due):
                 log.info("backend %s of %s: drained, what is left of it is cut", backend, service)
-            self._plane.cut_backends(due)
+            self._cut_backends(due)
             self._serve(self._wanted, (), due)
         next_ms = self._drained.next_ms() if self._drained else None
         self._alarm.set(None if next_ms is None else (next_ms - self.now_ms()) / 1000)
+
+    def _cut_backends(self, backends: frozenset[Key]) -> None:
+        self._plane.cut_backends(backends)
+        self._forwarding.cut_backends(backends)
 
     def _apply(self, wanted: Plan, vital: Collection[str]) -> None:
         """Have the engine do it, without what cannot be had and is not vital."""

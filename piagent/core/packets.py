@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from piagent.core.forwarding import Mode
 from piagent.core.paths import Path, PathReason
-from piagent.core.plan import Plan, PlannedForward
+from piagent.core.plan import Plan, PlannedForward, PlannedService
 
 NAT_PORTS = (49152, 57343)
 """What `nat` connects to backends from, at the VIP: nobody else uses a VIP's ports up there."""
@@ -63,6 +64,31 @@ def unreached(plan: Plan, paths: Mapping[str, Path]) -> tuple[Unreached, ...]:
             if not is_reached(forward, reason):
                 found.add(Unreached(forward.target, backend.name, reason))
     return tuple(sorted(found))
+
+
+def still_drained(plan: Plan, drained: Collection[tuple[str, str]]) -> frozenset[tuple[str, str]]:
+    """Return those of (service, backend) that have not got a weight again."""
+    return frozenset(
+        (service.name, one.name)
+        for service in plan.services
+        for one in service.backends
+        if one.weight == 0 and (service.name, one.name) in drained
+    )
+
+
+def cut(plan: Plan, drained: Collection[tuple[str, str]]) -> Plan:
+    """Have these backends, each (service, backend), keep nothing: flows to who is down end."""
+    if not drained:
+        return plan
+    return replace(plan, services=tuple(_cut(service, drained) for service in plan.services))
+
+
+def _cut(service: PlannedService, drained: Collection[tuple[str, str]]) -> PlannedService:
+    backends = tuple(
+        replace(one, up=one.up and (service.name, one.name) not in drained)
+        for one in service.backends
+    )
+    return replace(service, backends=backends)
 
 
 def backends(plan: Plan) -> frozenset[str]:

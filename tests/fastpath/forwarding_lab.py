@@ -53,6 +53,7 @@ class Lab:
         n_backends: int = 2,
         *,
         cache: FlowCache | None = None,
+        mtu: int = 1500,
         **more: object,
     ) -> None:
         self.client = network.add_host("c", *(f"{CLIENT[v]}/{24 if v == 4 else 64}" for v in VIPS))
@@ -62,13 +63,17 @@ class Lab:
             network.add_host(f"b{i}", f"{backend_address(i)}/24", f"{backend_address(i, 6)}/64")
             for i in range(1, n_backends + 1)
         ]
+        self._mtu = mtu
+        for host in (self.client, self.node, *self.backends):
+            run(network._bridge, "ip", "link", "set", host.port, "mtu", str(mtu))
+            run(host, "ip", "link", "set", netns.INTERFACE, "mtu", str(mtu))
         self._fence = ForwardFence()
         with self.node.entered():
             self.index = socket.if_nametoindex(netns.INTERFACE)
             if cache is not None:
                 cache.open([self.index], "auto")
                 more["cache"] = cache
-            self.forwarder = Forwarder(self.index, 1500, hash_key=KEY, ports=PORTS, **more)  # type: ignore[arg-type]
+            self.forwarder = Forwarder(self.index, mtu, hash_key=KEY, ports=PORTS, **more)  # type: ignore[arg-type]
         self.forwarder.start()
 
     def __enter__(self) -> Self:
@@ -86,7 +91,7 @@ class Lab:
         found = Target(
             name=f"b{number}", address=address, port=PORT, weight=1, up=True,
             interface=self.index, mac=mac_of(self.backends[number - 1]), own_mac=mac_of(self.node),
-            source=OWN[version], mtu=1500,
+            source=OWN[version], mtu=self._mtu,
         )  # fmt: skip
         return found._replace(**more)  # type: ignore[arg-type]
 

@@ -208,6 +208,27 @@ def test_a_backend_that_is_down_loses_its_flows_and_gets_no_new_ones(lab: Lab) -
 
 
 @pytest.mark.parametrize("how", ["nat", "dsr"])
+def test_a_drained_backend_keeps_its_flows_until_it_is_gone_and_gets_no_new_ones(
+    lab: Lab, how: str
+) -> None:
+    lab.publish(lab.forward(how))
+    with backends(lab, 4, vip=how == "dsr"), stream_to(lab) as stream:
+        first = echoed(stream, b"one")[:2]
+        drained = int(first[1:])
+        weights = [lab.target(i, weight=int(i != drained)) for i in (1, 2)]
+        lab.publish(lab.forward(how, targets=weights))
+        assert {ask(lab, 4)[:2] for _ in range(10)} == {b"b1", b"b2"} - {first}
+        assert echoed(stream, b"two")[:2] == first
+        assert lab.forwarder.stats()["flows"]["ended"]["drained"] == 0
+        lab.publish(lab.forward(how, targets=[lab.target(3 - drained)]))
+        assert lab.forwarder.stats()["flows"]["ended"]["drained"] == 1
+        # nat takes up nothing in its midst, dsr takes it to who knows nothing of it.
+        stream.settimeout(1 if how == "nat" else 20)
+        with pytest.raises(TimeoutError if how == "nat" else ConnectionResetError):
+            echoed(stream, b"three")
+
+
+@pytest.mark.parametrize("how", ["nat", "dsr"])
 def test_a_flow_follows_its_backend_to_another_hardware_address(lab: Lab, how: str) -> None:
     only = lab.target(1)
     lab.publish(lab.forward(how, targets=[only]))

@@ -160,6 +160,35 @@ def test_a_backend_that_dies_gets_no_packets_after_its_checks_noticed(lab: Lab) 
     assert names(lab) == ALL - {"backend2"}
 
 
+def test_a_backend_that_drains_keeps_its_streams_until_its_time_is_over(lab: Lab) -> None:
+    forward(lab, "nat")
+    lab.start("node1")
+    lab.wait_for_owner()
+    node = lab.nodes["node1"]
+    assert names(lab) == ALL
+    streams = [Stream(lab, ECHO_PORT) for _ in range(12)]
+    assert {stream.backend for stream in streams} == ALL
+    text = node.config.read_text()
+    drained = '{ address = "10.77.0.22", weight = 0 }'
+    echo = text.replace('mode = "nat"', 'mode = "nat"\ndrain_timeout = "3s"')
+    node.reload(echo.replace('"10.77.0.22"', drained, 1))
+    wait_until(lambda: "reload: done" in node.output, "the reload")
+    assert names(lab) == ALL - {"backend2"}
+    its = [stream for stream in streams if stream.backend == "backend2"]
+    others = [stream for stream in streams if stream.backend != "backend2"]
+    before = [stream.said for stream in its]
+    wait_until(lambda: all(one.said > n for one, n in zip(its, before, strict=True)), "they go on")
+    wait_until(lambda: "what is left of it is cut" in node.output, "the time is over")
+    time.sleep(0.3)
+    before = [stream.said for stream in (*its, *others)]
+    time.sleep(1)
+    after = [stream.said for stream in (*its, *others)]
+    assert after[: len(its)] == before[: len(its)]
+    assert all(a > b for a, b in zip(after[len(its) :], before[len(its) :], strict=True))
+    for stream in streams:
+        stream.close()
+
+
 def test_dsr_to_the_nodes_themselves_survives_moves_without_a_reset(lab: Lab) -> None:
     forward(lab, "dsr", DSR_PORT, here=True)
     with backends_on_nodes(lab):
