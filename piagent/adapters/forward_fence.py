@@ -20,6 +20,7 @@ from piagent.adapters import fence, nftables
 from piagent.adapters.fence_table import FAMILIES, Family
 from piagent.adapters.forwarded import Forwarded
 from piagent.adapters.nftables import (
+    ACCEPT,
     DROP,
     FIRST_REGISTER,
     META_L4PROTO,
@@ -149,8 +150,11 @@ def _take(batch: Batch, chain: str, family: Family, its: list[Forwarded]) -> Non
     address = load(NETWORK, family.destination, family.size) + meta(META_L4PROTO, behind)
     port = load(TRANSPORT, _PORT, 2, behind + 1)
     drop = counted() + verdict(DROP)
+    later = _is_later_fragment(family)
+    batch.rule(chain, ours, later, address, within(fragments), drop)
+    # What the kernel takes for the ports of an IPv6 one lies in its flow label.
+    batch.rule(chain, ours, later, verdict(ACCEPT))
     batch.rule(chain, ours, address, port, within(ports), drop)
-    batch.rule(chain, ours, _is_later_fragment(family), address, within(fragments), drop)
     for one in sorted({one for one in its if one.first < one.last}, key=_order):
         is_it = address + equals(one.ip.packed) + equals(bytes([one.protocol]), behind)
         bounds = at_least(struct.pack("!H", one.first), behind + 1)
