@@ -549,12 +549,14 @@ cdef class NatPortsFuzz(Fuzz):
     cdef void _claim(self, int who, uint32_t at) noexcept nogil:
         cdef port_t *port = &self.model[who][at]
         cdef flow_key_t key = self._key(who, at)
-        cdef bint is_free = not port.is_used and port.rests_ms == 0
+        cdef int expected = FP_PORTS if port.is_used else FP_OK     # though it rests
         self.expect(
-            nat_ports_claim(&self.ports, &key, self.now_ms) == (FP_OK if is_free else FP_PORTS),
+            nat_ports_claim(&self.ports, &key, self.now_ms) == expected,
             b"whether it can be claimed",
         )
-        port.is_used |= is_free
+        port.is_used = True
+        port.may_hurry = False
+        port.rests_ms = 0
 
     cdef uint32_t _expected(self, int who, uint32_t start, bint may_hurry) noexcept nogil:
         """The first from there on that is free or, if they say so, was reset; n_ports: none."""
