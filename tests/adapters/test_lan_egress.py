@@ -68,7 +68,7 @@ def stall(network: netns.Network, host: netns.Host) -> None:
     """Nothing that the host sends arrives; its link is up, and it receives."""
     drop = (
         "table netdev stall { chain c { type filter hook ingress device"
-        f" {host._port} priority 0; policy drop; }}; }}"
+        f" {host.port} priority 0; policy drop; }}; }}"
     )
     run(network._bridge, "nft", drop)
 

@@ -135,7 +135,9 @@ async def test_a_vip_whose_port_is_taken_here_is_left_to_others(tmp_path: Path) 
     one.start()
     await until(one.owns, "it owns the one that it has")
     plane.taken = {OPEN}
-    one.agent._serve(replace(one.agent.merged, config=two(tmp_path)), strict=False)
+    more = two(tmp_path)
+    one.agent.services.reloaded(more)  # or what is served would be the file's again at once
+    one.agent._serve(replace(one.agent.merged, config=more), strict=False)
     await until(lambda: OTHER_VIP in one.agent._watch.refusals(), "left to others for a while")
     assert one.on_lan == {VIP}
     assert one.owns()
