@@ -174,7 +174,10 @@ class Vips:
         self._until_ns.pop(vip, None)
         self._hidden_ns.pop(vip, None)
         self._serving.cut(vip)  # while the fence lets the resets out
-        self._serving.disown(vip)
+        try:
+            self._serving.disown(vip)
+        except (OSError, ValueError) as error:
+            log.error("vip %s: its packets are forwarded still: %s", vip, error)
         try:
             self._fence.close(vip)
         except OSError as error:

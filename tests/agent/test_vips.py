@@ -107,6 +107,19 @@ async def test_a_vip_whose_packets_cannot_be_forwarded_is_not_taken(tmp_path: Pa
     assert host.addresses.present == set()
 
 
+async def test_a_vip_goes_whatever_becomes_of_its_packets(tmp_path: Path) -> None:
+    host = Packets(tmp_path)
+    await host.vips.take(VIP, host.in_ms(800))
+
+    def refuse(_plan: Plan) -> None:
+        raise ValueError("too many")
+
+    host.forwarding.apply = refuse  # type: ignore[method-assign]
+    host.serving.undrain = host.serving.left = lambda _vip: None  # type: ignore[method-assign]
+    assert await host.vips.leave(VIP)
+    assert host.addresses.present == set()
+
+
 async def test_forwarding_speaks_for_vips_as_long_as_the_shortest_lease(tmp_path: Path) -> None:
     host = Packets(tmp_path)
     await host.vips.take(VIP, host.in_ms(800))
