@@ -48,7 +48,7 @@ demo: build  ## three agents on this machine; ARGS=--once for the tour
 # Tests mostly wait, for leases and for processes: three at a time keep two cores busy.
 JOBS ?= 3
 test: build .venv/dev.stamp .venv/probes.stamp .venv/address.stamp .venv/arm64.stamp  ## every test that CI runs; JOBS=1: one after the other
-	@$(PY) -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
+	@$(PY) -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: build .venv/dev.stamp .venv/probes.stamp  ## only the style checks
 	@$(PY) -m pytest tests/style $(ARGS)
