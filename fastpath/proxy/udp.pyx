@@ -375,8 +375,8 @@ cdef void _on_answers(loop_t *loop, endpoint_t *endpoint) noexcept nogil:
             _send_answers(loop)
         result = batch_receive(batch, endpoint.fd, False)
         if result == FP_RESET and is_refusal(errno):
-            refused = True
-            break
+            refused = True      # it came between; what it hid is there still
+            continue
         _take_answers(loop, session)
         if result == FP_AGAIN or (result == FP_OK and batch_drained(batch)):
             endpoint.ready &= ~READABLE
