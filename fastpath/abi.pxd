@@ -192,14 +192,20 @@ cdef struct service_t:
     uint8_t logs                # a record of each connection at its end
 
 
+cdef struct target_t:           # where a share of a route's requests goes
+    service_t *service          # in the same snapshot; NULL: not there (500)
+    uint32_t last               # of the turns, which run from 0 to 2^32 - 1, that it gets
+
+
 cdef struct route_t:
     text_t name
     text_t host                 # lower case; for a wildcard what follows the `*`: ".lan"
     text_t path                 # canonical
-    service_t *service          # in the same snapshot; NULL: no backend at all (500)
+    target_t *targets           # n_targets that have a weight; owned by the snapshot
     uint32_t request_timeout_ms     # 0: none
     uint32_t backend_timeout_ms     # 0: none
     uint16_t slot               # stable for (gateway, name)
+    uint8_t n_targets           # 0: no backend at all (500)
     uint8_t host_kind
     uint8_t exact               # path as a whole; else prefix by elements
 
@@ -241,6 +247,7 @@ cdef struct snapshot_t:
     range_t *ranges             # the same
     sockaddr_any_t *sources     # the same
     route_t *routes             # all gateways' in one array
+    target_t *targets           # all routes' in one array
     int *fds
     cut_t *cuts
     uint32_t n_listeners

@@ -11,6 +11,7 @@ from fastpath.tables import LogRecord as LogRecord
 from fastpath.tables import Route as Route
 from fastpath.tables import Service as Service
 from fastpath.tables import Tables as Tables
+from fastpath.tables import Target as Target
 
 class Engine:
     """Worker threads and the tables they work by. Its methods may be called from any thread."""

@@ -39,12 +39,12 @@ from fastpath.snapshot import compile as compile_tables
 from fastpath.sockets import listen, prepare_stream, resolve
 from fastpath.tables import (
     CONNECT_BOUNDS_S, SESSION_BOUNDS_S, TIMEOUT_MAX_MS, Backend, Flow, Gateway, ListenError,
-    Listener, LogRecord, Route, Service, Tables, check, place_of,
+    Listener, LogRecord, Route, Service, Tables, Target, check, place_of,
 )
 
 __all__ = [
     "Backend", "Engine", "Gateway", "ListenError", "Listener", "LogRecord", "Route", "Service",
-    "Tables",
+    "Tables", "Target",
 ]
 
 

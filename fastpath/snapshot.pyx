@@ -10,7 +10,7 @@ from libc.string cimport memcpy, memset
 
 from fastpath.abi cimport (
     HOST_ANY, HOST_EXACT, HOST_WILDCARD, PROTOCOL_HTTP, PROTOCOL_TCP, PROTOCOL_UDP, backend_t,
-    cut_t, gateway_t, listener_t, range_t, route_t, service_t, text_t,
+    cut_t, gateway_t, listener_t, range_t, route_t, service_t, target_t, text_t,
 )
 from fastpath.sys_linux cimport AF_INET, AF_INET6, htons, sockaddr_any_t, sockaddr_in, sockaddr_in6
 from fastpath.table_parts cimport array_new, maglev_entries, ranges_put
@@ -42,6 +42,7 @@ cdef class Snapshot:
         free(self.c.ranges)
         free(self.c.sources)
         free(self.c.routes)
+        free(self.c.targets)
         free(self.c.fds)
         free(self.c.cuts)
         free(self.c)
@@ -211,11 +212,14 @@ def _name(backend):
 cdef dict _put_gateways(Snapshot self, tuple gateways, numbering, dict services):
     """Fill in gateways and routes; returns name -> index."""
     cdef gateway_t *gateway
+    cdef target_t *target
     cdef Py_ssize_t n_routes = _total([each.routes for each in gateways])
     cdef Py_ssize_t i, j, n_before = 0
     self.c.n_gateways = <uint32_t>len(gateways)
     self.c.gateways = <gateway_t *>array_new(len(gateways), sizeof(gateway_t))
     self.c.routes = <route_t *>array_new(n_routes, sizeof(route_t))
+    n_targets = _total([route.targets for each in gateways for route in each.routes])
+    self.c.targets = target = <target_t *>array_new(n_targets, sizeof(target_t))
     for i, wanted in enumerate(gateways):
         gateway = &self.c.gateways[i]
         _put_text(self, &gateway.name, wanted.name)
@@ -231,12 +235,13 @@ cdef dict _put_gateways(Snapshot self, tuple gateways, numbering, dict services)
         self.c.gateway_of_slot[gateway.slot] = gateway
         for j, route in enumerate(wanted.routes):
             gateway.routes[j].slot = numbering.routes[wanted.name, route.name]
-            _put_route(self, &gateway.routes[j], route, services)
+            _put_route(self, &gateway.routes[j], route)
+            target = targets_put(self, &gateway.routes[j], target, route.targets, services)
     return {each.name: i for i, each in enumerate(gateways)}
 
 
-cdef object _put_route(Snapshot self, route_t *route, wanted, dict services):
-    """Fill in all of a route but its slot."""
+cdef object _put_route(Snapshot self, route_t *route, wanted):
+    """Fill in all of a route but its slot and its targets."""
     _put_text(self, &route.name, wanted.name)
     _put_text(self, &route.path, wanted.path)
     if wanted.host.startswith("*."):
@@ -248,8 +253,25 @@ cdef object _put_route(Snapshot self, route_t *route, wanted, dict services):
     route.exact = wanted.exact
     route.request_timeout_ms = wanted.request_timeout_ms
     route.backend_timeout_ms = wanted.backend_timeout_ms
-    if wanted.service:
-        route.service = &self.c.services[<Py_ssize_t>services[wanted.service]]
+
+
+cdef target_t *targets_put(
+    Snapshot self, route_t *route, target_t *where, tuple wanted, dict services
+) except NULL:
+    """Fill in a route's targets, with their parts of the turns; returns what is behind them."""
+    total = sum([each.weight for each in wanted])
+    before = 0
+    route.targets = where
+    for each in wanted:
+        if each.weight == 0:
+            continue
+        before += each.weight
+        where.last = (before << 32) // total - 1
+        if each.service:
+            where.service = &self.c.services[<Py_ssize_t>services[each.service]]
+        where += 1
+        route.n_targets += 1
+    return where
 
 
 cdef object _put_listeners(

@@ -48,6 +48,8 @@ SESSION_BOUNDS_S = tuple(0.01 * 4**i for i in range(11))
 _SOURCES_MAX = 16
 _RATE_MAX = 1_000_000
 _WEIGHT_MAX = 65535
+_TARGETS_MAX = 16
+_SHARE_MAX = 1_000_000
 TIMEOUT_MAX_MS = 0x7FFFFFFF
 
 
@@ -121,6 +123,15 @@ class Service(NamedTuple):
     """Whether a record of each connection is kept for `Engine.read_log`."""
 
 
+class Target(NamedTuple):
+    """Where a share of a route's requests goes."""
+
+    service: str
+    """"": one that is not there, its share is answered with 500."""
+    weight: int = 1
+    """Its share, against the others'; 0: nothing."""
+
+
 class Route(NamedTuple):
     """One entry of a gateway's table; the first that matches wins."""
 
@@ -129,8 +140,8 @@ class Route(NamedTuple):
     """"" any host, "a.b" exact, "*.b" wildcard; lower case."""
     path: str
     exact: bool
-    service: str
-    """"": no backend at all, answered with 500."""
+    targets: tuple[Target, ...]
+    """Without one that has a weight all is answered with 500."""
     request_timeout_ms: int
     backend_timeout_ms: int
 
@@ -304,8 +315,7 @@ def _check_gateway(gateway: Gateway, services: set[str]) -> None:
         _check_times(place, **{name: value})
     for route in gateway.routes:
         where = f"{place}: route {route.name!r}"
-        if route.service and route.service not in services:
-            raise ValueError(f"{where}: there is no service {route.service!r}")
+        _check_targets(where, route.targets, services)
         if not route.path.startswith("/"):
             raise ValueError(f"{where}: path {route.path!r} does not begin with a slash")
         if "*" in route.host[1:] or (route.host[:1] == "*" and route.host[1:2] != "."):
@@ -313,6 +323,19 @@ def _check_gateway(gateway: Gateway, services: set[str]) -> None:
                 f"{where}: host {route.host!r} has a `*` elsewhere than in `*.` before"
             )
         _check_times(where, request=route.request_timeout_ms, backend=route.backend_timeout_ms)
+
+
+def _check_targets(where: str, targets: tuple[Target, ...], services: set[str]) -> None:
+    if len(targets) > _TARGETS_MAX:
+        raise ValueError(f"{where}: {len(targets)} targets, {_TARGETS_MAX} at most")
+    for target in targets:
+        if target.service and target.service not in services:
+            raise ValueError(f"{where}: there is no service {target.service!r}")
+        if not 0 <= target.weight <= _SHARE_MAX:
+            raise ValueError(
+                f"{where}: weight {target.weight} of {target.service!r} is not between 0 and"
+                f" {_SHARE_MAX}"
+            )
 
 
 def _times(gateway: Gateway) -> Iterator[tuple[str, int]]:

@@ -23,6 +23,7 @@ from piagent.core.plan import (
     PlannedService,
 )
 from piagent.core.proxying import Balance, Ejection, Limits, ProxyHeader, Proxying, Timeouts
+from piagent.core.routing import Target
 from piagent.ports import ListenError
 from tests.net import free_port
 
@@ -76,7 +77,7 @@ def test_every_field_of_a_plan_reaches_the_tables() -> None:
             PlannedGateway(
                 "web",
                 Wildcard.ANY_DEPTH,
-                (PlannedRoute("r", "*.lan", "/v1", False, "api:80", 60_000, 30_000),),
+                (PlannedRoute("r", "*.lan", "/v1", False, (Target("api:80", 9),), 60_000, 30_000),),
             ),
         ),
     )
@@ -94,7 +95,7 @@ def test_every_field_of_a_plan_reaches_the_tables() -> None:
     }  # fmt: skip
     assert made.gateways[0].any_depth
     assert made.gateways[0].routes[0]._asdict() == {
-        "name": "r", "host": "*.lan", "path": "/v1", "exact": False, "service": "api:80",
+        "name": "r", "host": "*.lan", "path": "/v1", "exact": False, "targets": (("api:80", 9),),
         "request_timeout_ms": 60_000, "backend_timeout_ms": 30_000,
     }  # fmt: skip
 

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t, uint16_t
 
 from fastpath.abi cimport (
-    FP_FULL, FP_OK, FP_PORTS, backend_t, gateway_t, listener_t, route_t, service_t,
+    FP_FULL, FP_OK, FP_PORTS, backend_t, gateway_t, listener_t, route_t, service_t, target_t,
 )
 from fastpath.http.flow cimport flow_decode, flow_t
 from fastpath.http.forward cimport forward_request
@@ -20,6 +20,7 @@ from fastpath.http.state cimport (
     CLIENT_CONNECTING, CLIENT_EXCHANGE, RESPONSE_HEAD, STEP_GO, STEP_WAIT, client_t,
     deadline_of, http_of, http_t,
 )
+from fastpath.http.targets cimport target_next
 from fastpath.hashing.bits cimport draw64
 from fastpath.loop cimport backend_connected, backend_refused, loop_t
 from fastpath.memory.slab cimport slab_get, slab_put
@@ -92,9 +93,14 @@ cdef int find_route(loop_t *loop, client_t *client, const request_t *request) no
     client.route_slot = route.slot
     client.backend_timeout_ms = route.backend_timeout_ms
     client.total_deadline_ms = deadline_of(loop, route.request_timeout_ms)
-    if route.service == NULL:
+    return take_target(loop, client, route)
+
+
+cdef int take_target(loop_t *loop, client_t *client, const route_t *route) noexcept nogil:
+    cdef const target_t *target = target_next(loop, route)
+    if target == NULL or target.service == NULL:
         return -REFUSE_NO_BACKEND
-    client.service_slot = route.service.slot
+    client.service_slot = target.service.slot
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from fastpath.abi cimport MAX_BACKENDS, PROTOCOL_HTTP
+from fastpath.abi cimport MAX_BACKENDS, MAX_ROUTES, PROTOCOL_HTTP
 from fastpath.http.counters cimport http_counters_t
 from fastpath.http.flow cimport flow_t, stores_t
 from fastpath.http.forward cimport peer_t
@@ -111,6 +111,7 @@ cdef struct http_t:             # the protocol's state in a loop
     uint64_t n_requests         # mixed into the flow's hash: requests spread, not connections
     http_counters_t counters
     request_t request           # scratch: the request being read
+    uint32_t turns[MAX_ROUTES]  # where in its turns a route with several targets is, by slot
     upstream_t *idle[MAX_BACKENDS]      # by slot
     uint16_t n_idle[MAX_BACKENDS]
 

@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from piagent.core.proxying import ProxyHeader
+from piagent.core.routing import Target
 
 
 class BrokerStatus(Struct, frozen=True, kw_only=True):
@@ -133,7 +134,7 @@ class RouteStatus(Struct, frozen=True, kw_only=True):
     host: str
     path: str
     exact: bool
-    service: str
+    targets: tuple[Target, ...]
 
 
 class Status(Struct, frozen=True, kw_only=True):

@@ -117,7 +117,7 @@ class View:
                 host=route.host,
                 path=route.path,
                 exact=route.exact,
-                service=route.service,
+                targets=route.targets,
             )
             for gateway in (plan.gateways if plan else ())
             for route in gateway.routes

@@ -91,7 +91,15 @@ def _request(route: PlannedRoute) -> tuple[str, str]:
 
 
 def _service(route: PlannedRoute) -> str:
-    return route.service or "no backend: 500"
+    total = sum(target.weight for target in route.targets)
+    if total == 0:
+        return "no backend: 500"
+    used = [target for target in route.targets if target.weight]
+    names = [target.service or "nothing (500)" for target in used]
+    if len(used) == 1:
+        return names[0]
+    shares = [f"{round(100 * target.weight / total, 2):g} %" for target in used]
+    return ", ".join(f"{name} ({share})" for name, share in zip(names, shares, strict=True))
 
 
 def _explain(args: argparse.Namespace, config: Config, gateways: tuple[PlannedGateway, ...]) -> int:

@@ -161,7 +161,6 @@ def _first_family(table: schema.Service | schema.Gateway) -> int | None:
 
 def build_route(route: schema.Route) -> model.Route:
     """One route."""
-    backend = route.backends[0] if route.backends else None
     exact = route.path_exact is not None
     return model.Route(
         name=route.name,
@@ -169,8 +168,10 @@ def build_route(route: schema.Route) -> model.Route:
         hosts=route.hosts,
         path_kind=model.PathKind.EXACT if exact else model.PathKind.PREFIX,
         path=route.path_exact or route.path_prefix or "/",
-        service=backend.service if backend else None,
-        service_port=backend.port if backend else None,
+        backends=tuple(
+            model.RouteBackend(service=one.service, port=one.port, weight=one.weight)
+            for one in route.backends
+        ),
         request_timeout_ms=route.timeouts.request,
         backend_timeout_ms=route.timeouts.backend,
     )

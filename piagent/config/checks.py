@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from piagent.config.schema import Admin, File, Mqtt, Route, Service, ServicePort
 
 BROKER_COUNTS: Final = (1, 3, 5)
+TARGETS_MAX: Final = 16
+"""Backends of one route, as in the Gateway API."""
 
 
 def check(file: File, report: Report) -> None:
@@ -291,9 +293,14 @@ def check_route(route: Route, path: KeyPath, report: Report) -> None:
     if not route.backends:
         what = "has no backend: its requests are answered with 500"
         report.warn(path, what, 'write backends = [{ service = "…" }]')
-    if len(route.backends) > 1:
-        what = f"{len(route.backends)} backends: several in one route come in a later version"
-        report.error((*path, "backends"), what, "one service with all the addresses")
+    elif all(backend.weight == 0 for backend in route.backends):
+        what = "no backend has a weight above 0: its requests are answered with 500"
+        report.warn((*path, "backends"), what, "write weight = 1 for one of them")
+    if len(route.backends) > TARGETS_MAX:
+        what = f"{len(route.backends)} backends, {TARGETS_MAX} at most"
+        report.error((*path, "backends"), what, "one service with several of the addresses")
+    places = (f"{one.service}:{one.port or 'its first port'}" for one in route.backends)
+    unique(report, elements((*path, "backends"), places), "one backend with both weights")
 
 
 def _check_leads(route: Route, file: File, path: KeyPath, report: Report) -> None:

@@ -26,7 +26,7 @@ LATER_KEYS: Final[dict[str, dict[str, str]]] = {
         "retries": "",
         "sticky": "",
     },
-    "route.backends": {"weight": "until then a route has one backend", "filters": ""},
+    "route.backends": {"filters": ""},
 }
 """Table -> key -> what holds until then."""
 

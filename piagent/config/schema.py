@@ -61,6 +61,7 @@ from piagent.config.values import (
     Rate,
     RouteHost,
     RoutePath,
+    RouteWeight,
     ServiceType,
     StatusCode,
     TrafficPolicy,
@@ -334,6 +335,7 @@ class RouteBackend(Struct, frozen=True, kw_only=True):
 
     service: Name
     port: Port | None = None
+    weight: RouteWeight = 1
 
 
 class Timeouts(Struct, frozen=True, kw_only=True):

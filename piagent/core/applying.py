@@ -172,19 +172,20 @@ class _Work:
         for key, thing in self._things.items():
             if not isinstance(thing, Route):
                 continue
+            services = sorted({key_of(Kind.SERVICE, one.service) for one in thing.backends})
             wanted = [key_of(Kind.GATEWAY, thing.gateway)]
-            wanted += [] if thing.service is None else [key_of(Kind.SERVICE, thing.service)]
+            wanted += services
             for missing in (one for one in wanted if one not in self._things and one not in files):
                 blamed = missing if missing in self._outcomes else key
                 if blamed in self._outcomes:
                     what = f"route {thing.name} leads to {missing}, which is not there"
                     self._spoil(blamed, what)
-            to = key_of(Kind.SERVICE, thing.service or "")
-            service = self._things.get(to)
-            if isinstance(service, Service) and service.proxying.header is not None:
-                what = f"route {thing.name} leads to {to}, which has proxy_protocol: {ONE_CLIENT}"
-                for blamed in {to, key} & self._outcomes.keys():
-                    self._spoil(blamed, what)
+            for to in services:
+                service = self._things.get(to)
+                if isinstance(service, Service) and service.proxying.header is not None:
+                    why = f"which has proxy_protocol: {ONE_CLIENT}"
+                    for blamed in {to, key} & self._outcomes.keys():
+                        self._spoil(blamed, f"route {thing.name} leads to {to}, {why}")
 
     def check_wants(self) -> None:
         """What was changed gets what it asks for."""

@@ -115,7 +115,13 @@ def _is_eligible(config: Config, standing: Standing, vip: str) -> bool:
 def _routed_to(config: Config, vip: str) -> Iterable[Service]:
     """The services that the VIP's gateways have routes to. One without routes only answers 404."""
     gateways = {gateway.name for gateway in _gateways(config, vip)}
-    names = {route.service for route in config.routes if route.gateway in gateways}
+    names = {
+        backend.service
+        for route in config.routes
+        if route.gateway in gateways
+        for backend in route.backends
+        if backend.weight > 0
+    }
     return (service for service in config.services if service.name in names)
 
 

@@ -6,7 +6,7 @@ agent knows no other. What cannot be is left out with the reason, and the rest s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 
 from msgspec import Struct
@@ -22,6 +22,7 @@ from piagent.core.model import (
     PoolType,
     Protocol,
     Route,
+    RouteBackend,
     Service,
     routed,
 )
@@ -283,19 +284,27 @@ def _leading(
     told = {one.name for one in services if one.proxying.header is not None}
     there = {one.name for one in gateways}
     for route in routes:
-        missing = None
+        whys = [_why_not(backend, ports) for backend in route.backends]
+        missing = [why for why in whys if why is not None]
+        # What is missing of several is a share that is answered with 500.
+        leads = not missing or len(missing) < len(whys)
+        for name in sorted(told & {backend.service for backend in route.backends}):
+            leads, missing = False, [f'service "{name}" has proxy_protocol: {ONE_CLIENT}']
         if route.gateway not in there:
-            missing = f'there is no gateway "{route.gateway}"'
-        elif route.service is not None and route.service not in ports:
-            missing = f'there is no service "{route.service}"'
-        elif route.service is not None and not ports[route.service]:
-            missing = f'service "{route.service}" has no TCP port'
-        elif route.service_port not in {None, *ports.get(route.service or "", ())}:
-            missing = f'service "{route.service}" has no TCP port {route.service_port}'
-        elif route.service in told:
-            missing = f'service "{route.service}" has proxy_protocol: {ONE_CLIENT}'
-        if missing is None:
+            leads, missing = False, [f'there is no gateway "{route.gateway}"']
+        key = key_of(Kind.ROUTE, route.name)
+        notes += [Note(key, CatalogReason.LEADS_NOWHERE, why) for why in missing]
+        if leads:
             yield route
-        else:
-            key = key_of(Kind.ROUTE, route.name)
-            notes.append(Note(key, CatalogReason.LEADS_NOWHERE, missing))
+
+
+def _why_not(backend: RouteBackend, ports: Mapping[str, Collection[int]]) -> str | None:
+    """Why requests cannot go to a backend of a route."""
+    name = backend.service
+    if name not in ports:
+        return f'there is no service "{name}"'
+    if not ports[name]:
+        return f'service "{name}" has no TCP port'
+    if backend.port not in {None, *ports[name]}:
+        return f'service "{name}" has no TCP port {backend.port}'
+    return None

@@ -398,8 +398,18 @@ class PathKind(StrEnum):
     PREFIX = "prefix"
 
 
+class RouteBackend(Struct, frozen=True, kw_only=True):
+    """A service that gets a share of a route's requests."""
+
+    service: str
+    port: int | None = None
+    """A `port` of the service; None: its first."""
+    weight: int = 1
+    """Its share, against the others'; 0: nothing."""
+
+
 class Route(Struct, frozen=True, kw_only=True):
-    """Which requests of a gateway go to which service."""
+    """Which requests of a gateway go to which services."""
 
     name: str
     gateway: str
@@ -408,10 +418,8 @@ class Route(Struct, frozen=True, kw_only=True):
     path_kind: PathKind
     path: str
     """Canonical (docs/reference/http.md)."""
-    service: str | None
-    """None: the route has no backend and answers 500."""
-    service_port: int | None = None
-    """A `port` of the service; None: its first."""
+    backends: tuple[RouteBackend, ...]
+    """Each once; without one that has a weight the route answers 500."""
     request_timeout_ms: int = 0
     """For the whole exchange; 0: none."""
     backend_timeout_ms: int = 60_000

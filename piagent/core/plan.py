@@ -15,13 +15,14 @@ from piagent.core.model import (
     PathKind,
     Protocol,
     Route,
+    RouteBackend,
     Service,
     ServicePort,
     TrafficPolicy,
     host_port,
 )
 from piagent.core.proxying import Proxying
-from piagent.core.routing import PlannedGateway, PlannedRoute, ordered, prefix_of
+from piagent.core.routing import PlannedGateway, PlannedRoute, Target, ordered, prefix_of
 
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 -- where node ports are, and others may be
 """What stands for every address of the node."""
@@ -135,7 +136,12 @@ def with_leaving(wanted: Plan, before: Plan, vips: frozenset[str]) -> Plan:
     targets = {one.target for one in listeners} | {one.target for one in forwards}
     known = {gateway.name for gateway in wanted.gateways}
     gateways = tuple(g for g in before.gateways if g.name in targets - known)
-    needed = targets | {route.service for gateway in gateways for route in gateway.routes}
+    needed = targets | {
+        target.service
+        for gateway in gateways
+        for route in gateway.routes
+        for target in route.targets
+    }
     served = {service.name for service in wanted.services}
     services = tuple(s for s in before.services if s.name in needed - served)
     return Plan(
@@ -304,16 +310,16 @@ def _route(route: Route, host: str, services: dict[str, Service]) -> PlannedRout
         host=host,
         path=route.path if exact else prefix_of(route.path),
         exact=exact,
-        service=_target(route, services),
+        targets=tuple(_target(one, services) for one in route.backends),
         request_timeout_ms=route.request_timeout_ms,
         backend_timeout_ms=route.backend_timeout_ms,
     )
 
 
-def _target(route: Route, services: dict[str, Service]) -> str:
-    if route.service is None:
-        return ""
-    service = services[route.service]
-    wanted = route.service_port
+def _target(backend: RouteBackend, services: dict[str, Service]) -> Target:
+    service = services.get(backend.service)
+    if service is None:
+        return Target("", backend.weight)
     ports = (port for port in service.ports if port.protocol is Protocol.TCP)
-    return service_key(service, next(port for port in ports if wanted in {None, port.port}))
+    port = next((port for port in ports if backend.port in {None, port.port}), None)
+    return Target(service_key(service, port) if port else "", backend.weight)

@@ -44,6 +44,14 @@ HOST_LENGTH_MAX: Final = 255
 PORT_MAX: Final = 65535
 
 
+class Target(Struct, frozen=True):
+    """Where a share of a route's requests goes."""
+
+    service: str
+    """A PlannedService's name; "": one that is not there, its share is answered with 500."""
+    weight: int = 1
+
+
 class PlannedRoute(Struct, frozen=True):
     """One entry of a gateway's match table; entries are in order of precedence."""
 
@@ -52,8 +60,8 @@ class PlannedRoute(Struct, frozen=True):
     """"" any host, "a.b" exact, "*.b" wildcard; lower case."""
     path: str
     exact: bool
-    service: str
-    """A PlannedService's name; "": no backend, answered with 500."""
+    targets: tuple[Target, ...]
+    """Without one that has a weight the route answers 500."""
     request_timeout_ms: int
     backend_timeout_ms: int
 
@@ -304,7 +312,7 @@ def explain(gateway: PlannedGateway, method: str, host: str, target: str) -> Exp
     status, problem = 0, None
     if winner is None:
         status, problem = 404, RequestProblem.NO_ROUTE
-    elif not winner.service:
+    elif not any(target.service and target.weight for target in winner.targets):
         status, problem = 500, RequestProblem.NO_BACKEND
     return Explanation(gateway.name, method, host, path, status, problem, winner, losers)
 

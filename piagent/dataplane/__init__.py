@@ -152,7 +152,7 @@ def _gateway(gateway: PlannedGateway) -> engine.Gateway:
             r.host,
             r.path,
             r.exact,
-            r.service,
+            tuple(engine.Target(target.service, target.weight) for target in r.targets),
             r.request_timeout_ms,
             r.backend_timeout_ms,
         )

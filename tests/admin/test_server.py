@@ -35,6 +35,7 @@ from piagent.admin.status import (
 )
 from piagent.core.applying import Order, Outcome, Result, Verdict
 from piagent.core.flow import FlowQuestion
+from piagent.core.routing import Target
 from tests.waiting import until
 
 
@@ -93,7 +94,12 @@ class Known:
 
     def routes(self) -> tuple[RouteStatus, ...]:
         route = RouteStatus(
-            gateway="web", name="api", host="", path="/", exact=False, service="api:80"
+            gateway="web",
+            name="api",
+            host="",
+            path="/",
+            exact=False,
+            targets=(Target("api:80"),),
         )
         return (route,)
 

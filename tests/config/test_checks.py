@@ -95,8 +95,8 @@ ERRORS = [
      "a route has one path", "two routes"),
     ('hosts = ["a.lan"]', 'hosts = ["a.lan", "A.LAN"]', "route[0].hosts[1]", "already taken", ""),
     ('backends = [{ service = "web", port = 80 }]',
-     'backends = [{ service = "web" }, { service = "dns" }]', "route[0].backends",
-     "several in one route come in a later version", "one service"),
+     'backends = [{ service = "web" }, { service = "dns" }, { service = "web", weight = 2 }]',
+     "route[0].backends[2]", "already taken by route[0].backends[0]", "one backend with both"),
     ('"192.0.2.250"]', '"192.0.2.250"]\ninterfaces = ["a", "b", "a"]', "pool[1].interfaces[2]",
      "already taken by pool[1].interfaces[0]", "once is enough"),
     ("ports = [{ port = 53 }", 'traffic_policy = "local"\nports = [{ port = 53 }',
@@ -120,6 +120,17 @@ def test_a_contradiction_is_one_error_at_its_place(
     assert found[0].line is not None
 
 
+def test_a_route_has_sixteen_backends_at_most(errors: Problems) -> None:
+    ports = [f"port = {port}" for port in range(80, 97)]
+    many = ", ".join(f"{{ {port} }}" for port in ports)
+    to_each = ", ".join(f'{{ service = "web", {port} }}' for port in ports)
+    text = GOOD.replace("ports = [{ port = 80 }]", f"ports = [{many}]")
+    text = text.replace('[{ service = "web", port = 80 }]', f"[{to_each}]")
+    (found,) = errors(text)
+    assert found.key == "route[0].backends"
+    assert "17 backends, 16 at most" in found.what
+
+
 @pytest.mark.parametrize("kind", ["pool", "service", "gateway", "route"])
 def test_two_of_a_kind_cannot_have_one_name(errors: Problems, kind: str) -> None:
     start = GOOD.index(f"[[{kind}]]")
@@ -132,6 +143,7 @@ def test_two_of_a_kind_cannot_have_one_name(errors: Problems, kind: str) -> None
 WARNINGS = [
     ('backends = ["192.0.2.21", "192.0.2.22"]', "", "service[0]", "has no backends"),
     ('backends = [{ service = "web", port = 80 }]', "", "route[0]", "answered with 500"),
+    ('"web", port = 80 }]', '"web", weight = 0 }]', "route[0].backends", "a weight above 0"),
     (
         "[[route]]",
         '[[gateway]]\nname = "b"\naddress = "::1"\nlisten = [{ port = 80 }]\n[[route]]',

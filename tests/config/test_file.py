@@ -96,7 +96,7 @@ name = "a"
 gateway = "front"
 hosts = ["WWW.Example.com.", "*.Lan"]
 path_prefix = "/v1/"
-backends = [{ service = "web", port = 81 }]
+backends = [{ service = "web", port = 81, weight = 9 }, { service = "dns" }]
 timeouts = { request = "1m", backend = "0s" }
 [[route]]
 name = "b"
@@ -137,12 +137,15 @@ DNS = model.Service(
 ROUTES = (
     model.Route(
         name="a", gateway="front", hosts=("www.example.com", "*.lan"),
-        path_kind=model.PathKind.PREFIX, path="/v1/", service="web", service_port=81,
+        path_kind=model.PathKind.PREFIX, path="/v1/",
+        backends=(
+            model.RouteBackend(service="web", port=81, weight=9), model.RouteBackend(service="dns")
+        ),
         request_timeout_ms=60_000, backend_timeout_ms=0,
     ),
     model.Route(
         name="b", gateway="front", hosts=(), path_kind=model.PathKind.EXACT, path="/",
-        service=None,
+        backends=(),
     ),
 )  # fmt: skip
 

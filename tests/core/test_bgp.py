@@ -24,6 +24,7 @@ from piagent.core.model import (
     PathKind,
     Pool,
     Route,
+    RouteBackend,
     Service,
     ServicePort,
     ServiceType,
@@ -84,7 +85,12 @@ def down(*pairs: tuple[Service, Backend]) -> Standing:
 
 def leading(service: str | None = "inner") -> Route:
     return Route(
-        name="all", gateway="front", hosts=(), path_kind=PathKind.PREFIX, path="/", service=service
+        name="all",
+        gateway="front",
+        hosts=(),
+        path_kind=PathKind.PREFIX,
+        path="/",
+        backends=() if service is None else (RouteBackend(service=service),),
     )
 
 

@@ -15,6 +15,7 @@ from piagent.core.model import (
     Config,
     Pool,
     Protocol,
+    RouteBackend,
     Service,
     ServicePort,
     ServiceType,
@@ -207,6 +208,18 @@ def test_an_applied_route_that_leads_nowhere_is_left_out(wanted: Thing, why: str
     )
     made = merged(file, applied={"route/r": wanted})
     assert made.config.routes == ()
+    assert made.notes == (Note("route/r", CatalogReason.LEADS_NOWHERE, why),)
+
+
+def test_a_route_that_leads_somewhere_keeps_the_share_that_does_not() -> None:
+    backends = RouteBackend(service="web", weight=9), RouteBackend(service="nothing")
+    wanted = replace(route("r", "front", None), backends=backends)
+    file = config(
+        service("web", ServiceType.CLUSTER), gateways=(gateway("front", vips=("10.0.0.1",)),)
+    )
+    made = merged(file, applied={"route/r": wanted})
+    assert made.config.routes == (wanted,)
+    why = 'there is no service "nothing"'
     assert made.notes == (Note("route/r", CatalogReason.LEADS_NOWHERE, why),)
 
 

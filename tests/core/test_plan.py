@@ -19,6 +19,7 @@ from piagent.core.model import (
     Pool,
     Protocol,
     Route,
+    RouteBackend,
     Service,
     ServicePort,
     ServiceType,
@@ -37,6 +38,7 @@ from piagent.core.plan import (
     with_leaving,
 )
 from piagent.core.proxying import Proxying
+from piagent.core.routing import Target
 from tests.core.things import TIMING
 
 VIP = "192.0.2.9"
@@ -60,7 +62,12 @@ DNS = Service(
 
 def route(name: str, path: str = "/", **changes: object) -> Route:
     base = Route(
-        name=name, gateway="front", hosts=(), path_kind=PathKind.PREFIX, path=path, service="web"
+        name=name,
+        gateway="front",
+        hosts=(),
+        path_kind=PathKind.PREFIX,
+        path=path,
+        backends=(RouteBackend(service="web"),),
     )
     return replace(base, **changes)
 
@@ -141,11 +148,13 @@ def test_a_backend_is_down_only_for_the_service_whose_check_says_so() -> None:
 
 
 def test_routes_are_laid_out_in_order_of_precedence() -> None:
+    two = RouteBackend(service="web", port=81, weight=9), RouteBackend(service="gone")
+    web = (Target("web:80"),)
     made = plan(
         config(
             route("all", hosts=("*.lan", "www.lan")),
-            route("api", "/v1/", service_port=81, request_timeout_ms=5, backend_timeout_ms=7),
-            route("none", "/gone", path_kind=PathKind.EXACT, service=None),
+            route("api", "/v1/", backends=two, request_timeout_ms=5, backend_timeout_ms=7),
+            route("none", "/gone", path_kind=PathKind.EXACT, backends=()),
         ),
         NOTHING,
         ALL_UP,
@@ -153,10 +162,10 @@ def test_routes_are_laid_out_in_order_of_precedence() -> None:
     (front,) = made.gateways
     assert (front.name, front.wildcard) == ("front", Wildcard.ONE_LABEL)
     assert front.routes == (
-        PlannedRoute("all", "www.lan", "/", False, "web:80", 0, 60_000),
-        PlannedRoute("all", "*.lan", "/", False, "web:80", 0, 60_000),
-        PlannedRoute("none", "", "/gone", True, "", 0, 60_000),
-        PlannedRoute("api", "", "/v1", False, "web:81", 5, 7),
+        PlannedRoute("all", "www.lan", "/", False, web, 0, 60_000),
+        PlannedRoute("all", "*.lan", "/", False, web, 0, 60_000),
+        PlannedRoute("none", "", "/gone", True, (), 0, 60_000),
+        PlannedRoute("api", "", "/v1", False, (Target("web:81", 9), Target("")), 5, 7),
     )
 
 
@@ -324,9 +333,9 @@ def test_what_becomes_of_its_connections_is_of_every_port() -> None:
 def test_a_route_leads_to_the_tcp_port_of_a_number(
     ports: tuple[ServicePort, ...], asked: int | None
 ) -> None:
-    base = config(route("all", service="names", service_port=asked))
+    base = config(route("all", backends=(RouteBackend(service="names", port=asked),)))
     made = plan(replace(base, services=(replace(NAMES, ports=ports),)), NOTHING, ALL_UP)
-    assert made.gateways[0].routes[0].service == "names:53"
+    assert made.gateways[0].routes[0].targets == (Target("names:53"),)
 
 
 def test_a_gateway_of_two_ip_versions_listens_on_both() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piagent.core.model import PathKind, Route, Wildcard
+from piagent.core.model import PathKind, Route, RouteBackend, Wildcard
 from piagent.core.routing import (
     BadRequestError,
     Criterion,
@@ -14,6 +14,7 @@ from piagent.core.routing import (
     PlannedRoute,
     RequestProblem,
     Shadow,
+    Target,
     canonical_host,
     canonical_path,
     explain,
@@ -28,7 +29,8 @@ from piagent.core.routing import (
 
 def route(name: str, path: str, *hosts: str, exact: bool = False) -> Route:
     kind = PathKind.EXACT if exact else PathKind.PREFIX
-    return Route(name=name, gateway="g", hosts=hosts, path_kind=kind, path=path, service=name)
+    backends = (RouteBackend(service=name),)
+    return Route(name=name, gateway="g", hosts=hosts, path_kind=kind, path=path, backends=backends)
 
 
 def gateway(*routes: Route, wildcard: Wildcard = Wildcard.ONE_LABEL) -> PlannedGateway:
@@ -38,7 +40,7 @@ def gateway(*routes: Route, wildcard: Wildcard = Wildcard.ONE_LABEL) -> PlannedG
             host=host,
             path=route.path if route.path_kind is PathKind.EXACT else prefix_of(route.path),
             exact=route.path_kind is PathKind.EXACT,
-            service="" if route.name == "empty" else f"{route.name}:80",
+            targets=() if route.name == "empty" else (Target(f"{route.name}:80"),),
             request_timeout_ms=0,
             backend_timeout_ms=0,
         )

@@ -18,6 +18,7 @@ from piagent.core.model import (
     Pool,
     PoolType,
     Route,
+    RouteBackend,
     Service,
     ServicePort,
     ServiceType,
@@ -54,8 +55,7 @@ def route(name: str, gateway_: str, service_: str | None, port: int | None = Non
         hosts=(),
         path_kind=PathKind.PREFIX,
         path="/",
-        service=service_,
-        service_port=port,
+        backends=() if service_ is None else (RouteBackend(service=service_, port=port),),
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from http.client import HTTPResponse
 from typing import Any, Self
 
-from fastpath.engine import Backend, Engine, Gateway, Listener, Route, Service, Tables
+from fastpath.engine import Backend, Engine, Gateway, Listener, Route, Service, Tables, Target
 from tests.fastpath.peers import Server, connect, running
 from tests.net import free_port
 
@@ -109,7 +109,8 @@ def scripted(handler: Callable[[Peer], None]) -> Server:
 
 def to(service: str = "s", **changes: Any) -> Route:
     """A route for every request, changed as asked."""
-    return Route("r", "", "/", exact=False, service=service, request_timeout_ms=0,
+    targets = (Target(service),) if service else ()
+    return Route("r", "", "/", exact=False, targets=targets, request_timeout_ms=0,
                  backend_timeout_ms=10_000)._replace(**changes)  # fmt: skip
 
 

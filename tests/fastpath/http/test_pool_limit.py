@@ -22,7 +22,7 @@ port, *backends = map(int, sys.argv[1:])
 engine = Engine(connections=1000)
 engine.start()
 service = Service("s", tuple(Backend(str(b), "127.0.0.1", b, 1, True) for b in backends))
-route = Route("r", "", "/", False, "s", 0, 10000)
+route = Route("r", "", "/", False, (Target("s"),), 0, 10000)
 listener = Listener("127.0.0.1", port, "g", True)
 engine.publish(Tables((listener,), (service,), (Gateway("g", False, (route,)),)))
 for _ in range(2):

@@ -35,11 +35,11 @@ def tables(draw: st.DrawFn) -> tuple[PlannedRoute, ...]:
                 hosts=tuple(draw(st.lists(HOSTS, max_size=2))),
                 path_kind=kind,
                 path=path if kind is PathKind.EXACT else routing.prefix_of(path),
-                service="s",
+                backends=(),
             )
         )
     return tuple(
-        PlannedRoute(route.name, host, route.path, route.path_kind is PathKind.EXACT, "s", 0, 0)
+        PlannedRoute(route.name, host, route.path, route.path_kind is PathKind.EXACT, (), 0, 0)
         for route, host in routing.ordered(routes)
     )
 
