@@ -41,6 +41,7 @@ cdef enum:
     RELAYS_LISTENER = MAX_LISTENERS
     RELAYS_BACKEND = MAX_BACKENDS
     RELAYS_SERVICE = MAX_SERVICES
+    RETRY_STATUS_MIN = 400      # of retries_t.statuses
     MAX_TRIES = 8               # distinct backends tried for one connection or request
     MAX_SOURCES = 16            # addresses of ours that one service connects from
     BUFFER_SIZE = 16384         # one pooled buffer
@@ -123,6 +124,13 @@ cdef enum:
     BALANCE_RANDOM_TWO = 3      # of two drawn by weight the one with fewer
 
 
+# Bits of retries_t.on: what befell a try.
+cdef enum:
+    RETRY_CONNECT = 1           # no backend could be connected to
+    RETRY_RESET = 2             # the connection ended, or what came was no response
+    RETRY_TIMEOUT = 4           # no response in time
+
+
 # cut_t.kind
 cdef enum:
     CUT_LISTENER = 0            # every connection that the listener has accepted
@@ -157,6 +165,7 @@ cdef struct backend_t:
     sockaddr_any_t address
     uint64_t born               # generation that gave it its slot: tells it from those before it
     uint64_t returned_ms        # when it became usable again (slow start); 0: it always was
+    uint64_t token              # a keyed hash of its name, for sticky cookies; never 0
     uint32_t weight
     uint32_t address_size       # of the sockaddr_in or sockaddr_in6 in `address`
     uint16_t slot               # index of counters_t.backends and snapshot_t.backend_of_slot
@@ -192,6 +201,13 @@ cdef struct service_t:
     uint8_t logs                # a record of each connection at its end
 
 
+cdef struct retries_t:
+    uint64_t statuses[4]        # a bit for each status from RETRY_STATUS_MIN on that is tried again
+    uint32_t backoff_ms         # before the second try; doubles with each
+    uint8_t attempts            # after the first try; 0: none
+    uint8_t on                  # RETRY_*
+
+
 cdef struct target_t:           # where a share of a route's requests goes
     service_t *service          # in the same snapshot; NULL: not there (500)
     uint32_t last               # of the turns, which run from 0 to 2^32 - 1, that it gets
@@ -202,6 +218,9 @@ cdef struct route_t:
     text_t host                 # lower case; for a wildcard what follows the `*`: ".lan"
     text_t path                 # canonical
     target_t *targets           # n_targets that have a weight; owned by the snapshot
+    retries_t retries
+    text_t cookie               # its name, when clients stick to backends; size 0: they do not
+    uint32_t cookie_ttl_s       # 0: as long as the browser is open
     uint32_t request_timeout_ms     # 0: none
     uint32_t backend_timeout_ms     # 0: none
     uint16_t slot               # stable for (gateway, name)
@@ -265,6 +284,7 @@ cdef struct snapshot_t:
     service_t *service_of_slot[MAX_SERVICES]
     backend_t *backend_of_slot[MAX_BACKENDS]
     gateway_t *gateway_of_slot[MAX_GATEWAYS]
+    route_t *route_of_slot[MAX_ROUTES]      # one of its entries
 
 
 # Counters: each worker has its own and is the only writer (fastpath.atomics.count); the engine

@@ -8,8 +8,10 @@ from fastpath.tables import Gateway as Gateway
 from fastpath.tables import Listener as Listener
 from fastpath.tables import ListenError as ListenError
 from fastpath.tables import LogRecord as LogRecord
+from fastpath.tables import Retries as Retries
 from fastpath.tables import Route as Route
 from fastpath.tables import Service as Service
+from fastpath.tables import Sticky as Sticky
 from fastpath.tables import Tables as Tables
 from fastpath.tables import Target as Target
 
@@ -146,6 +148,7 @@ class Engine:
           "http": {
               "requests": {gateway: {route: {method: {status: responses sent}}}},
               "durations": {gateway: {route: a histogram}},
+              "retries": {gateway: {route: {"begun": n, "denied": n}}},     # tries after the first
               "rejected": {reason: requests answered by the gateway itself},
               "uncounted": responses that "requests" had no room for},
         }

@@ -39,12 +39,12 @@ from fastpath.snapshot import compile as compile_tables
 from fastpath.sockets import listen, prepare_stream, resolve
 from fastpath.tables import (
     CONNECT_BOUNDS_S, SESSION_BOUNDS_S, TIMEOUT_MAX_MS, Backend, Flow, Gateway, ListenError,
-    Listener, LogRecord, Route, Service, Tables, Target, check, place_of,
+    Listener, LogRecord, Retries, Route, Service, Sticky, Tables, Target, check, place_of,
 )
 
 __all__ = [
-    "Backend", "Engine", "Gateway", "ListenError", "Listener", "LogRecord", "Route", "Service",
-    "Tables", "Target",
+    "Backend", "Engine", "Gateway", "ListenError", "Listener", "LogRecord", "Retries", "Route",
+    "Service", "Sticky", "Tables", "Target",
 ]
 
 
@@ -65,6 +65,7 @@ cdef class Engine:
     cdef int log_wake           # an eventfd; owned
     cdef bint started, draining, stopped
     cdef object connections, lock, numbering, tables
+    cdef bytes hash_key
     cdef list threads
     cdef dict listening         # Listener.key -> descriptors
     cdef dict addresses         # slot -> address, of listeners that are gone too
@@ -103,6 +104,7 @@ cdef class Engine:
         self.records = []
         self.baselines = {}
         self.retired = []
+        self.hash_key = key
         memcpy(self.shared.hash_key, <const char *>key, 16)
         self.log_wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         if slab_init(&self.common_memory, 1, sizeof(common_t)) != FP_OK:
@@ -127,7 +129,7 @@ cdef class Engine:
             self.shared.common.counters[i] = self.workers[i].loop.counters
             self.shared.common.n_workers += 1
         limits = limits_now(connections, workers, 0, udp=False)
-        self._swap(compile_tables(self.tables, self.numbering, {}, limits, 0, False, [], None))
+        self._swap(compile_tables(self.tables, self.numbering, {}, limits, 0, False, [], key, None))
 
     def __dealloc__(self):
         # While threads run they hold a reference; so none does.
@@ -181,7 +183,7 @@ cdef class Engine:
             )
             snapshot = compile_tables(
                 tables, numbering, listening, limits, self.generation + 1, self.draining,
-                self.cuts, self.current,
+                self.cuts, self.hash_key, self.current,
             )
         except BaseException:
             _close_all(opened)

@@ -9,18 +9,19 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from fastpath.abi cimport (
-    HOST_ANY, HOST_EXACT, HOST_WILDCARD, PROTOCOL_HTTP, PROTOCOL_TCP, PROTOCOL_UDP, backend_t,
-    cut_t, gateway_t, listener_t, range_t, route_t, service_t, target_t, text_t,
+    HOST_ANY, HOST_EXACT, HOST_WILDCARD, PROTOCOL_HTTP, PROTOCOL_TCP, PROTOCOL_UDP,
+    RETRY_STATUS_MIN, backend_t, cut_t, gateway_t, listener_t, range_t, route_t, service_t,
+    target_t, text_t,
 )
 from fastpath.sys_linux cimport AF_INET, AF_INET6, htons, sockaddr_any_t, sockaddr_in, sockaddr_in6
-from fastpath.table_parts cimport array_new, maglev_entries, ranges_put
+from fastpath.table_parts cimport array_new, maglev_entries, ranges_put, token_of
 
 import socket
 import time
 
 from fastpath.prefixes import merged
 from fastpath.sockets import resolve
-from fastpath.tables import BALANCES
+from fastpath.tables import BALANCES, RETRY_REASONS
 
 cdef class Snapshot:
     """Owns one snapshot_t; free it when no worker can have it any more, by letting go of it."""
@@ -48,12 +49,13 @@ cdef class Snapshot:
         free(self.c)
 
 
-def compile(tables, numbering, listening, limits, generation, draining, cuts, Snapshot previous):
+def compile(tables, numbering, listening, limits, generation, draining, cuts, hash_key,
+            Snapshot previous):
     """Checked tables -> Snapshot.
 
     numbering: fastpath.numbering.Numbering of these tables; listening: Listener.key -> descriptors;
-    limits: fastpath.limits.Limits; cuts: [(generation, kind, slot), …], as cut_t; previous: the
-    snapshot before, or None.
+    limits: fastpath.limits.Limits; cuts: [(generation, kind, slot), …], as cut_t; hash_key: of
+    the cluster; previous: the snapshot before, or None.
     """
     cdef Snapshot self = Snapshot.__new__(Snapshot)
     self.c.generation = generation
@@ -62,7 +64,7 @@ def compile(tables, numbering, listening, limits, generation, draining, cuts, Sn
     self.c.sockets_max = limits.sockets_per_worker
     self.c.pipes_max = limits.pipes_per_worker
     self.c.sessions_max = limits.sessions_per_worker
-    services = _put_services(self, tables.services, numbering, previous)
+    services = _put_services(self, tables.services, numbering, hash_key, previous)
     gateways = _put_gateways(self, tables.gateways, numbering, services)
     _put_listeners(self, tables.listeners, numbering, listening, services, gateways)
     _put_cuts(self, cuts)
@@ -99,7 +101,9 @@ cdef uint32_t put_address(sockaddr_any_t *where, str address, int port) except 0
     return sizeof(sockaddr_in6)
 
 
-cdef dict _put_services(Snapshot self, tuple services, numbering, Snapshot previous):
+cdef dict _put_services(
+    Snapshot self, tuple services, numbering, bytes hash_key, Snapshot previous
+):
     """Fill in services and backends; returns name -> index."""
     cdef service_t *service
     cdef backend_t *backend
@@ -126,6 +130,7 @@ cdef dict _put_services(Snapshot self, tuple services, numbering, Snapshot previ
             backend.address_size = put_address(&backend.address, place.address, place.port)
             backend.slot = numbering.backends[wanted.name, place.name]
             backend.service_slot = service.slot
+            backend.token = token_of(hash_key, wanted.name, place.name)
             backend.weight = place.weight
             backend.up = bool(place.up)
             backend.usable = bool(place.up and place.weight > 0)
@@ -236,6 +241,8 @@ cdef dict _put_gateways(Snapshot self, tuple gateways, numbering, dict services)
         for j, route in enumerate(wanted.routes):
             gateway.routes[j].slot = numbering.routes[wanted.name, route.name]
             _put_route(self, &gateway.routes[j], route)
+            _put_tries(self, &gateway.routes[j], route)
+            self.c.route_of_slot[gateway.routes[j].slot] = &gateway.routes[j]
             target = targets_put(self, &gateway.routes[j], target, route.targets, services)
     return {each.name: i for i, each in enumerate(gateways)}
 
@@ -253,6 +260,21 @@ cdef object _put_route(Snapshot self, route_t *route, wanted):
     route.exact = wanted.exact
     route.request_timeout_ms = wanted.request_timeout_ms
     route.backend_timeout_ms = wanted.backend_timeout_ms
+
+
+cdef object _put_tries(Snapshot self, route_t *route, wanted):
+    """Fill in when a request is tried again, and the cookie by which clients find their backend."""
+    if wanted.retries is not None:
+        route.retries.attempts = wanted.retries.attempts
+        route.retries.backoff_ms = wanted.retries.backoff_ms
+        for reason in wanted.retries.on:
+            route.retries.on |= 1 << RETRY_REASONS.index(reason)
+        for status in wanted.retries.statuses:
+            place, bit = divmod(status - RETRY_STATUS_MIN, 64)
+            route.retries.statuses[<int>place] |= <uint64_t>1 << <int>bit
+    if wanted.sticky is not None:
+        _put_text(self, &route.cookie, wanted.sticky.cookie)
+        route.cookie_ttl_s = wanted.sticky.ttl_s
 
 
 cdef target_t *targets_put(

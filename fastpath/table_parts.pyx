@@ -1,9 +1,11 @@
 """What compiled tables are made of: arrays, ranges of addresses, Maglev tables."""
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
+from fastpath.hashing.bits cimport load_le64
 from fastpath.hashing.maglev cimport MAGLEV_SIZE, maglev_build, maglev_node_t
+from fastpath.hashing.siphash cimport siphash24
 from fastpath.hashing.xxhash cimport xxh64
 
 _LOW = (1 << 64) - 1
@@ -65,3 +67,10 @@ cdef const uint16_t *maglev_entries(dict tables, dict before, tuple key) except?
     maglev = tables.get(key) or before.get(key) or Maglev(key)
     tables[key] = maglev
     return maglev.entries
+
+
+cdef uint64_t token_of(bytes hash_key, str service, str backend) except 0:
+    """What a sticky cookie says for a backend: the same on every node, telling nobody its name."""
+    cdef const uint8_t *key = hash_key
+    cdef bytes name = f"sticky cookie\0{service}\0{backend}".encode()
+    return siphash24(load_le64(key), load_le64(key + 8), name, len(name)) or 1

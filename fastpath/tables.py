@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -38,6 +39,9 @@ ENDS = (
 BALANCES = ("maglev", "round-robin", "least-connections", "random-two")
 """How a backend is chosen, in the order of abi.pxd's BALANCE_*."""
 
+RETRY_REASONS = ("connect-failure", "reset", "timeout")
+"""What befell a try, in the order of abi.pxd's RETRY_*."""
+
 PASSES = ("", "unusable", "tried", "ejected", "slow_start")
 """Why choices pass over a backend, in the order of proxy/policies.pxd's pass_t."""
 
@@ -50,6 +54,9 @@ _RATE_MAX = 1_000_000
 _WEIGHT_MAX = 65535
 _TARGETS_MAX = 16
 _SHARE_MAX = 1_000_000
+_ATTEMPTS_MAX = 10
+COOKIE_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}"
+"""RFC 6265, 4.1.1: a token."""
 TIMEOUT_MAX_MS = 0x7FFFFFFF
 
 
@@ -132,6 +139,28 @@ class Target(NamedTuple):
     """Its share, against the others'; 0: nothing."""
 
 
+class Retries(NamedTuple):
+    """When a request is tried again, nothing of a response having been sent."""
+
+    attempts: int
+    """After the first try."""
+    on: tuple[str, ...] = RETRY_REASONS
+    """Of RETRY_REASONS."""
+    statuses: tuple[int, ...] = ()
+    """Responses that are as good as none, from 400 to 599."""
+    backoff_ms: int = 25
+    """Before the second try, about; doubles with each."""
+
+
+class Sticky(NamedTuple):
+    """A cookie keeps a client at its backend."""
+
+    cookie: str
+    """Its name."""
+    ttl_s: int = 0
+    """0: as long as the browser is open."""
+
+
 class Route(NamedTuple):
     """One entry of a gateway's table; the first that matches wins."""
 
@@ -144,6 +173,8 @@ class Route(NamedTuple):
     """Without one that has a weight all is answered with 500."""
     request_timeout_ms: int
     backend_timeout_ms: int
+    retries: Retries | None = None
+    sticky: Sticky | None = None
 
 
 class Gateway(NamedTuple):
@@ -323,6 +354,10 @@ def _check_gateway(gateway: Gateway, services: set[str]) -> None:
                 f"{where}: host {route.host!r} has a `*` elsewhere than in `*.` before"
             )
         _check_times(where, request=route.request_timeout_ms, backend=route.backend_timeout_ms)
+        if route.retries is not None:
+            _check_retries(where, route.retries)
+        if route.sticky is not None:
+            _check_sticky(where, route.sticky)
 
 
 def _check_targets(where: str, targets: tuple[Target, ...], services: set[str]) -> None:
@@ -336,6 +371,25 @@ def _check_targets(where: str, targets: tuple[Target, ...], services: set[str]) 
                 f"{where}: weight {target.weight} of {target.service!r} is not between 0 and"
                 f" {_SHARE_MAX}"
             )
+
+
+def _check_retries(where: str, retries: Retries) -> None:
+    if not 0 < retries.attempts <= _ATTEMPTS_MAX:
+        raise ValueError(f"{where}: {retries.attempts} attempts: not between 1 and {_ATTEMPTS_MAX}")
+    for reason in retries.on:
+        if reason not in RETRY_REASONS:
+            raise ValueError(f"{where}: {reason!r} is none of {', '.join(RETRY_REASONS)}")
+    for status in retries.statuses:
+        if not 400 <= status <= 599:
+            raise ValueError(f"{where}: status {status} is not between 400 and 599")
+    _check_times(where, backoff=retries.backoff_ms)
+
+
+def _check_sticky(where: str, sticky: Sticky) -> None:
+    if not re.fullmatch(COOKIE_NAME, sticky.cookie):
+        raise ValueError(f"{where}: {sticky.cookie!r} is no name for a cookie")
+    if not 0 <= sticky.ttl_s <= TIMEOUT_MAX_MS:
+        raise ValueError(f"{where}: a cookie for {sticky.ttl_s} s")
 
 
 def _times(gateway: Gateway) -> Iterator[tuple[str, int]]:

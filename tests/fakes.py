@@ -431,7 +431,7 @@ class FakeDataPlane:
         self.plans.append(plan)
 
     def stats(self) -> dict[str, Any]:
-        http = {"requests": {}, "durations": {}, "rejected": {}, "uncounted": 0}
+        http = {"requests": {}, "durations": {}, "retries": {}, "rejected": {}, "uncounted": 0}
         return {
             "services": self.counted,
             "ends": {},

@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from piagent.core.draining import Drained, drained
-from piagent.core.model import Wildcard
+from piagent.core.model import Retries, RetryOn, Sticky, Wildcard
 from piagent.core.plan import (
     Plan,
     PlannedBackend,
@@ -77,7 +77,19 @@ def test_every_field_of_a_plan_reaches_the_tables() -> None:
             PlannedGateway(
                 "web",
                 Wildcard.ANY_DEPTH,
-                (PlannedRoute("r", "*.lan", "/v1", False, (Target("api:80", 9),), 60_000, 30_000),),
+                (
+                    PlannedRoute(
+                        "r",
+                        "*.lan",
+                        "/v1",
+                        False,
+                        (Target("api:80", 9),),
+                        60_000,
+                        30_000,
+                        Retries(attempts=2, on=(RetryOn.RESET,), statuses=(429,), backoff_ms=5),
+                        Sticky(cookie="sid", ttl_ms=60_000),
+                    ),
+                ),
             ),
         ),
     )
@@ -97,6 +109,7 @@ def test_every_field_of_a_plan_reaches_the_tables() -> None:
     assert made.gateways[0].routes[0]._asdict() == {
         "name": "r", "host": "*.lan", "path": "/v1", "exact": False, "targets": (("api:80", 9),),
         "request_timeout_ms": 60_000, "backend_timeout_ms": 30_000,
+        "retries": (2, ("reset",), (429,), 5), "sticky": ("sid", 60),
     }  # fmt: skip
 
 

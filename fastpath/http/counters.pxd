@@ -22,11 +22,16 @@ cdef struct duration_t:
     uint64_t sum_us
     uint64_t spare
 
+cdef struct retry_count_t:
+    uint64_t begun
+    uint64_t denied             # by the budget
+
 cdef struct http_counters_t:
     uint64_t refused[<int>REFUSALS]
     uint64_t overflow
     request_cell_t requests[REQUEST_CELLS]
     duration_t durations[MAX_ROUTES]    # by route slot
+    retry_count_t retries[MAX_ROUTES]   # the same
 
 cdef inline uint32_t request_key(uint16_t route_slot, uint8_t method,
                                  uint16_t status) noexcept nogil:

@@ -13,5 +13,8 @@ cdef int dispatch_request(loop_t *loop, client_t *client) noexcept nogil
 cdef int dispatch_connected(loop_t *loop, client_t *client) noexcept nogil
 cdef int dispatch_refused(loop_t *loop, client_t *client) noexcept nogil
 
+# In CLIENT_BACKOFF, which is over: the next try.
+cdef int dispatch_resume(loop_t *loop, client_t *client) noexcept nogil
+
 # The backend closed before its response began: once more on another socket, if that is allowed.
 cdef int dispatch_again(loop_t *loop, client_t *client) noexcept nogil

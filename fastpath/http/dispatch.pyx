@@ -3,23 +3,25 @@
 from libc.stdint cimport uint8_t, uint16_t
 
 from fastpath.abi cimport (
-    FP_FULL, FP_OK, FP_PORTS, backend_t, gateway_t, listener_t, route_t, service_t, target_t,
+    FP_FULL, FP_OK, FP_PORTS, MAX_BACKENDS, MAX_TRIES, RETRY_CONNECT, backend_t, gateway_t,
+    listener_t, route_t, service_t, target_t,
 )
 from fastpath.http.flow cimport flow_decode, flow_t
 from fastpath.http.forward cimport forward_request
 from fastpath.http.framing cimport BODY_CHUNKED, BODY_NONE
 from fastpath.http.http1 cimport (
-    METHOD_DELETE, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, REFUSE_BUSY,
-    REFUSE_CHUNK, REFUSE_CONNECT, REFUSE_NO_BACKEND, REFUSE_NO_ROUTE, REFUSE_UNAVAILABLE,
-    REFUSE_UPSTREAM, head_t,
+    REFUSE_BUSY, REFUSE_CHUNK, REFUSE_CONNECT, REFUSE_NO_BACKEND, REFUSE_NO_ROUTE,
+    REFUSE_UNAVAILABLE, REFUSE_UPSTREAM, head_t,
 )
 from fastpath.http.pool cimport pool_close, pool_connect, pool_take
 from fastpath.http.request cimport request_read, request_t
+from fastpath.http.retry cimport is_repeatable, retry_begin, retry_may
 from fastpath.http.routes cimport route_find
 from fastpath.http.state cimport (
     CLIENT_CONNECTING, CLIENT_EXCHANGE, RESPONSE_HEAD, STEP_GO, STEP_WAIT, client_t,
     deadline_of, http_of, http_t,
 )
+from fastpath.http.sticky cimport sticky_find, sticky_read
 from fastpath.http.targets cimport target_next
 from fastpath.hashing.bits cimport draw64
 from fastpath.loop cimport backend_connected, backend_refused, loop_t
@@ -68,8 +70,11 @@ cdef int dispatch_request(loop_t *loop, client_t *client) noexcept nogil:
     else:
         client.hash = draw64(client.flow, http.n_requests)
     client.tries.n = 0
-    client.is_retried = False
-    client.n_interim = 0
+    client.n_retries = client.n_interim = 0
+    client.is_replaced = client.was_sent = False
+    client.keeps_request = is_repeatable(client)
+    client.is_active = True
+    http.n_active += 1
     return connect_next(loop, client)
 
 
@@ -97,7 +102,19 @@ cdef int find_route(loop_t *loop, client_t *client, const request_t *request) no
 
 
 cdef int take_target(loop_t *loop, client_t *client, const route_t *route) noexcept nogil:
-    cdef const target_t *target = target_next(loop, route)
+    cdef const target_t *target
+    cdef const backend_t *known
+    client.token = 0
+    client.is_sticky = route.cookie.size > 0
+    client.wanted_slot = MAX_BACKENDS
+    if client.is_sticky:
+        client.token = sticky_read(&route.cookie, client.head, client.request.buffer)
+        known = sticky_find(loop, route, client.token)
+        if known != NULL:
+            client.wanted_slot = known.slot
+            client.service_slot = known.service_slot
+            return 0
+    target = target_next(loop, route)
     if target == NULL or target.service == NULL:
         return -REFUSE_NO_BACKEND
     client.service_slot = target.service.slot
@@ -109,14 +126,28 @@ cdef int take_target(loop_t *loop, client_t *client, const route_t *route) noexc
 cdef void attach(loop_t *loop, client_t *client, bint is_pooled) noexcept nogil:
     """The upstream is ready to take the request."""
     cdef const service_t *service = loop.snapshot.service_of_slot[client.service_slot]
+    cdef const backend_t *backend = loop.snapshot.backend_of_slot[client.upstream.slot]
     if service != NULL:
         affinity_remember(loop, service, &client.address, client.upstream.slot)
+    client.sets_cookie = client.is_sticky and backend != NULL and backend.token != client.token
     client.state = CLIENT_EXCHANGE
     client.response_state = RESPONSE_HEAD
     client.is_pooled = is_pooled
     client.was_sent = client.is_request_done = client.is_deaf = False
     client.cut_by_reset = False
     client.deadline_ms = deadline_of(loop, client.body_idle_timeout_ms)
+
+
+cdef const backend_t *choose(loop_t *loop, const service_t *service,
+                             client_t *client) noexcept nogil:
+    """The backend that the cookie names, to begin with; then by the service's policy."""
+    cdef uint16_t slot = client.wanted_slot
+    if slot == MAX_BACKENDS:
+        return affinity_choose(loop, service, &client.address, client.hash, &client.tries)
+    client.wanted_slot = MAX_BACKENDS
+    client.tries.slots[0] = slot
+    client.tries.n = 1
+    return loop.snapshot.backend_of_slot[slot]
 
 
 cdef int connect_next(loop_t *loop, client_t *client) noexcept nogil:
@@ -126,7 +157,7 @@ cdef int connect_next(loop_t *loop, client_t *client) noexcept nogil:
     cdef bint lacks_ports = False
     cdef int result
     while service != NULL:
-        backend = affinity_choose(loop, service, &client.address, client.hash, &client.tries)
+        backend = choose(loop, service, client)
         if backend == NULL:
             break
         if pool_take(loop, backend, client, not is_repeatable(client)) != NULL:
@@ -144,7 +175,12 @@ cdef int connect_next(loop_t *loop, client_t *client) noexcept nogil:
         outlier_failed(loop, backend.slot)
     if lacks_ports:
         return -REFUSE_BUSY
-    return -REFUSE_UNAVAILABLE if client.tries.n == 0 else -REFUSE_CONNECT
+    if client.tries.n == 0:
+        return -REFUSE_UNAVAILABLE
+    if retry_may(loop, client, RETRY_CONNECT, 0):
+        retry_begin(loop, client)
+        return STEP_WAIT
+    return -REFUSE_CONNECT
 
 
 cdef int connect_to(loop_t *loop, client_t *client, const service_t *service,
@@ -169,17 +205,16 @@ cdef int dispatch_refused(loop_t *loop, client_t *client) noexcept nogil:
     return connect_next(loop, client)
 
 
-cdef bint is_repeatable(const client_t *client) noexcept nogil:
-    """Whether the request does no harm when it arrives twice (RFC 9110, 9.2.2), and we still have
-    all of it."""
-    return not client.has_body and client.method in (
-        METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_DELETE
-    )
+cdef int dispatch_resume(loop_t *loop, client_t *client) noexcept nogil:
+    cdef const service_t *service = loop.snapshot.service_of_slot[client.service_slot]
+    if service != NULL and client.tries.n >= min(service.n_usable, <uint16_t>MAX_TRIES):
+        client.tries.n = 0              # every one had its turn
+    return connect_next(loop, client)
 
 
-cdef bint may_retry(const client_t *client) noexcept nogil:
+cdef bint may_replace(const client_t *client) noexcept nogil:
     """Whether the request can go to another socket: the pooled one had died, unheard by us."""
-    if not client.is_pooled or client.is_retried or client.n_interim > 0:
+    if not client.is_pooled or client.is_replaced or client.n_interim > 0:
         return False
     if not client.was_sent:
         return True
@@ -189,12 +224,12 @@ cdef bint may_retry(const client_t *client) noexcept nogil:
 cdef int dispatch_again(loop_t *loop, client_t *client) noexcept nogil:
     cdef const backend_t *backend
     cdef const service_t *service
-    if not may_retry(client):
+    if not may_replace(client):
         return -REFUSE_UPSTREAM
     backend = loop.snapshot.backend_of_slot[client.upstream.slot]
     service = loop.snapshot.service_of_slot[client.service_slot]
     pool_close(loop, client.upstream)
-    client.is_retried = True
+    client.is_replaced = True
     client.request.head_start = 0
     if (backend != NULL and backend.usable and service != NULL
             and connect_to(loop, client, service, backend) == FP_OK):

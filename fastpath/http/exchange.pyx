@@ -2,7 +2,9 @@
 
 from libc.stdint cimport uint8_t, uint16_t
 
-from fastpath.abi cimport FP_AGAIN, FP_DONE
+from fastpath.abi cimport (
+    FP_AGAIN, FP_DONE, RETRY_RESET, RETRY_TIMEOUT, backend_t, route_t,
+)
 from fastpath.atomics cimport count
 from fastpath.http.answers cimport answer_status, answer_write
 from fastpath.http.counters cimport count_request
@@ -15,7 +17,7 @@ from fastpath.http.forward cimport (
     ENDING_CLOSE, ENDING_KEEP, ENDING_KEEP_10, ENDING_UPGRADE, ending_t, forward_response,
 )
 from fastpath.http.framing cimport (
-    BODY_CHUNKED, BODY_NONE, BODY_UNTIL_CLOSE, connection_options, is_only, options_t,
+    BODY_CHUNKED, BODY_NONE, BODY_UNTIL_CLOSE, body_t, connection_options, is_only, options_t,
     response_framing,
 )
 from fastpath.http.http1 cimport (
@@ -23,11 +25,13 @@ from fastpath.http.http1 cimport (
     REFUSE_CHUNK, REFUSE_TIMEOUT, REFUSE_UPSTREAM, head_init, head_scan, head_t, refusal_t,
 )
 from fastpath.http.pool cimport pool_close, pool_park
+from fastpath.http.retry cimport retry_begin, retry_may
 from fastpath.http.state cimport (
     CLIENT_ANSWER, CLIENT_EXCHANGE, RESPONSE_BODY, RESPONSE_HEAD, RESPONSE_INTERIM,
     RESPONSE_UPGRADE, STEP_CLOSE, STEP_CUT, STEP_LINGER, STEP_NEXT, STEP_TUNNEL, STEP_WAIT,
     client_drains, client_t, deadline_of, http_of, http_t, upstream_t,
 )
+from fastpath.http.sticky cimport sticky_write
 from fastpath.loop cimport FAILED, READABLE, endpoint_read, loop_t
 from fastpath.memory.slab cimport slab_get, slab_put
 from fastpath.proxy.outlier cimport outlier_answered, outlier_failed
@@ -101,7 +105,7 @@ cdef int read_response(loop_t *loop, client_t *client) noexcept nogil:
         if flow.raw_end > 0:
             code = head_scan(client.head, flow.buffer, flow.raw_end)
             if code < 0:
-                return -REFUSE_UPSTREAM
+                return failed(loop, client, REFUSE_UPSTREAM)
             if code == HEAD_DONE:
                 return respond(loop, client)
         if not upstream.io.ready & READABLE:
@@ -114,23 +118,45 @@ cdef int read_response(loop_t *loop, client_t *client) noexcept nogil:
             flow_trim(loop, &http.stores, flow)
             return STEP_WAIT
         if n <= 0:
-            return -REFUSE_UPSTREAM if flow.raw_end > 0 else dispatch_again(loop, client)
+            return failed(loop, client, REFUSE_UPSTREAM) if flow.raw_end > 0 else lost(loop, client)
         if client.head == NULL and not begin_response(loop, client):
             return -REFUSE_BUSY
         flow.raw_end += <uint16_t>n
 
 
+cdef int lost(loop_t *loop, client_t *client) noexcept nogil:
+    """The connection ended or broke without a response."""
+    cdef int step = dispatch_again(loop, client)
+    return failed(loop, client, REFUSE_UPSTREAM) if step == -REFUSE_UPSTREAM else step
+
+
+cdef int failed(loop_t *loop, client_t *client, refusal_t why) noexcept nogil:
+    """The try has come to nothing: another one, or that answer."""
+    if not retry_may(loop, client, RETRY_TIMEOUT if why == REFUSE_TIMEOUT else RETRY_RESET, 0):
+        return -why
+    if is_backends_fault(client, why):
+        outlier_failed(loop, client.upstream.slot)
+    retry_begin(loop, client)
+    return STEP_WAIT
+
+
 cdef bint begin_response(loop_t *loop, client_t *client) noexcept nogil:
-    """The first bytes of a response's head: from now on there is no second try."""
+    """The first bytes of a response's head: a request that cannot be repeated has done its part."""
     cdef http_t *http = http_of(loop)
     client.head = <head_t *>slab_get(&http.stores.heads)
     if client.head == NULL:
         return False
     head_init(client.head, HEAD_RESPONSE)
-    client.request.keeps_head = False
-    if client.is_request_done:
-        flow_trim(loop, &http.stores, &client.request)
+    if not client.keeps_request:
+        let_go(loop, client)
     return True
+
+
+cdef void let_go(loop_t *loop, client_t *client) noexcept nogil:
+    """The request will not be sent again."""
+    client.keeps_request = client.request.keeps_head = False
+    if client.is_request_done:
+        flow_trim(loop, &http_of(loop).stores, &client.request)
 
 
 cdef int respond(loop_t *loop, client_t *client) noexcept nogil:
@@ -138,18 +164,21 @@ cdef int respond(loop_t *loop, client_t *client) noexcept nogil:
     cdef flow_t *flow = &client.response
     cdef head_t *head = client.head
     cdef options_t options
-    cdef bint is_open_ended
     if (response_framing(head, flow.buffer, client.method == METHOD_HEAD, &flow.body) < 0
-            or connection_options(head, flow.buffer, &options) < 0):
-        return -REFUSE_UPSTREAM
+            or connection_options(head, flow.buffer, &options) < 0
+            or not begin_body(loop, client)):
+        return failed(loop, client, REFUSE_UPSTREAM)
+    if head.status >= 400 and retry_may(loop, client, 0, head.status):
+        outlier_answered(loop, client.upstream.slot)
+        retry_begin(loop, client)
+        return STEP_WAIT
+    let_go(loop, client)
     if head.status < 200:
         return respond_interim(loop, client, &options)
     outlier_answered(loop, client.upstream.slot)
     client.status = head.status
     client.keeps_upstream = options.is_keep_alive if head.minor == 0 else not options.is_close
-    is_open_ended = flow.body.kind == BODY_CHUNKED or flow.body.kind == BODY_UNTIL_CLOSE
-    flow.as_chunks = is_open_ended and not client.is_old
-    if is_open_ended and client.is_old:
+    if is_open_ended(&flow.body) and client.is_old:
         client.wants_keep = False
         client.cut_by_reset = True
     if flow.body.kind == BODY_UNTIL_CLOSE:
@@ -163,10 +192,25 @@ cdef int respond(loop_t *loop, client_t *client) noexcept nogil:
     return write_head(loop, client, ENDING_KEEP_10 if client.is_old else ENDING_KEEP)
 
 
+cdef inline bint is_open_ended(const body_t *body) noexcept nogil:
+    return body.kind == BODY_CHUNKED or body.kind == BODY_UNTIL_CLOSE
+
+
+cdef bint begin_body(loop_t *loop, client_t *client) noexcept nogil:
+    """Decode what has come of the body with the head, before the client hears of either; False when
+    it is malformed."""
+    cdef flow_t *flow = &client.response
+    flow.raw_start = client.head.pos
+    flow.as_chunks = is_open_ended(&flow.body) and not client.is_old
+    flow.is_whole = flow.body.kind == BODY_NONE
+    if flow.is_whole or flow.raw_start == flow.raw_end:
+        return True
+    return flow_decode(&http_of(loop).stores, flow) == 0
+
+
 cdef int respond_interim(loop_t *loop, client_t *client, const options_t *options) noexcept nogil:
     """A 1xx: passed on to those who know it (RFC 9110, 15.2); 101 only to who asked for it."""
     cdef head_t *head = client.head
-    client.response.as_chunks = False
     if head.status == 101:
         if not client.is_websocket or not options.is_upgrade or not is_websocket(client):
             return -REFUSE_UPSTREAM
@@ -180,7 +224,6 @@ cdef int respond_interim(loop_t *loop, client_t *client, const options_t *option
     client.response_state = RESPONSE_INTERIM
     if not client.is_old:
         return write_head(loop, client, ENDING_KEEP)
-    client.response.raw_start += head.pos
     slab_put(&http_of(loop).stores.heads, head)
     client.head = NULL
     return STEP_AGAIN
@@ -198,7 +241,7 @@ cdef bint is_websocket(const client_t *client) noexcept nogil:
 
 
 cdef int write_head(loop_t *loop, client_t *client, ending_t ending) noexcept nogil:
-    """Render the head that was read, and with it what has come of the body."""
+    """Render the head that was read."""
     cdef http_t *http = http_of(loop)
     cdef flow_t *flow = &client.response
     cdef head_t *head = client.head
@@ -208,14 +251,25 @@ cdef int write_head(loop_t *loop, client_t *client, ending_t ending) noexcept no
     flow.head_start = 0
     flow.head_end = <uint16_t>forward_response(flow.head, head, flow.buffer, &flow.body,
                                                flow.as_chunks, ending)
-    flow.raw_start += head.pos
-    flow.is_whole = flow.body.kind == BODY_NONE
+    if client.sets_cookie and client.response_state != RESPONSE_INTERIM:
+        put_cookie(loop, client)
     client.head = NULL
     slab_put(&http.stores.heads, head)
-    if not flow.is_whole and flow.raw_start < flow.raw_end and flow_decode(&http.stores, flow) < 0:
-        flow.out_end = flow.out_start
-        return broken_off(loop, client)
     return STEP_AGAIN
+
+
+cdef void put_cookie(loop_t *loop, client_t *client) noexcept nogil:
+    """Add the cookie that names the backend to the head that is rendered."""
+    cdef flow_t *flow = &client.response
+    cdef const route_t *route = loop.snapshot.route_of_slot[client.route_slot]
+    cdef const backend_t *backend = loop.snapshot.backend_of_slot[client.upstream.slot]
+    cdef uint8_t *end = flow.head + flow.head_end - 2       # before the empty line
+    if route == NULL or route.cookie.size == 0 or backend == NULL:
+        return
+    end += sticky_write(end, route, backend.token)
+    end[0] = c"\r"
+    end[1] = c"\n"
+    flow.head_end = <uint16_t>(end + 2 - flow.head)
 
 
 cdef int pass_interim(loop_t *loop, client_t *client) noexcept nogil:
@@ -292,10 +346,10 @@ cdef int exchange_expired(loop_t *loop, client_t *client) noexcept nogil:
         count(&http_of(loop).counters.refused[<int>REFUSE_TIMEOUT], 1)
         exchange_count(loop, client)
         return STEP_CUT
-    if client.is_request_done or client.is_deaf or flow_waits(&client.request):
-        return -REFUSE_TIMEOUT
     if client.total_deadline_ms and client.total_deadline_ms <= loop.now_ms:
         return -REFUSE_TIMEOUT
+    if client.is_request_done or client.is_deaf or flow_waits(&client.request):
+        return failed(loop, client, REFUSE_TIMEOUT)
     return -REFUSE_BODY_TIMEOUT
 
 

@@ -11,7 +11,9 @@ from fastpath.abi cimport (
     BUFFER_SIZE, CUT_BACKEND, END_CUT, END_STOPPED, FP_AGAIN, FP_FULL, FP_OK, PROTOCOL_HTTP,
     REJECT_CAPACITY, gateway_t, listener_t,
 )
-from fastpath.http.dispatch cimport dispatch_connected, dispatch_refused, dispatch_request
+from fastpath.http.dispatch cimport (
+    dispatch_connected, dispatch_refused, dispatch_request, dispatch_resume,
+)
 from fastpath.http.exchange cimport (
     exchange_answer, exchange_answering, exchange_count, exchange_drive, exchange_expired,
 )
@@ -23,9 +25,9 @@ from fastpath.http.http1 cimport (
 )
 from fastpath.http.pool cimport pool_close, pool_limit, pool_review
 from fastpath.http.state cimport (
-    CLIENT_ANSWER, CLIENT_CONNECTING, CLIENT_EXCHANGE, CLIENT_HEAD, CLIENT_IDLE, CLIENT_LINGER,
-    CLIENT_TUNNEL, STEP_CLOSE, STEP_CUT, STEP_GO, STEP_LINGER, STEP_NEXT, STEP_TUNNEL,
-    STEP_WAIT, client_t, http_of, http_t, upstream_t,
+    CLIENT_ANSWER, CLIENT_BACKOFF, CLIENT_CONNECTING, CLIENT_EXCHANGE, CLIENT_HEAD, CLIENT_IDLE,
+    CLIENT_LINGER, CLIENT_TUNNEL, STEP_CLOSE, STEP_CUT, STEP_GO, STEP_LINGER, STEP_NEXT,
+    STEP_TUNNEL, STEP_WAIT, client_t, http_of, http_t, request_ended, upstream_t,
 )
 from fastpath.loop cimport (
     FAILED, READABLE, TICK_MS, WRITABLE, endpoint_end, endpoint_init, endpoint_read, endpoint_t,
@@ -90,6 +92,7 @@ cdef bint begin_head(loop_t *loop, client_t *client) noexcept nogil:
 
 cdef void rest(loop_t *loop, client_t *client) noexcept nogil:
     """Between requests."""
+    request_ended(http_of(loop), client)
     client.state = CLIENT_IDLE
     client.deadline_ms = loop.now_ms + client.keepalive_timeout_ms
     client.total_deadline_ms = 0
@@ -108,7 +111,7 @@ cdef int step_of(loop_t *loop, client_t *client) noexcept nogil:
         return read_head(loop, client)
     if client.state == CLIENT_EXCHANGE:
         return exchange_drive(loop, client)
-    if client.state == CLIENT_CONNECTING:
+    if client.state == CLIENT_CONNECTING or client.state == CLIENT_BACKOFF:
         return STEP_CUT if client.io.ready & FAILED else STEP_WAIT
     if client.state == CLIENT_ANSWER:
         return exchange_answering(loop, client)
@@ -159,6 +162,7 @@ cdef bint has_unread(loop_t *loop, client_t *client) noexcept nogil:
 
 cdef void begin_linger(loop_t *loop, client_t *client) noexcept nogil:
     """All is said: close our side, and let the client read it before the socket goes."""
+    request_ended(http_of(loop), client)
     if client.upstream != NULL:
         pool_close(loop, client.upstream)
     flow_clear(loop, &http_of(loop).stores, &client.request)
@@ -193,6 +197,7 @@ cdef void open_tunnel(loop_t *loop, client_t *client) noexcept nogil:
         client_free(loop, client)
         return
     exchange_count(loop, client)
+    request_ended(http, client)
     timeout_disarm(&client.timeout)
     memset(pair, 0, sizeof(pair_t))
     pair.client = &client.io
@@ -282,9 +287,11 @@ cdef void on_timeout(loop_t *loop, timeout_t *timeout) noexcept nogil:
         step = -REFUSE_HEADER_TIMEOUT
     elif client.state == CLIENT_EXCHANGE:
         step = exchange_expired(loop, client)
-    elif client.state == CLIENT_CONNECTING:
+    elif client.state == CLIENT_CONNECTING or client.state == CLIENT_BACKOFF:
         if client.total_deadline_ms and client.total_deadline_ms <= loop.now_ms:
             step = -REFUSE_TIMEOUT
+        elif client.state == CLIENT_BACKOFF:
+            step = dispatch_resume(loop, client)
         else:
             step = dispatch_refused(loop, client)
     if settle(loop, client, step):
@@ -335,6 +342,7 @@ cdef void client_free(loop_t *loop, client_t *client) noexcept nogil:
     else:
         http.clients = client.next
     timeout_disarm(&client.timeout)
+    request_ended(http, client)
     if client.upstream != NULL:
         pool_close(loop, client.upstream)
     if client.head != NULL:

@@ -19,6 +19,7 @@ cdef enum client_state_t:
     CLIENT_IDLE                 # between requests; holds no buffer
     CLIENT_HEAD                 # a request's head has begun
     CLIENT_CONNECTING           # the head is complete, a backend's socket is being connected
+    CLIENT_BACKOFF              # a try has come to nothing, the next one is due at `deadline_ms`
     CLIENT_EXCHANGE             # request and response are under way
     CLIENT_ANSWER               # writes an answer of our own
     CLIENT_LINGER               # has been told everything; reads what still comes, to be heard
@@ -74,22 +75,30 @@ cdef struct client_t:
     uint32_t keepalive_timeout_ms
     uint32_t tunnel_idle_timeout_ms
     uint32_t backend_timeout_ms
+    uint64_t token              # of the backend that a sticky cookie names; 0: none
     tries_t tries
     uint16_t listener_slot      # that accepted it; the listener may be gone
     uint16_t service_slot
     uint16_t route_slot
+    uint16_t wanted_slot        # the backend that a sticky cookie names; MAX_BACKENDS: none
     uint16_t status             # that the client was sent
     uint8_t state               # client_state_t
     uint8_t response_state      # response_state_t
     uint8_t method              # method_t
     uint8_t n_interim           # 1xx heads so far
+    uint8_t n_retries           # of this request
     bint is_old                 # speaks HTTP/1.0
     bint wants_keep             # the connection may go on after this exchange
     bint has_body               # the request has one
     bint has_route              # `route_slot` counts
     bint is_websocket
     bint is_pooled              # the upstream came out of the pool
-    bint is_retried
+    bint is_replaced            # the pooled one had died, this is another
+    bint is_active              # counted in http_t.n_active, …
+    bint is_retrying            # … and in n_retrying
+    bint keeps_request          # the whole request is there until the response is decided on
+    bint is_sticky              # its route has a cookie that names backends
+    bint sets_cookie            # the client gets a cookie that names its backend
     bint was_sent               # some of the request went to this upstream
     bint is_request_done        # the request went out completely
     bint is_deaf                # the backend takes no more of the request
@@ -108,6 +117,8 @@ cdef struct http_t:             # the protocol's state in a loop
     timeout_t sweep             # closes those idle for too long
     event_fn on_upstream        # what sockets to backends call
     uint32_t n_idle_all         # upstreams in the pool
+    uint32_t n_active           # requests under way
+    uint32_t n_retrying         # those of them that are not in their first try
     uint64_t n_requests         # mixed into the flow's hash: requests spread, not connections
     http_counters_t counters
     request_t request           # scratch: the request being read
@@ -119,6 +130,13 @@ cdef struct http_t:             # the protocol's state in a loop
 cdef inline uint64_t deadline_of(const loop_t *loop, uint32_t delay_ms) noexcept nogil:
     """That much from now; 0, which means never, for 0."""
     return loop.now_ms + delay_ms if delay_ms else 0
+
+
+cdef inline void request_ended(http_t *http, client_t *client) noexcept nogil:
+    """The request is under way no more; harmless when none was."""
+    http.n_active -= client.is_active
+    http.n_retrying -= client.is_retrying
+    client.is_active = client.is_retrying = False
 
 
 cdef inline bint client_drains(const loop_t *loop, const client_t *client) noexcept nogil:

@@ -6,6 +6,7 @@ cdef class HttpTotals:
     """Sums over workers."""
 
     cdef dict requests          # route slot -> {(method, code): n}
+    cdef dict retries           # route slot -> (begun, denied)
     cdef dict durations         # route slot -> [buckets…, sum in microseconds]
     cdef dict refused           # reason -> n
     cdef object overflow

@@ -21,6 +21,7 @@ cdef class HttpTotals:
         """Begin with nothing."""
         self.requests = {}
         self.durations = {}
+        self.retries = {}
         self.refused = dict.fromkeys(REFUSAL_NAMES[1:], 0)
         self.overflow = 0
 
@@ -40,20 +41,28 @@ cdef class HttpTotals:
             sums = self.durations.setdefault(slot, [0] * (DURATION_BUCKETS + 1))
             for i in range(DURATION_BUCKETS):
                 sums[i] += load_relaxed(&counters.durations[slot].buckets[i])
+            begun, denied = self.retries.get(slot, (0, 0))
+            begun += load_relaxed(&counters.retries[slot].begun)
+            denied += load_relaxed(&counters.retries[slot].denied)
+            self.retries[slot] = begun, denied
             sums[DURATION_BUCKETS] += load_relaxed(&counters.durations[slot].sum_us)
 
     def by_name(self, routes):
         """The sums, for routes {(gateway, route): slot}, as stats() documents them."""
         requests = {}
         durations = {}
+        retries = {}
         for (gateway, route), slot in routes.items():
             of_route = requests.setdefault(gateway, {}).setdefault(route, {})
             for (method, code), n in sorted(self.requests.get(slot, {}).items()):
                 of_route.setdefault(method, {})[code] = n
             durations.setdefault(gateway, {})[route] = self._histogram(slot)
+            begun, denied = self.retries[slot]
+            retries.setdefault(gateway, {})[route] = {"begun": begun, "denied": denied}
         return {
             "requests": requests,
             "durations": durations,
+            "retries": retries,
             "rejected": dict(self.refused),
             "uncounted": self.overflow,
         }

@@ -364,6 +364,20 @@ def _of_http(stats: Mapping[str, Any]) -> Iterator[Family]:
             for line in _histogram(known, {"gateway": gateway, "route": route})
         ),
     )
+    for name, key, text in (
+        ("piagent_http_retries_total", "begun", "Tries of requests after the first one."),
+        ("piagent_http_retries_denied_total", "denied", "Tries that the budget had no room for."),
+    ):
+        yield Family(
+            name,
+            Kind.COUNTER,
+            text,
+            tuple(
+                Sample({"gateway": gateway, "route": route}, counts[key])
+                for gateway, routes in stats["retries"].items()
+                for route, counts in routes.items()
+            ),
+        )
     yield Family(
         "piagent_http_rejected_total",
         Kind.COUNTER,

@@ -174,4 +174,17 @@ def build_route(route: schema.Route) -> model.Route:
         ),
         request_timeout_ms=route.timeouts.request,
         backend_timeout_ms=route.timeouts.backend,
+        retries=None if route.retries is None else _retries(route.retries),
+        sticky=None
+        if route.sticky is None
+        else model.Sticky(cookie=route.sticky.cookie, ttl_ms=route.sticky.ttl),
+    )
+
+
+def _retries(retries: schema.Retries) -> model.Retries:
+    return model.Retries(
+        attempts=retries.attempts,
+        on=tuple(one for one in retries.on if isinstance(one, model.RetryOn)),
+        statuses=tuple(one for one in retries.on if isinstance(one, int)),
+        backoff_ms=retries.backoff,
     )

@@ -299,6 +299,10 @@ def check_route(route: Route, path: KeyPath, report: Report) -> None:
     if len(route.backends) > TARGETS_MAX:
         what = f"{len(route.backends)} backends, {TARGETS_MAX} at most"
         report.error((*path, "backends"), what, "one service with several of the addresses")
+    if route.retries is not None:
+        unique(report, elements((*path, "retries", "on"), map(str, route.retries.on)), "once")
+    if route.sticky is not None and route.sticky.ttl % 1000:
+        report.error((*path, "sticky", "ttl"), "cookies count whole seconds", 'write "1s"')
     places = (f"{one.service}:{one.port or 'its first port'}" for one in route.backends)
     unique(report, elements((*path, "backends"), places), "one backend with both weights")
 

@@ -23,8 +23,6 @@ LATER_KEYS: Final[dict[str, dict[str, str]]] = {
         "headers": "",
         "query": "",
         "filters": "",
-        "retries": "",
-        "sticky": "",
     },
     "route.backends": {"filters": ""},
 }

@@ -22,11 +22,13 @@ from piagent.config.values import (
     Addresses,
     Affinity,
     AnnounceBy,
+    Attempts,
     Balance,
     BrokerUrl,
     CheckKind,
     Conflict,
     Connections,
+    CookieName,
     Count,
     Drain,
     Duration,
@@ -59,6 +61,7 @@ from piagent.config.values import (
     ProxyHeader,
     QuorumLoss,
     Rate,
+    RetryOn,
     RouteHost,
     RoutePath,
     RouteWeight,
@@ -345,6 +348,21 @@ class Timeouts(Struct, frozen=True, kw_only=True):
     backend: Duration = 60_000
 
 
+class Retries(Struct, frozen=True, kw_only=True):
+    """When a route's requests are tried again."""
+
+    attempts: Attempts
+    on: Annotated[tuple[RetryOn, ...], List(RetryOn, at_least=1)] = (*model.RetryOn, 503)
+    backoff: Duration = 25
+
+
+class Sticky(Struct, frozen=True, kw_only=True):
+    """The cookie that keeps a client at its backend."""
+
+    cookie: CookieName
+    ttl: Duration = 0
+
+
 class Route(Struct, frozen=True, kw_only=True):
     """[[route]]: which requests of a gateway go where."""
 
@@ -357,6 +375,8 @@ class Route(Struct, frozen=True, kw_only=True):
         tuple[RouteBackend, ...], List(Annotated[RouteBackend, Table(RouteBackend)])
     ] = ()
     timeouts: Annotated[Timeouts, Table(Timeouts)] = Timeouts()
+    retries: Annotated[Retries, Table(Retries)] | None = None
+    sticky: Annotated[Sticky, Table(Sticky)] | None = None
 
 
 class File(Struct, frozen=True, kw_only=True):

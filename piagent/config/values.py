@@ -265,6 +265,24 @@ def route_path(text: str) -> str:
     return text
 
 
+def retry_on(text: str) -> model.RetryOn | int:
+    """Read what befalls a try: a word, or the status of a response."""
+    if text in list(model.RetryOn):
+        return model.RetryOn(text)
+    if re.fullmatch(r"[45][0-9][0-9]", text) is None:
+        cure = f"write {', '.join(f'{one.value!r}' for one in model.RetryOn)}, or a status"
+        raise UnfitError(f'"{text}" is no reason to try again', cure.replace("'", '"'))
+    return int(text)
+
+
+def cookie_name(text: str) -> str:
+    """Read the name of a cookie: a token (RFC 6265, 4.1.1)."""
+    if re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}", text) is None:
+        what = f'"{text}" is no name for a cookie'
+        raise UnfitError(what, "letters, digits, '-' and '_', 64 at most")
+    return text
+
+
 def health_path(text: str) -> str:
     """Read the request target of a health check."""
     if re.fullmatch(r"/[!-~]*", text) is None or "#" in text:
@@ -327,6 +345,7 @@ Weight = Annotated[int, _number(0, 1000, "a weight", 100)]
 RouteWeight = Annotated[int, _number(0, 1_000_000, "a weight", 9)]
 Workers = Annotated[int, _number(1, 256, "a number of threads", 2)]
 Count = Annotated[int, _number(1, 100, "a number of checks", 2)]
+Attempts = Annotated[int, _number(1, 10, "a number of tries", 2)]
 StatusCode = Annotated[int, _number(100, 599, "a status code", 200)]
 Duration = Annotated[int, _text("a duration", "30s", duration_ms, 0)]
 PositiveDuration = Annotated[int, _text("a duration", "2s", positive_duration_ms, 0)]
@@ -344,6 +363,10 @@ ListenAt = Annotated[Listen | None, _text("address:port", "0.0.0.0:1883", listen
 FileName = Annotated[str, _text("the path of a file", "cluster.secret", file_name)]
 RouteHost = Annotated[str, _text("a host name or *.name", "www.example.com", route_host)]
 RoutePath = Annotated[str, _text("a path", "/v1", route_path)]
+RetryOn = Annotated[
+    model.RetryOn | int, _text("a reason or a status from 400 to 599", "503", retry_on, 0)
+]
+CookieName = Annotated[str, _text("the name of a cookie", "sid", cookie_name)]
 HealthPath = Annotated[str, _text("a path", "/healthz", health_path)]
 Word = Annotated[str, _text("a program or an argument", "/usr/local/bin/check", word)]
 HostName = Annotated[str, _text("a host name", "db.example.com", host_name)]

@@ -408,6 +408,32 @@ class RouteBackend(Struct, frozen=True, kw_only=True):
     """Its share, against the others'; 0: nothing."""
 
 
+class RetryOn(StrEnum):
+    """What befell a try, so that a request is tried again."""
+
+    CONNECT_FAILURE = "connect-failure"
+    RESET = "reset"
+    TIMEOUT = "timeout"
+
+
+class Retries(Struct, frozen=True, kw_only=True):
+    """When a request is tried again, nothing of a response having been sent."""
+
+    attempts: int
+    """After the first try."""
+    on: tuple[RetryOn, ...] = tuple(RetryOn)
+    statuses: tuple[int, ...] = (503,)
+    backoff_ms: int = 25
+
+
+class Sticky(Struct, frozen=True, kw_only=True):
+    """A cookie keeps a client at its backend."""
+
+    cookie: str
+    ttl_ms: int = 0
+    """0: as long as the browser is open."""
+
+
 class Route(Struct, frozen=True, kw_only=True):
     """Which requests of a gateway go to which services."""
 
@@ -424,6 +450,8 @@ class Route(Struct, frozen=True, kw_only=True):
     """For the whole exchange; 0: none."""
     backend_timeout_ms: int = 60_000
     """From the request sent to the response's head; 0: none."""
+    retries: Retries | None = None
+    sticky: Sticky | None = None
 
 
 class Config(Struct, frozen=True, kw_only=True):

@@ -313,6 +313,8 @@ def _route(route: Route, host: str, services: dict[str, Service]) -> PlannedRout
         targets=tuple(_target(one, services) for one in route.backends),
         request_timeout_ms=route.request_timeout_ms,
         backend_timeout_ms=route.backend_timeout_ms,
+        retries=route.retries,
+        sticky=route.sticky,
     )
 
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from piagent.core.model import PathKind, Route, Wildcard
+from piagent.core.model import PathKind, Retries, Route, Sticky, Wildcard
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -64,6 +64,8 @@ class PlannedRoute(Struct, frozen=True):
     """Without one that has a weight the route answers 500."""
     request_timeout_ms: int
     backend_timeout_ms: int
+    retries: Retries | None = None
+    sticky: Sticky | None = None
 
 
 class PlannedGateway(Struct, frozen=True):

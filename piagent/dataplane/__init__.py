@@ -12,7 +12,7 @@ from typing import Any
 
 from fastpath import engine
 from piagent.core.flow import Flow
-from piagent.core.model import Protocol, Wildcard
+from piagent.core.model import Protocol, Retries, Sticky, Wildcard
 from piagent.core.plan import Plan, PlannedService
 from piagent.core.proxying import ProxyHeader
 from piagent.core.routing import PlannedGateway
@@ -155,10 +155,23 @@ def _gateway(gateway: PlannedGateway) -> engine.Gateway:
             tuple(engine.Target(target.service, target.weight) for target in r.targets),
             r.request_timeout_ms,
             r.backend_timeout_ms,
+            retries=_retries(r.retries),
+            sticky=_sticky(r.sticky),
         )
         for r in gateway.routes
     )
     return engine.Gateway(gateway.name, gateway.wildcard is Wildcard.ANY_DEPTH, routes)
+
+
+def _retries(retries: Retries | None) -> engine.Retries | None:
+    if retries is None:
+        return None
+    on = tuple(each.value for each in retries.on)
+    return engine.Retries(retries.attempts, on, retries.statuses, retries.backoff_ms)
+
+
+def _sticky(sticky: Sticky | None) -> engine.Sticky | None:
+    return None if sticky is None else engine.Sticky(sticky.cookie, sticky.ttl_ms // 1000)
 
 
 _CURES = {

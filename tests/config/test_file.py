@@ -98,6 +98,8 @@ hosts = ["WWW.Example.com.", "*.Lan"]
 path_prefix = "/v1/"
 backends = [{ service = "web", port = 81, weight = 9 }, { service = "dns" }]
 timeouts = { request = "1m", backend = "0s" }
+retries = { attempts = 3, on = ["503", "connect-failure"], backoff = "5ms" }
+sticky = { cookie = "sid", ttl = "1h" }
 [[route]]
 name = "b"
 gateway = "front"
@@ -142,6 +144,10 @@ ROUTES = (
             model.RouteBackend(service="web", port=81, weight=9), model.RouteBackend(service="dns")
         ),
         request_timeout_ms=60_000, backend_timeout_ms=0,
+        retries=model.Retries(
+            attempts=3, on=(model.RetryOn.CONNECT_FAILURE,), statuses=(503,), backoff_ms=5
+        ),
+        sticky=model.Sticky(cookie="sid", ttl_ms=3_600_000),
     ),
     model.Route(
         name="b", gateway="front", hosts=(), path_kind=model.PathKind.EXACT, path="/",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from piagent.config import values
 from piagent.config.values import UnfitError
-from piagent.core.model import AddressRange, Broker, Listen
+from piagent.core.model import AddressRange, Broker, Listen, RetryOn
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,21 @@ def test_some_durations_may_be_off() -> None:
     for text in ("0s", "Off", ""):
         with pytest.raises(UnfitError):
             values.duration_or_off_ms(text)
+
+
+def test_a_request_is_tried_again_for_a_word_or_a_status() -> None:
+    texts = ("connect-failure", "reset", "timeout", "400", "599")
+    assert [values.retry_on(text) for text in texts] == [*RetryOn, 400, 599]
+    for text in ("", "Reset", "200", "600", "5xx", "0503"):
+        with pytest.raises(UnfitError, match="no reason to try again"):
+            values.retry_on(text)
+
+
+def test_a_cookies_name_is_a_token() -> None:
+    assert values.cookie_name("__Host-sid") == "__Host-sid"
+    for text in ("", "a b", "a=b", "a;", "é", '"a"', "a" * 65):
+        with pytest.raises(UnfitError, match="no name for a cookie"):
+            values.cookie_name(text)
 
 
 def test_a_drain_has_an_end() -> None:
