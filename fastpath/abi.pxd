@@ -36,7 +36,7 @@ cdef enum:
     MAX_SERVICES = 2048
     MAX_BACKENDS = 8192         # in all services together
     MAX_GATEWAYS = 512
-    MAX_ROUTES = 8192           # in all gateways together
+    MAX_ROUTES = 20480          # in all gateways together
     # Beyond the slots of tables, counters only: of the sockets that Engine.relay handed over.
     RELAYS_LISTENER = MAX_LISTENERS
     RELAYS_BACKEND = MAX_BACKENDS
@@ -213,6 +213,30 @@ cdef struct target_t:           # where a share of a route's requests goes
     uint32_t last               # of the turns, which run from 0 to 2^32 - 1, that it gets
 
 
+cdef struct pattern_t:          # a regular expression, compiled (http/patterns.pxd)
+    const uint8_t *classes      # of each byte
+    const uint8_t *accepts      # of each state: whether a value that ends there matches
+    const uint16_t *table       # n_states rows of n_classes next states; owned by the snapshot
+    uint16_t n_states
+    uint16_t n_classes
+    uint16_t first
+
+
+cdef struct predicate_t:        # what a header or query parameter must be
+    text_t name                 # a header's in lower case
+    text_t value                # compared as a whole, unless there is a pattern
+    const pattern_t *pattern
+
+
+cdef struct conditions_t:       # what a route asks for beside host and path
+    const predicate_t *predicates   # of n_headers headers, then of n_query query parameters
+    const text_t *methods       # n_methods, those that no bit stands for
+    uint16_t method_bits        # 1 << method_t; without bits and `methods` every method will do
+    uint8_t n_methods
+    uint8_t n_headers
+    uint8_t n_query
+
+
 cdef struct route_t:
     text_t name
     text_t host                 # lower case; for a wildcard what follows the `*`: ".lan"
@@ -221,6 +245,9 @@ cdef struct route_t:
     retries_t retries
     text_t cookie               # its name, when clients stick to backends; size 0: they do not
     uint32_t cookie_ttl_s       # 0: as long as the browser is open
+    const pattern_t *pattern    # of the path, in place of `path`; else NULL
+    conditions_t conditions
+    route_t *next               # of the same host and path in the order of precedence, or NULL
     uint32_t request_timeout_ms     # 0: none
     uint32_t backend_timeout_ms     # 0: none
     uint16_t slot               # stable for (gateway, name)
@@ -232,6 +259,7 @@ cdef struct route_t:
 cdef struct gateway_t:
     text_t name
     route_t *routes             # n_routes, the first that matches wins; owned by the snapshot
+    const void *index           # route_index_t of http/routes.pxd; owned likewise
     uint32_t n_routes
     uint32_t header_timeout_ms
     uint32_t body_idle_timeout_ms
@@ -239,6 +267,8 @@ cdef struct gateway_t:
     uint32_t tunnel_idle_timeout_ms
     uint16_t slot
     uint8_t any_depth           # `*` stands for one label and more, not for exactly one
+    uint8_t keeps_slashes       # `//` in a path stays
+    uint8_t refuses_slash       # an encoded one, or backslash, is answered with 400
 
 
 cdef struct listener_t:
@@ -246,6 +276,8 @@ cdef struct listener_t:
     const int *fds              # one a worker; owned by the snapshot, the descriptors by the worker
     service_t *service          # of a TCP or UDP listener, else NULL
     gateway_t *gateway          # of an HTTP listener, else NULL
+    const text_t *hosts         # n_hosts that it serves, wildcards without their `*`
+    uint16_t n_hosts            # 0: every host
     uint16_t slot
     uint8_t protocol
     uint8_t wildcard            # on every address of its family
@@ -259,16 +291,14 @@ cdef struct cut_t:              # connections to be closed
 
 cdef struct snapshot_t:
     uint64_t generation
-    listener_t *listeners       # this and what follows is owned
+    listener_t *listeners       # this and what follows is owned, up to `cuts`
     service_t *services
-    gateway_t *gateways
     backend_t *backends         # all services' in one array
     range_t *ranges             # the same
     sockaddr_any_t *sources     # the same
-    route_t *routes             # all gateways' in one array
-    target_t *targets           # all routes' in one array
     int *fds
     cut_t *cuts
+    gateway_t *gateways         # owned by fastpath.http.route_tables, as their routes are
     uint32_t n_listeners
     uint32_t n_services
     uint32_t n_gateways

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from fastpath.conditions import Predicate as Predicate
 from fastpath.tables import Backend as Backend
 from fastpath.tables import Gateway as Gateway
 from fastpath.tables import Listener as Listener

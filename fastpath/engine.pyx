@@ -37,14 +37,15 @@ from fastpath.limits import limits_now, raise_descriptor_limit
 from fastpath.numbering import Numbering
 from fastpath.snapshot import compile as compile_tables
 from fastpath.sockets import listen, prepare_stream, resolve
+from fastpath.conditions import Predicate
 from fastpath.tables import (
     CONNECT_BOUNDS_S, SESSION_BOUNDS_S, TIMEOUT_MAX_MS, Backend, Flow, Gateway, ListenError,
     Listener, LogRecord, Retries, Route, Service, Sticky, Tables, Target, check, place_of,
 )
 
 __all__ = [
-    "Backend", "Engine", "Gateway", "ListenError", "Listener", "LogRecord", "Retries", "Route",
-    "Service", "Sticky", "Tables", "Target",
+    "Backend", "Engine", "Gateway", "ListenError", "Listener", "LogRecord", "Predicate", "Retries",
+    "Route", "Service", "Sticky", "Tables", "Target",
 ]
 
 

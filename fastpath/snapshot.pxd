@@ -11,7 +11,7 @@ cdef class Snapshot:
 
     cdef snapshot_t *c
     cdef dict maglev            # key -> Maglev: the tables that `c` points to
-    cdef list texts             # bytes that `c` points to
+    cdef object route_tables    # owns the gateways and routes that `c` points to
 
 
 # Write a numeric address and a port, and return the size of the sockaddr; ValueError.

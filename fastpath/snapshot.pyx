@@ -9,10 +9,9 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from fastpath.abi cimport (
-    HOST_ANY, HOST_EXACT, HOST_WILDCARD, PROTOCOL_HTTP, PROTOCOL_TCP, PROTOCOL_UDP,
-    RETRY_STATUS_MIN, backend_t, cut_t, gateway_t, listener_t, range_t, route_t, service_t,
-    target_t, text_t,
+    PROTOCOL_HTTP, PROTOCOL_TCP, PROTOCOL_UDP, backend_t, cut_t, listener_t, range_t, service_t,
 )
+from fastpath.http.route_tables cimport RouteTables
 from fastpath.sys_linux cimport AF_INET, AF_INET6, htons, sockaddr_any_t, sockaddr_in, sockaddr_in6
 from fastpath.table_parts cimport array_new, maglev_entries, ranges_put, token_of
 
@@ -21,14 +20,13 @@ import time
 
 from fastpath.prefixes import merged
 from fastpath.sockets import resolve
-from fastpath.tables import BALANCES, RETRY_REASONS
+from fastpath.tables import BALANCES
 
 cdef class Snapshot:
     """Owns one snapshot_t; free it when no worker can have it any more, by letting go of it."""
 
     def __cinit__(self):
         self.maglev = {}
-        self.texts = []
         self.c = <snapshot_t *>calloc(1, sizeof(snapshot_t))
         if self.c == NULL:
             raise MemoryError
@@ -38,12 +36,9 @@ cdef class Snapshot:
             return
         free(self.c.listeners)
         free(self.c.services)
-        free(self.c.gateways)
         free(self.c.backends)
         free(self.c.ranges)
         free(self.c.sources)
-        free(self.c.routes)
-        free(self.c.targets)
         free(self.c.fds)
         free(self.c.cuts)
         free(self.c)
@@ -74,14 +69,6 @@ def compile(tables, numbering, listening, limits, generation, draining, cuts, ha
 cdef Py_ssize_t _total(list parts):
     """How many elements they have together."""
     return sum(map(len, parts))
-
-
-cdef object _put_text(Snapshot self, text_t *text, str value):
-    """Point to the text's bytes, which the snapshot keeps."""
-    cdef bytes data = value.encode()
-    self.texts.append(data)
-    text.data = <const uint8_t *>data
-    text.size = <uint32_t>len(data)
 
 
 cdef uint32_t put_address(sockaddr_any_t *where, str address, int port) except 0:
@@ -216,84 +203,17 @@ def _name(backend):
 
 cdef dict _put_gateways(Snapshot self, tuple gateways, numbering, dict services):
     """Fill in gateways and routes; returns name -> index."""
-    cdef gateway_t *gateway
-    cdef target_t *target
-    cdef Py_ssize_t n_routes = _total([each.routes for each in gateways])
-    cdef Py_ssize_t i, j, n_before = 0
+    cdef RouteTables tables = RouteTables(gateways)
+    cdef Py_ssize_t i
+    tables.put_all(gateways, numbering, self.c.services, services)
+    self.route_tables = tables
     self.c.n_gateways = <uint32_t>len(gateways)
-    self.c.gateways = <gateway_t *>array_new(len(gateways), sizeof(gateway_t))
-    self.c.routes = <route_t *>array_new(n_routes, sizeof(route_t))
-    n_targets = _total([route.targets for each in gateways for route in each.routes])
-    self.c.targets = target = <target_t *>array_new(n_targets, sizeof(target_t))
-    for i, wanted in enumerate(gateways):
-        gateway = &self.c.gateways[i]
-        _put_text(self, &gateway.name, wanted.name)
-        gateway.slot = numbering.gateways[wanted.name]
-        gateway.any_depth = wanted.any_depth
-        gateway.header_timeout_ms = wanted.header_timeout_ms
-        gateway.body_idle_timeout_ms = wanted.body_idle_timeout_ms
-        gateway.keepalive_timeout_ms = wanted.keepalive_timeout_ms
-        gateway.tunnel_idle_timeout_ms = wanted.tunnel_idle_timeout_ms
-        gateway.routes = &self.c.routes[n_before]
-        gateway.n_routes = <uint32_t>len(wanted.routes)
-        n_before += gateway.n_routes
-        self.c.gateway_of_slot[gateway.slot] = gateway
-        for j, route in enumerate(wanted.routes):
-            gateway.routes[j].slot = numbering.routes[wanted.name, route.name]
-            _put_route(self, &gateway.routes[j], route)
-            _put_tries(self, &gateway.routes[j], route)
-            self.c.route_of_slot[gateway.routes[j].slot] = &gateway.routes[j]
-            target = targets_put(self, &gateway.routes[j], target, route.targets, services)
+    self.c.gateways = tables.gateways
+    for i in range(len(gateways)):
+        self.c.gateway_of_slot[tables.gateways[i].slot] = &tables.gateways[i]
+    for i in range(tables.n_routes):
+        self.c.route_of_slot[tables.routes[i].slot] = &tables.routes[i]
     return {each.name: i for i, each in enumerate(gateways)}
-
-
-cdef object _put_route(Snapshot self, route_t *route, wanted):
-    """Fill in all of a route but its slot and its targets."""
-    _put_text(self, &route.name, wanted.name)
-    _put_text(self, &route.path, wanted.path)
-    if wanted.host.startswith("*."):
-        route.host_kind = HOST_WILDCARD
-        _put_text(self, &route.host, wanted.host[1:])
-    else:
-        route.host_kind = HOST_EXACT if wanted.host else HOST_ANY
-        _put_text(self, &route.host, wanted.host)
-    route.exact = wanted.exact
-    route.request_timeout_ms = wanted.request_timeout_ms
-    route.backend_timeout_ms = wanted.backend_timeout_ms
-
-
-cdef object _put_tries(Snapshot self, route_t *route, wanted):
-    """Fill in when a request is tried again, and the cookie by which clients find their backend."""
-    if wanted.retries is not None:
-        route.retries.attempts = wanted.retries.attempts
-        route.retries.backoff_ms = wanted.retries.backoff_ms
-        for reason in wanted.retries.on:
-            route.retries.on |= 1 << RETRY_REASONS.index(reason)
-        for status in wanted.retries.statuses:
-            place, bit = divmod(status - RETRY_STATUS_MIN, 64)
-            route.retries.statuses[<int>place] |= <uint64_t>1 << <int>bit
-    if wanted.sticky is not None:
-        _put_text(self, &route.cookie, wanted.sticky.cookie)
-        route.cookie_ttl_s = wanted.sticky.ttl_s
-
-
-cdef target_t *targets_put(
-    Snapshot self, route_t *route, target_t *where, tuple wanted, dict services
-) except NULL:
-    """Fill in a route's targets, with their parts of the turns; returns what is behind them."""
-    total = sum([each.weight for each in wanted])
-    before = 0
-    route.targets = where
-    for each in wanted:
-        if each.weight == 0:
-            continue
-        before += each.weight
-        where.last = (before << 32) // total - 1
-        if each.service:
-            where.service = &self.c.services[<Py_ssize_t>services[each.service]]
-        where += 1
-        route.n_targets += 1
-    return where
 
 
 cdef object _put_listeners(

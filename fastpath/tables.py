@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from fastpath.conditions import Predicate, check_conditions
 from fastpath.sockets import resolve
 
 REASONS = (
@@ -175,6 +176,12 @@ class Route(NamedTuple):
     backend_timeout_ms: int
     retries: Retries | None = None
     sticky: Sticky | None = None
+    program: bytes = b""
+    """A compiled regular expression for the path; `path` is its text then."""
+    methods: tuple[str, ...] = ()
+    """None: every method."""
+    headers: tuple[Predicate, ...] = ()
+    query: tuple[Predicate, ...] = ()
 
 
 class Gateway(NamedTuple):
@@ -347,12 +354,13 @@ def _check_gateway(gateway: Gateway, services: set[str]) -> None:
     for route in gateway.routes:
         where = f"{place}: route {route.name!r}"
         _check_targets(where, route.targets, services)
-        if not route.path.startswith("/"):
+        if not route.path.startswith("/") and not route.program:
             raise ValueError(f"{where}: path {route.path!r} does not begin with a slash")
         if "*" in route.host[1:] or (route.host[:1] == "*" and route.host[1:2] != "."):
             raise ValueError(
                 f"{where}: host {route.host!r} has a `*` elsewhere than in `*.` before"
             )
+        check_conditions(where, route)
         _check_times(where, request=route.request_timeout_ms, backend=route.backend_timeout_ms)
         if route.retries is not None:
             _check_retries(where, route.retries)

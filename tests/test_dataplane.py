@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from piagent.core.draining import Drained, drained
 from piagent.core.model import Retries, RetryOn, Sticky, Wildcard
+from piagent.core.patterns import compile_pattern
 from piagent.core.plan import (
     Plan,
     PlannedBackend,
@@ -22,6 +23,7 @@ from piagent.core.plan import (
     PlannedRoute,
     PlannedService,
 )
+from piagent.core.predicates import Predicate
 from piagent.core.proxying import Balance, Ejection, Limits, ProxyHeader, Proxying, Timeouts
 from piagent.core.routing import Target
 from piagent.ports import ListenError
@@ -79,15 +81,13 @@ def test_every_field_of_a_plan_reaches_the_tables() -> None:
                 Wildcard.ANY_DEPTH,
                 (
                     PlannedRoute(
-                        "r",
-                        "*.lan",
-                        "/v1",
-                        False,
-                        (Target("api:80", 9),),
-                        60_000,
-                        30_000,
+                        *("r", "*.lan", "/v1", False, (Target("api:80", 9),), 60_000, 30_000),
                         Retries(attempts=2, on=(RetryOn.RESET,), statuses=(429,), backoff_ms=5),
                         Sticky(cookie="sid", ttl_ms=60_000),
+                        regex=True,
+                        methods=("GET",),
+                        headers=(Predicate("x", "1"),),
+                        query=(Predicate("v", "^a", regex=True),),
                     ),
                 ),
             ),
@@ -110,6 +110,8 @@ def test_every_field_of_a_plan_reaches_the_tables() -> None:
         "name": "r", "host": "*.lan", "path": "/v1", "exact": False, "targets": (("api:80", 9),),
         "request_timeout_ms": 60_000, "backend_timeout_ms": 30_000,
         "retries": (2, ("reset",), (429,), 5), "sticky": ("sid", 60),
+        "program": compile_pattern("/v1").program, "methods": ("GET",),
+        "headers": (("x", b"1", b""),), "query": (("v", b"^a", compile_pattern("^a").program),),
     }  # fmt: skip
 
 

@@ -4,17 +4,22 @@ from libc.stdint cimport uint8_t, uint16_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from fastpath.abi cimport HOST_ANY, HOST_EXACT, HOST_WILDCARD, gateway_t, route_t
-from fastpath.http cimport answers, forward, framing, http1, path, request, routes
+from fastpath.abi cimport pattern_t, route_t
+from fastpath.http cimport (
+    answers, forward, framing, http1, path, patterns, predicates, request, route_tables, routes,
+)
 from fastpath.http.state cimport client_t
 from fastpath.sys_linux cimport AF_INET, AF_INET6, htons, sockaddr_any_t
 
 import ipaddress
+from types import SimpleNamespace
 
 from fastpath.http.answers import REFUSAL_NAMES
+from fastpath.tables import Gateway, Route
 
 BODIES = ("none", "length", "chunked", "until-close")
 CLIENT_SIZE = sizeof(client_t)
+_ROUTE = Route("r", "", "/", False, (), 0, 0)
 
 
 class Refused(Exception):  # noqa: N818
@@ -175,29 +180,50 @@ def canonical_host(bytes raw):
     return None if size < 0 else (bytes(out[:size]), port)
 
 
-def route_find(list table, bint any_depth, bytes host, bytes path_text):
-    """The index of the first entry (host, path, exact) that matches, or None."""
-    cdef route_t *entries = <route_t *>calloc(len(table) or 1, sizeof(route_t))
-    cdef gateway_t gateway
-    cdef const route_t *found
-    memset(&gateway, 0, sizeof(gateway))
-    gateway.routes = entries
-    gateway.n_routes = len(table)
-    gateway.any_depth = any_depth
-    try:
-        for i, (pattern, route_path, exact) in enumerate(table):
-            kind = (HOST_ANY if not pattern else
-                    HOST_WILDCARD if pattern.startswith(b"*.") else HOST_EXACT)
-            entries[i].host_kind = kind
-            entries[i].host.data = <const uint8_t *>pattern + (kind == HOST_WILDCARD)
-            entries[i].host.size = len(pattern) - (kind == HOST_WILDCARD)
-            entries[i].path.data = <const uint8_t *>route_path
-            entries[i].path.size = len(route_path)
-            entries[i].exact = exact
-        found = routes.route_find(&gateway, host, len(host), path_text, len(path_text))
-        return None if found == NULL else found - entries
-    finally:
-        free(entries)
+cdef class Table:
+    """A gateway's routes, as the workers read them."""
+
+    cdef route_tables.RouteTables tables
+
+    def __cinit__(self, gateway):
+        self.tables = route_tables.RouteTables((gateway,))
+        slots = {(gateway.name, route.name): i for i, route in enumerate(gateway.routes)}
+        numbering = SimpleNamespace(gateways={gateway.name: 0}, routes=slots)
+        self.tables.put_all((gateway,), numbering, NULL, {})
+
+    def find(self, bytes text):
+        """The index of the entry that a request takes, or None; Refused when it is malformed."""
+        cdef Scan scan = Scan()
+        cdef request.request_t *req
+        cdef predicates.asked_t asked
+        cdef const route_t *found
+        if not scan.feed(text):
+            raise ValueError("the request has no end")
+        req = <request.request_t *>calloc(1, sizeof(request.request_t))
+        try:
+            code = request.request_read(req, &scan.head, scan.data)
+            if code < 0:
+                raise _refused(code)
+            request.request_asked(&asked, req, &scan.head, scan.data)
+            found = routes.route_find(&self.tables.gateways[0], &asked)
+            return None if found == NULL else found - self.tables.routes
+        finally:
+            free(req)
+
+
+cdef class Pattern:
+    """A compiled regular expression."""
+
+    cdef route_tables.RouteTables tables
+    cdef pattern_t *pattern
+
+    def __cinit__(self, bytes program):
+        self.tables = route_tables.RouteTables((Gateway("g", False, (_ROUTE,)),))
+        self.pattern = self.tables.put_pattern(program)
+
+    def matches(self, bytes value):
+        """Whether it is somewhere in the value."""
+        return bool(patterns.pattern_matches(self.pattern, value, len(value)))
 
 
 def answer(str name, bint is_head=False, bint close=True):

@@ -14,7 +14,8 @@ from fastpath.http.http1 cimport (
     REFUSE_UNAVAILABLE, REFUSE_UPSTREAM, head_t,
 )
 from fastpath.http.pool cimport pool_close, pool_connect, pool_take
-from fastpath.http.request cimport request_read, request_t
+from fastpath.http.predicates cimport asked_t
+from fastpath.http.request cimport request_asked, request_read, request_t
 from fastpath.http.retry cimport is_repeatable, retry_begin, retry_may
 from fastpath.http.routes cimport route_find
 from fastpath.http.state cimport (
@@ -46,7 +47,7 @@ cdef int dispatch_request(loop_t *loop, client_t *client) noexcept nogil:
     client.wants_keep = (request.options.is_keep_alive if client.is_old
                          else not request.options.is_close)
     client.has_body = request.body.kind != BODY_NONE
-    code = find_route(loop, client, request)
+    code = find_route(loop, client, request, head)
     if code < 0:
         return code
     flow.head = <uint8_t *>slab_get(&http.stores.forwards)
@@ -78,11 +79,13 @@ cdef int dispatch_request(loop_t *loop, client_t *client) noexcept nogil:
     return connect_next(loop, client)
 
 
-cdef int find_route(loop_t *loop, client_t *client, const request_t *request) noexcept nogil:
+cdef int find_route(loop_t *loop, client_t *client, const request_t *request,
+                    const head_t *head) noexcept nogil:
     """Find the route by the tables of now, and note what of it the exchange needs."""
     cdef listener_t *listener = loop.snapshot.listener_of_slot[client.listener_slot]
     cdef const gateway_t *gateway
     cdef const route_t *route
+    cdef asked_t asked
     if listener == NULL or listener.gateway == NULL:
         client.wants_keep = False       # the listener is gone, this connection is the last of it
         return -REFUSE_UNAVAILABLE
@@ -91,7 +94,8 @@ cdef int find_route(loop_t *loop, client_t *client, const request_t *request) no
     client.body_idle_timeout_ms = gateway.body_idle_timeout_ms
     client.keepalive_timeout_ms = gateway.keepalive_timeout_ms
     client.tunnel_idle_timeout_ms = gateway.tunnel_idle_timeout_ms
-    route = route_find(gateway, request.host, request.host_size, request.path, request.path_size)
+    request_asked(&asked, request, head, client.request.buffer)
+    route = route_find(gateway, &asked)
     if route == NULL:
         return -REFUSE_NO_ROUTE
     client.has_route = True

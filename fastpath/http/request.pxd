@@ -5,6 +5,7 @@ from libc.stdint cimport uint8_t, uint16_t
 from fastpath.http.framing cimport body_t, options_t
 from fastpath.http.http1 cimport TARGET_SIZE_MAX, head_t, span_t
 from fastpath.http.path cimport HOST_SIZE_MAX
+from fastpath.http.predicates cimport asked_t
 
 cdef enum:
     PATH_ROOM = TARGET_SIZE_MAX + 4     # path_canonical wants a little more than it gives
@@ -24,3 +25,7 @@ cdef struct request_t:
 # Reads a complete head of a request: 0 or -refusal_t. Fields that Connection names become
 # FIELD_HOP.
 cdef int request_read(request_t *self, head_t *head, const uint8_t *data) noexcept nogil
+
+# What of a request that was read counts for its route; it points into all three.
+cdef void request_asked(asked_t *asked, const request_t *self, const head_t *head,
+                        const uint8_t *data) noexcept nogil

@@ -146,3 +146,14 @@ cdef bint asks_websocket(const request_t *self, const head_t *head,
         if field.kind == FIELD_UPGRADE:
             return is_only(data + field.value.at, field.value.size, b"websocket")
     return False
+
+
+cdef void request_asked(asked_t *asked, const request_t *self, const head_t *head,
+                        const uint8_t *data) noexcept nogil:
+    asked.host = <const uint8_t *>self.host
+    asked.host_size = self.host_size
+    asked.path = <const uint8_t *>self.path
+    asked.path_size = self.path_size
+    asked.head = head
+    asked.data = data
+    asked.query = self.query

@@ -135,6 +135,11 @@ class RouteStatus(Struct, frozen=True, kw_only=True):
     path: str
     exact: bool
     targets: tuple[Target, ...]
+    regex: bool = False
+    methods: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    """As people write them: `x-canary=yes`, `x-user~^t-`."""
+    query: tuple[str, ...] = ()
 
 
 class Status(Struct, frozen=True, kw_only=True):

@@ -118,6 +118,10 @@ class View:
                 path=route.path,
                 exact=route.exact,
                 targets=route.targets,
+                regex=route.regex,
+                methods=route.methods,
+                headers=tuple(map(str, route.headers)),
+                query=tuple(map(str, route.query)),
             )
             for gateway in (plan.gateways if plan else ())
             for route in gateway.routes

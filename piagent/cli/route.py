@@ -11,7 +11,8 @@ from piagent.cli.output import WRONG_INPUT, Failure, columns, print_json
 
 if TYPE_CHECKING:
     from piagent.core.model import Config
-    from piagent.core.routing import Explanation, PlannedGateway, PlannedRoute, Shadow
+    from piagent.core.route_reasons import Explanation, Shadow
+    from piagent.core.routing import PlannedGateway, PlannedRoute
 
 URL: Final = re.compile(
     r"(?P<scheme>[A-Za-z][\w.+-]*://)?(?P<host>[^/?#]*)(?P<target>[^#]*)(?:#.*)?", re.DOTALL
@@ -61,7 +62,7 @@ def _header(text: str) -> tuple[str, str]:
 def _list(gateways: tuple[PlannedGateway, ...], *, as_json: bool) -> int:
     from msgspec import to_builtins
 
-    from piagent.core.routing import shadows
+    from piagent.core.route_reasons import shadows
 
     if as_json:
         found = [
@@ -87,7 +88,9 @@ def route_table(gateway: PlannedGateway, hidden: tuple[Shadow, ...] = ()) -> str
 
 def _request(route: PlannedRoute) -> tuple[str, str]:
     path = f"{route.path} exactly" if route.exact else route.path
-    return route.host or "any host", path
+    path = f"~ {path}" if route.regex else path
+    asks = (",".join(route.methods), *map(str, route.headers), *(f"?{one}" for one in route.query))
+    return route.host or "any host", " ".join(filter(None, (path, *asks)))
 
 
 def _service(route: PlannedRoute) -> str:
@@ -105,13 +108,14 @@ def _service(route: PlannedRoute) -> str:
 def _explain(args: argparse.Namespace, config: Config, gateways: tuple[PlannedGateway, ...]) -> int:
     from msgspec import to_builtins
 
-    from piagent.core.routing import explain
+    from piagent.core.route_reasons import explain
 
     host, target = _split(args.url)
     hosts = [value for name, value in args.header if name == "host"] or [host]
     if len(hosts) > 1:
         raise Failure("more than one Host header: the gateway answers 400", WRONG_INPUT)
-    told = explain(_gateway(host, config, gateways), args.method, hosts[0], target)
+    headers = tuple((name, value.encode(errors="surrogateescape")) for name, value in args.header)
+    told = explain(_gateway(host, config, gateways), args.method, hosts[0], target, headers)
     if args.json:
         print_json(to_builtins(told))
     else:

@@ -11,8 +11,10 @@ from piagent.config.proxying import build_proxying
 from piagent.config.values import Eligible
 from piagent.core import model
 from piagent.core.forwarding import Forwarding
+from piagent.core.predicates import Predicate
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from piagent.config import schema
@@ -161,13 +163,13 @@ def _first_family(table: schema.Service | schema.Gateway) -> int | None:
 
 def build_route(route: schema.Route) -> model.Route:
     """One route."""
-    exact = route.path_exact is not None
+    path_kind, path = _path(route)
     return model.Route(
         name=route.name,
         gateway=route.gateway,
         hosts=route.hosts,
-        path_kind=model.PathKind.EXACT if exact else model.PathKind.PREFIX,
-        path=route.path_exact or route.path_prefix or "/",
+        path_kind=path_kind,
+        path=path,
         backends=tuple(
             model.RouteBackend(service=one.service, port=one.port, weight=one.weight)
             for one in route.backends
@@ -178,6 +180,29 @@ def build_route(route: schema.Route) -> model.Route:
         sticky=None
         if route.sticky is None
         else model.Sticky(cookie=route.sticky.cookie, ttl_ms=route.sticky.ttl),
+        methods=route.methods,
+        headers=_predicates(route.headers),
+        query=_predicates(route.query),
+    )
+
+
+def _path(route: schema.Route) -> tuple[model.PathKind, str]:
+    if route.path_regex is not None:
+        return model.PathKind.REGEX, route.path_regex
+    if route.path_exact is not None:
+        return model.PathKind.EXACT, route.path_exact
+    return model.PathKind.PREFIX, route.path_prefix or "/"
+
+
+def _predicates(
+    wanted: Mapping[str, schema.HeaderMatch | schema.QueryMatch],
+) -> tuple[Predicate, ...]:
+    """Sort them by name, so that what asks for the same is the same."""
+    return tuple(
+        Predicate(name, one.exact or "")
+        if one.regex is None
+        else Predicate(name, one.regex, regex=True)
+        for name, one in sorted(wanted.items())
     )
 
 

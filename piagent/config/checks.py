@@ -14,6 +14,7 @@ from piagent.config.build import port_name
 from piagent.config.forwarding import check_forwarding, check_shared
 from piagent.config.health import check_health
 from piagent.config.names import check_dns
+from piagent.config.predicates import check_predicates
 from piagent.config.problems import did_you_mean, elements, key_path, unique
 from piagent.config.proxying import (
     OF_CONNECTIONS,
@@ -287,9 +288,7 @@ def _check_admin(admin: Admin, report: Report) -> None:
 def check_route(route: Route, path: KeyPath, report: Report) -> None:
     """Check a route for itself."""
     unique(report, elements((*path, "hosts"), route.hosts), "once is enough")
-    if route.path_prefix is not None and route.path_exact is not None:
-        report.error((*path, "path_exact"), "a route has one path, this one also has path_prefix",
-                     "leave one out, or write two routes")  # fmt: skip
+    check_predicates(route, path, report)
     if not route.backends:
         what = "has no backend: its requests are answered with 500"
         report.warn(path, what, 'write backends = [{ service = "…" }]')

@@ -28,7 +28,7 @@ from piagent.config.values import UnfitError
 from piagent.config.values import name as read_name
 from piagent.core.model import Config, Mqtt
 from piagent.core.plan import is_loopback, plan
-from piagent.core.routing import shadows
+from piagent.core.route_reasons import shadows
 
 SOCKET_PATH_MAX: Final = 107
 """What struct sockaddr_un holds, without its NUL."""

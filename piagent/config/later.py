@@ -18,10 +18,6 @@ LATER_KEYS: Final[dict[str, dict[str, str]]] = {
     },
     "gateway.listen": {"tls": "until then gateways speak plain HTTP", "hosts": ""},
     "route": {
-        "path_regex": "until then give path_prefix or path_exact",
-        "methods": "",
-        "headers": "",
-        "query": "",
         "filters": "",
     },
     "route.backends": {"filters": ""},

@@ -14,7 +14,6 @@ from piagent.config.lines import KeyPath
 from piagent.config.problems import Report, did_you_mean, key_path
 from piagent.config.schema import Kind, List, Map, Table
 from piagent.config.values import OFF, Leaf, UnfitError
-from piagent.config.values import name as read_name
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -93,13 +92,19 @@ def _read_map(kind: Map, value: object, path: KeyPath, report: Report) -> dict[s
         what = f"expected a table, got {_shown(value)}"
         report.error(path, what, f"write {_example(kind, path)}")
         return {}
-    element = kind_of(kind.of)
-    found = {}
+    element, leaf = kind_of(kind.of), kind_of(kind.key)
+    found: dict[str, Any] = {}
     for key, one in value.items():
+        place = (*path, key)
         try:
-            found[read_name(key)] = _read(element, one, (*path, key), report)
+            name = leaf.read(key) if isinstance(leaf, Leaf) and leaf.read else key
         except UnfitError as unfit:
-            report.error((*path, key), f"the key {unfit}", f"write {_example(kind, path)}")
+            cure = unfit.cure or f"write {_example(kind, path)}"
+            report.error(place, f"the key {unfit}", cure)
+            continue
+        if name in found:
+            report.error(place, f'"{name}" is there already', "leave one of them out")
+        found[name] = _read(element, one, place, report)
     return found
 
 
@@ -170,7 +175,8 @@ def _example_value(kind: Kind) -> str:
         one = _example_value(kind_of(kind.of))
         return one if kind.bare else f"[{one}]"
     if isinstance(kind, Map):
-        return f"{{ rack = {_example_value(kind_of(kind.of))} }}"
+        key = _example_value(kind_of(kind.key)).strip('"')
+        return f"{{ {key} = {_example_value(kind_of(kind.of))} }}"
     known = kinds(kind.struct)
     keys = [field.name for field in msgspec.structs.fields(kind.struct) if field.required]
     pairs = (f"{key} = {_example_value(known[key])}" for key in keys or list(known)[:1])

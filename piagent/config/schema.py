@@ -40,14 +40,18 @@ from piagent.config.values import (
     FileName,
     Flag,
     FlowCacheKind,
+    HeaderName,
+    HeaderValue,
     HealthPath,
     HostName,
     Interface,
     IpFamily,
+    LabelName,
     LabelValue,
     Leaf,
     ListenAt,
     LogFile,
+    Method,
     Mode,
     Name,
     Network,
@@ -59,14 +63,17 @@ from piagent.config.values import (
     ProfileName,
     Protocol,
     ProxyHeader,
+    QueryName,
     QuorumLoss,
     Rate,
+    Regex,
     RetryOn,
     RouteHost,
     RoutePath,
     RouteWeight,
     ServiceType,
     StatusCode,
+    Text,
     TrafficPolicy,
     VipEligible,
     Weight,
@@ -101,7 +108,9 @@ class Map(Struct, frozen=True):
     """A value that is a table whose keys are names of the user's own."""
 
     of: Any
-    """The annotation of its values: a Leaf's."""
+    """The annotation of its values: a Leaf's or a Table's."""
+    key: Any = LabelName
+    """The annotation of its keys: a Leaf's."""
 
 
 Labels = Annotated[dict[str, str], Map(LabelValue)]
@@ -341,6 +350,24 @@ class RouteBackend(Struct, frozen=True, kw_only=True):
     weight: RouteWeight = 1
 
 
+class HeaderMatch(Struct, frozen=True, kw_only=True):
+    """What a header must be."""
+
+    exact: HeaderValue | None = None
+    regex: Regex | None = None
+
+
+class QueryMatch(Struct, frozen=True, kw_only=True):
+    """What a query parameter must be."""
+
+    exact: Text | None = None
+    regex: Regex | None = None
+
+
+HeaderMatchOrExact = Annotated[HeaderMatch, Table(HeaderMatch, short="exact")]
+QueryMatchOrExact = Annotated[QueryMatch, Table(QueryMatch, short="exact")]
+
+
 class Timeouts(Struct, frozen=True, kw_only=True):
     """How long a route's requests may take; "0s": as long as they like."""
 
@@ -371,6 +398,10 @@ class Route(Struct, frozen=True, kw_only=True):
     hosts: Annotated[tuple[RouteHost, ...], List(RouteHost)] = ()
     path_prefix: RoutePath | None = None
     path_exact: RoutePath | None = None
+    path_regex: Regex | None = None
+    methods: Annotated[tuple[Method, ...], List(Method, at_least=1)] = ()
+    headers: Annotated[dict[str, HeaderMatch], Map(HeaderMatchOrExact, HeaderName)] = {}
+    query: Annotated[dict[str, QueryMatch], Map(QueryMatchOrExact, QueryName)] = {}
     backends: Annotated[
         tuple[RouteBackend, ...], List(Annotated[RouteBackend, Table(RouteBackend)])
     ] = ()

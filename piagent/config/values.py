@@ -16,6 +16,9 @@ from msgspec import Meta, Struct
 
 from piagent.core import forwarding, model, proxying
 from piagent.core.model import AddressRange, Broker, Listen
+from piagent.core.pattern_syntax import PatternError
+from piagent.core.patterns import compile_pattern
+from piagent.core.predicates import TOKEN, is_taken_out
 from piagent.core.routing import PORT_MAX, BadRequestError, canonical_host, canonical_path
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ OFF: Final = "off"
 THIS_NETWORK: Final = IPv4Network("0.0.0.0/8")
 """RFC 1122, 3.2.1.3: never a host's address."""
 DAY_MS: Final = 24 * 3600 * 1000
+METHOD_LENGTH_MAX: Final = 32
 RATE_MAX: Final = 1_000_000
 CONNECTIONS_MAX: Final = 1_000_000
 MAPPED_BITS: Final = 96
@@ -283,6 +287,51 @@ def cookie_name(text: str) -> str:
     return text
 
 
+def method(text: str) -> str:
+    """Read a method; they have case (RFC 9110, 9.1)."""
+    if TOKEN.fullmatch(text) is None:
+        raise UnfitError(f'"{text}" is not a method')
+    if text != text.upper():
+        raise UnfitError(f'"{text}" is never sent', f'write "{text.upper()}": methods have case')
+    if text in {"CONNECT", "TRACE"}:
+        raise UnfitError(f"{text} is never forwarded: it is answered with 405", "leave it out")
+    if len(text) > METHOD_LENGTH_MAX:
+        raise UnfitError(f'"{text}" is longer than {METHOD_LENGTH_MAX} characters')
+    return text
+
+
+def header_name(text: str) -> str:
+    """Read the name of a header that a route asks for; in lower case."""
+    lower = text.lower()
+    if TOKEN.fullmatch(text) is None:
+        raise UnfitError(f'"{text}" is not the name of a header')
+    if lower == "host":
+        raise UnfitError('"host" is what hosts is for', 'write hosts = ["www.example.com"]')
+    if is_taken_out(lower):
+        what = f'"{text}" is taken out of requests, so no route can ask for it'
+        raise UnfitError(what, "ask for a header that backends get")
+    return lower
+
+
+def header_value(text: str) -> str:
+    """Read the value of a header."""
+    if re.fullmatch(r"[ -~]*", text) is None:
+        cure = r"write { regex = '…' } with its bytes, \\xc3\\xa9"
+        raise UnfitError(f'"{text}" is not printable ASCII', cure)
+    if text != text.strip(" "):
+        raise UnfitError("white space around a value is not part of it", "leave it out")
+    return text
+
+
+def regex(text: str) -> str:
+    """Read a regular expression."""
+    try:
+        compile_pattern(text)
+    except PatternError as error:
+        raise UnfitError(f'"{text}": {error.what}', error.cure) from None
+    return text
+
+
 def health_path(text: str) -> str:
     """Read the request target of a health check."""
     if re.fullmatch(r"/[!-~]*", text) is None or "#" in text:
@@ -370,6 +419,13 @@ CookieName = Annotated[str, _text("the name of a cookie", "sid", cookie_name)]
 HealthPath = Annotated[str, _text("a path", "/healthz", health_path)]
 Word = Annotated[str, _text("a program or an argument", "/usr/local/bin/check", word)]
 HostName = Annotated[str, _text("a host name", "db.example.com", host_name)]
+Method = Annotated[str, _text("a method", "GET", method)]
+HeaderName = Annotated[str, _text("the name of a header", "x-canary", header_name)]
+HeaderValue = Annotated[str, _text("the value of a header", "yes", header_value)]
+Regex = Annotated[str, _text("a regular expression", "^t-", regex)]
+Text = Annotated[str, _text("text", "2", str)]
+QueryName = Annotated[str, _text("the name of a query parameter", "v", str)]
+LabelName = Annotated[str, _text(f"a label ({_NAME_RULE})", "rack", name)]
 LabelValue = Annotated[str, _text(f"a label ({_NAME_RULE})", "a", name)]
 AnnounceBy = Annotated[model.Announce, _one_of(model.Announce)]
 Conflict = Annotated[model.Conflict, _one_of(model.Conflict)]

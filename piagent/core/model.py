@@ -14,6 +14,7 @@ from typing import Final
 from msgspec import Struct
 
 from piagent.core.forwarding import FlowCache, Forwarding
+from piagent.core.predicates import Predicate
 from piagent.core.proxying import Proxying
 
 NODE_PORTS: Final = range(30000, 32768)
@@ -396,6 +397,7 @@ class PathKind(StrEnum):
 
     EXACT = "exact"
     PREFIX = "prefix"
+    REGEX = "regex"
 
 
 class RouteBackend(Struct, frozen=True, kw_only=True):
@@ -443,7 +445,7 @@ class Route(Struct, frozen=True, kw_only=True):
     """Lower case, exact or `*.suffix`; empty: any host."""
     path_kind: PathKind
     path: str
-    """Canonical (docs/reference/http.md)."""
+    """Canonical (docs/reference/http.md); or a regular expression for canonical ones."""
     backends: tuple[RouteBackend, ...]
     """Each once; without one that has a weight the route answers 500."""
     request_timeout_ms: int = 0
@@ -452,6 +454,10 @@ class Route(Struct, frozen=True, kw_only=True):
     """From the request sent to the response's head; 0: none."""
     retries: Retries | None = None
     sticky: Sticky | None = None
+    methods: tuple[str, ...] = ()
+    """Empty: every method."""
+    headers: tuple[Predicate, ...] = ()
+    query: tuple[Predicate, ...] = ()
 
 
 class Config(Struct, frozen=True, kw_only=True):

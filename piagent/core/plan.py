@@ -304,17 +304,21 @@ def _gateway(config: Config, gateway: Gateway) -> PlannedGateway:
 
 
 def _route(route: Route, host: str, services: dict[str, Service]) -> PlannedRoute:
-    exact = route.path_kind is PathKind.EXACT
+    is_prefix = route.path_kind is PathKind.PREFIX
     return PlannedRoute(
         name=route.name,
         host=host,
-        path=route.path if exact else prefix_of(route.path),
-        exact=exact,
+        path=prefix_of(route.path) if is_prefix else route.path,
+        exact=route.path_kind is PathKind.EXACT,
         targets=tuple(_target(one, services) for one in route.backends),
         request_timeout_ms=route.request_timeout_ms,
         backend_timeout_ms=route.backend_timeout_ms,
         retries=route.retries,
         sticky=route.sticky,
+        regex=route.path_kind is PathKind.REGEX,
+        methods=route.methods,
+        headers=route.headers,
+        query=route.query,
     )
 
 

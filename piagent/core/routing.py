@@ -1,4 +1,4 @@
-"""HTTP routes: which one a request takes, and why.
+"""HTTP routes: which one a request takes (`core.route_reasons`: why).
 
 The rules of this file are the gateway's; the engine has the same ones in its own language, and a
 test holds both together.
@@ -10,11 +10,15 @@ Hosts
 Paths
     `canonical_path`, then compared byte by byte. An exact path is just that: `/a` is not `/a/`. A
     prefix goes by elements, a trailing slash on either side does not count: `/a` and `/a/` both
-    match `/a`, `/a/` and `/a/b`, but not `/ab`; `/` matches everything.
+    match `/a`, `/a/` and `/a/b`, but not `/ab`; `/` matches everything. A regular expression
+    (`core.patterns`) is looked for anywhere in the path.
+Method, headers, query
+    `core.predicates`.
 Order
     The first entry that matches wins: exact hosts, then wildcards, then any host; more characters
-    in the host before fewer; an exact path before a prefix; more elements before fewer; then the
-    route's name. The order in the file never matters.
+    in the host before fewer; an exact path before a prefix before a regular expression; more
+    elements before fewer; one with methods before one without; more headers before fewer; more
+    query parameters before fewer; then the route's name. The order in the file never matters.
 """
 
 from __future__ import annotations
@@ -27,9 +31,11 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 
 from piagent.core.model import PathKind, Retries, Route, Sticky, Wildcard
+from piagent.core.patterns import compile_pattern
+from piagent.core.predicates import Predicate, Request, headers_match, query_matches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
 UNRESERVED: Final = frozenset((string.ascii_letters + string.digits + "-._~").encode())
 """RFC 3986, section 2.3: means the same with and without percent-encoding."""
@@ -66,6 +72,12 @@ class PlannedRoute(Struct, frozen=True):
     backend_timeout_ms: int
     retries: Retries | None = None
     sticky: Sticky | None = None
+    regex: bool = False
+    """Whether `path` is a regular expression."""
+    methods: tuple[str, ...] = ()
+    """Empty: every method."""
+    headers: tuple[Predicate, ...] = ()
+    query: tuple[Predicate, ...] = ()
 
 
 class PlannedGateway(Struct, frozen=True):
@@ -182,19 +194,31 @@ def ordered(routes: Iterable[Route]) -> list[tuple[Route, str]]:
     return sorted(pairs, key=lambda pair: _precedence(*pair))
 
 
-def _precedence(route: Route, host: str) -> tuple[int, int, int, int, str]:
-    is_prefix = route.path_kind is PathKind.PREFIX
-    elements = _elements(route.path) if is_prefix else 0
-    return _host_class(host), -len(host), int(is_prefix), -elements, route.name
+def _precedence(route: Route, host: str) -> tuple[object, ...]:
+    return (
+        host_class(host),
+        -len(host),
+        _PATH_CLASS[route.path_kind],
+        -elements(route.path) if route.path_kind is PathKind.PREFIX else 0,
+        not route.methods,
+        -len(route.headers),
+        -len(route.query),
+        route.name,
+    )
 
 
-def _host_class(host: str) -> int:
+_PATH_CLASS: Final = {PathKind.EXACT: 0, PathKind.PREFIX: 1, PathKind.REGEX: 2}
+
+
+def host_class(host: str) -> int:
+    """0 for an exact host, 1 for a wildcard, 2 for any host."""
     if not host:
         return 2
     return 1 if host.startswith("*.") else 0
 
 
-def _elements(path: str) -> int:
+def elements(path: str) -> int:
+    """How many elements a prefix has."""
     return len(path.strip("/").split("/")) if path.strip("/") else 0
 
 
@@ -212,150 +236,37 @@ def host_matches(pattern: str, host: str, wildcard: Wildcard) -> bool:
 
 
 def path_matches(pattern: str, path: str, *, exact: bool) -> bool:
-    """Tell whether a table entry's path takes in a canonical path."""
+    """Tell whether a table entry's path, no regular expression, takes in a canonical path."""
     if exact or path == pattern:
         return path == pattern
     return pattern == "/" or path.startswith(pattern + "/")
 
 
-def match(gateway: PlannedGateway, host: str, path: str) -> PlannedRoute | None:
-    """Return the entry that a request with this canonical host and path takes."""
+def entry_path_matches(entry: PlannedRoute, path: str) -> bool:
+    """Tell whether a table entry takes in a canonical path."""
+    if entry.regex:
+        return compile_pattern(entry.path).matches(path.encode())
+    return path_matches(entry.path, path, exact=entry.exact)
+
+
+def method_matches(entry: PlannedRoute, method: str) -> bool:
+    """Tell whether a table entry takes requests with this method."""
+    return not entry.methods or method in entry.methods
+
+
+def match(gateway: PlannedGateway, request: Request) -> PlannedRoute | None:
+    """Return the entry that a request takes."""
     for entry in gateway.routes:
-        if _matches(entry, host, path, gateway.wildcard):
+        if _matches(entry, request, gateway.wildcard):
             return entry
     return None
 
 
-def _matches(entry: PlannedRoute, host: str, path: str, wildcard: Wildcard) -> bool:
-    return host_matches(entry.host, host, wildcard) and path_matches(
-        entry.path, path, exact=entry.exact
+def _matches(entry: PlannedRoute, request: Request, wildcard: Wildcard) -> bool:
+    return (
+        host_matches(entry.host, request.host, wildcard)
+        and entry_path_matches(entry, request.path)
+        and method_matches(entry, request.method)
+        and headers_match(entry.headers, request)
+        and query_matches(entry.query, request)
     )
-
-
-class Shadow(Struct, frozen=True):
-    """An entry that no request can reach."""
-
-    route: str
-    host: str
-    by: str
-    """The route that takes all its requests."""
-
-
-def shadows(table: Sequence[PlannedRoute]) -> tuple[Shadow, ...]:
-    """Find the entries that can never win.
-
-    In a table in order of precedence an earlier entry is never wider than a later one, so it takes
-    all requests of a later one only when both say the same: one host, one path, compared alike.
-    """
-    first: dict[tuple[str, str, bool], str] = {}
-    found: list[Shadow] = []
-    for entry in table:
-        by = first.setdefault((entry.host, entry.path, entry.exact), entry.name)
-        if by != entry.name:
-            found.append(Shadow(entry.name, entry.host, by))
-    return tuple(found)
-
-
-class Criterion(StrEnum):
-    """Why an entry lost to the one that won, or to nobody."""
-
-    HOST = "its host does not match"
-    PATH = "its path does not match"
-    HOST_CLASS = "an exact host comes before a wildcard, and both before any host"
-    HOST_LENGTH = "the longer host wins"
-    EXACT_PATH = "an exact path comes before a prefix"
-    PREFIX_LENGTH = "the longer prefix wins"
-    NAME = "all else is equal, so the names decide"
-
-
-class Loser(Struct, frozen=True):
-    """A route that was not taken: its entry that came closest, and what decided."""
-
-    entry: PlannedRoute
-    criterion: Criterion
-
-
-class Explanation(Struct, frozen=True):
-    """What becomes of a request, and why."""
-
-    gateway: str
-    method: str
-    host: str
-    """Canonical; as it came when it is malformed."""
-    path: str
-    """Canonical; as it came when it is malformed."""
-    status: int
-    """What the gateway answers by itself; 0: it forwards the request."""
-    problem: RequestProblem | None
-    """Why it answers by itself."""
-    winner: PlannedRoute | None
-    losers: tuple[Loser, ...]
-    """In the order of precedence."""
-
-
-def explain(gateway: PlannedGateway, method: str, host: str, target: str) -> Explanation:
-    """Explain which route a request takes.
-
-    `host` is the Host field and `target` the request target as they come: `/path?query`, or `*`
-    with OPTIONS, which is matched as `/`.
-    """
-    path = target.partition("?")[0]
-    if method in {"CONNECT", "TRACE"}:
-        return _refused(gateway, (method, host, path), 405, RequestProblem.METHOD)
-    if path == "*" and method != "OPTIONS":
-        return _refused(gateway, (method, host, path), 400, RequestProblem.ASTERISK)
-    try:
-        host = canonical_host(host)
-        path = "/" if path == "*" else canonical_path(path)
-    except BadRequestError as bad:
-        return _refused(gateway, (method, host, path), 400, bad.problem)
-    winner = match(gateway, host, path)
-    losers = _losers(gateway, host, path, winner)
-    status, problem = 0, None
-    if winner is None:
-        status, problem = 404, RequestProblem.NO_ROUTE
-    elif not any(target.service and target.weight for target in winner.targets):
-        status, problem = 500, RequestProblem.NO_BACKEND
-    return Explanation(gateway.name, method, host, path, status, problem, winner, losers)
-
-
-def _refused(
-    gateway: PlannedGateway, request: tuple[str, str, str], status: int, problem: RequestProblem
-) -> Explanation:
-    return Explanation(gateway.name, *request, status, problem, None, ())
-
-
-def _losers(
-    gateway: PlannedGateway, host: str, path: str, winner: PlannedRoute | None
-) -> tuple[Loser, ...]:
-    closest: dict[str, Loser] = {}
-    for entry in gateway.routes:
-        if winner is not None and entry.name == winner.name:
-            continue
-        loser = Loser(entry, _criterion(gateway.wildcard, entry, (host, path), winner))
-        before = closest.get(entry.name)
-        if before is None or _RANK[before.criterion] < _RANK[loser.criterion]:
-            closest[entry.name] = loser
-    return tuple(closest.values())
-
-
-def _criterion(
-    wildcard: Wildcard, entry: PlannedRoute, request: tuple[str, str], winner: PlannedRoute | None
-) -> Criterion:
-    host, path = request
-    if not host_matches(entry.host, host, wildcard):
-        return Criterion.HOST
-    if winner is None or not path_matches(entry.path, path, exact=entry.exact):
-        return Criterion.PATH
-    decides = {
-        Criterion.HOST_CLASS: _host_class(entry.host) != _host_class(winner.host),
-        Criterion.HOST_LENGTH: len(entry.host) != len(winner.host),
-        Criterion.EXACT_PATH: entry.exact != winner.exact,
-        Criterion.PREFIX_LENGTH: _elements(entry.path) != _elements(winner.path),
-        Criterion.NAME: True,
-    }
-    return next(criterion for criterion, differs in decides.items() if differs)
-
-
-_RANK: Final = {criterion: rank for rank, criterion in enumerate(Criterion)}
-"""How close to winning each criterion lets an entry come; they stand in that order."""

@@ -13,9 +13,11 @@ from typing import Any
 from fastpath import engine
 from piagent.core.flow import Flow
 from piagent.core.model import Protocol, Retries, Sticky, Wildcard
+from piagent.core.patterns import compile_pattern
 from piagent.core.plan import Plan, PlannedService
+from piagent.core.predicates import Predicate
 from piagent.core.proxying import ProxyHeader
-from piagent.core.routing import PlannedGateway
+from piagent.core.routing import PlannedGateway, PlannedRoute
 from piagent.ports import ConnectionEnd, ListenError
 
 DRAIN_POLL_S = 0.05
@@ -146,21 +148,31 @@ def _service(service: PlannedService) -> engine.Service:
 
 
 def _gateway(gateway: PlannedGateway) -> engine.Gateway:
-    routes = tuple(
-        engine.Route(
-            r.name,
-            r.host,
-            r.path,
-            r.exact,
-            tuple(engine.Target(target.service, target.weight) for target in r.targets),
-            r.request_timeout_ms,
-            r.backend_timeout_ms,
-            retries=_retries(r.retries),
-            sticky=_sticky(r.sticky),
-        )
-        for r in gateway.routes
-    )
+    routes = tuple(map(_route, gateway.routes))
     return engine.Gateway(gateway.name, gateway.wildcard is Wildcard.ANY_DEPTH, routes)
+
+
+def _route(route: PlannedRoute) -> engine.Route:
+    return engine.Route(
+        route.name,
+        route.host,
+        route.path,
+        route.exact,
+        tuple(engine.Target(target.service, target.weight) for target in route.targets),
+        route.request_timeout_ms,
+        route.backend_timeout_ms,
+        retries=_retries(route.retries),
+        sticky=_sticky(route.sticky),
+        program=compile_pattern(route.path).program if route.regex else b"",
+        methods=route.methods,
+        headers=tuple(map(_predicate, route.headers)),
+        query=tuple(map(_predicate, route.query)),
+    )
+
+
+def _predicate(predicate: Predicate) -> engine.Predicate:
+    program = compile_pattern(predicate.value).program if predicate.regex else b""
+    return engine.Predicate(predicate.name, predicate.value.encode(), program)
 
 
 def _retries(retries: Retries | None) -> engine.Retries | None:

@@ -42,6 +42,14 @@ hosts = ["api.demo"]
 path_prefix = "/v1/"
 backends = [{ service = "api" }]
 [[route]]
+name = "canary"
+gateway = "inside"
+path_regex = "^/v[0-9]"
+methods = ["GET"]
+headers = { x-canary = "yes", x-user = { regex = "^t-" } }
+query = { v = "2" }
+backends = [{ service = "api" }]
+[[route]]
 name = "inside"
 gateway = "inside"
 path_exact = "/"
@@ -76,6 +84,7 @@ def test_routes_are_listed_in_the_order_they_are_tried(run: Run) -> None:
         "any host / -> all api:80",
         "Gateway inside (one-label wildcards) tries in this order",
         "any host / exactly -> inside api:80",
+        "any host ~ ^/v[0-9] GET x-canary=yes x-user~^t- ?v=2 -> canary api:80",
     ]
 
 
@@ -129,11 +138,20 @@ def test_a_request_is_taken_apart_as_a_client_does(run: Run, words: list[str], l
 
 def test_a_request_that_no_route_takes_is_answered_with_404(run: Run) -> None:
     _, out, _ = run("explain", "--gateway", "inside", "GET", "http://a/x")
-    assert out.splitlines()[1:] == [
+    assert [" ".join(line.split()) for line in out.splitlines()[1:]] == [
         "is answered with 404: no route matches",
         "The other routes",
-        "  inside  any host  / exactly  its path does not match",
+        "inside any host / exactly its path does not match",
+        "canary any host ~ ^/v[0-9] GET x-canary=yes x-user~^t- ?v=2 its path does not match",
     ]
+
+
+def test_headers_and_the_query_count_in_an_explanation(run: Run) -> None:
+    asked = ("explain", "--gateway", "inside", "GET", "http://a/v1?v=2", "-H", "X-Canary: yes")
+    assert "canary" in run(*asked, "-H", "x-user: t-1")[1].splitlines()[1]
+    out = run(*asked, "-H", "x-user: z")[1]
+    assert "404" in out.splitlines()[1]
+    assert "its headers do not match" in out
 
 
 def test_the_explanation_is_there_as_json(run: Run) -> None:

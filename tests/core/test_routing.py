@@ -1,4 +1,4 @@
-"""Hosts, paths, their order, and the explanation of it."""
+"""Hosts, paths, and the order of routes."""
 
 from __future__ import annotations
 
@@ -6,47 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piagent.core.model import PathKind, Route, RouteBackend, Wildcard
+from piagent.core.model import Wildcard
+from piagent.core.predicates import Predicate
 from piagent.core.routing import (
     BadRequestError,
-    Criterion,
-    PlannedGateway,
-    PlannedRoute,
     RequestProblem,
-    Shadow,
-    Target,
     canonical_host,
     canonical_path,
-    explain,
     host_matches,
-    match,
     ordered,
     path_matches,
     prefix_of,
-    shadows,
 )
-
-
-def route(name: str, path: str, *hosts: str, exact: bool = False) -> Route:
-    kind = PathKind.EXACT if exact else PathKind.PREFIX
-    backends = (RouteBackend(service=name),)
-    return Route(name=name, gateway="g", hosts=hosts, path_kind=kind, path=path, backends=backends)
-
-
-def gateway(*routes: Route, wildcard: Wildcard = Wildcard.ONE_LABEL) -> PlannedGateway:
-    entries = tuple(
-        PlannedRoute(
-            name=route.name,
-            host=host,
-            path=route.path if route.path_kind is PathKind.EXACT else prefix_of(route.path),
-            exact=route.path_kind is PathKind.EXACT,
-            targets=() if route.name == "empty" else (Target(f"{route.name}:80"),),
-            request_timeout_ms=0,
-            backend_timeout_ms=0,
-        )
-        for route, host in ordered(routes)
-    )
-    return PlannedGateway("g", wildcard, entries)
+from tests.core.routes import route
 
 
 @pytest.mark.parametrize(
@@ -222,10 +194,21 @@ def test_the_order_is_host_then_path_then_name_whatever_the_order_in_the_file() 
         ("any-2", ""),
         ("any-1a", ""),
         ("any-1b", ""),
+        ("any-get", ""),
+        ("any-headers", ""),
+        ("any-header", ""),
+        ("any-query", ""),
         ("any", ""),
+        ("a-regex", ""),
     ]
+    one, two = Predicate("a", ""), Predicate("b", "")
     routes = [
         route("any", "/"),
+        route("a-regex", "^/a/b/c", regex=True),
+        route("any-query", "/", query=(one, two)),
+        route("any-header", "/", headers=(one,), query=(one, two)),
+        route("any-headers", "/", headers=(one, two)),
+        route("any-get", "/", methods=("GET",)),
         route("any-1b", "/b-is-a-long-element/"),
         route("any-1a", "/a"),
         route("any-2", "/a/b"),
@@ -244,135 +227,3 @@ def test_the_order_is_host_then_path_then_name_whatever_the_order_in_the_file() 
 def test_a_route_has_one_entry_for_each_of_its_hosts() -> None:
     entries = ordered([route("r", "/", "*.lan", "a.lan", "*.lan")])
     assert [host for _, host in entries] == ["a.lan", "*.lan"]
-
-
-LABELS = st.sampled_from(["a", "b"])
-HOSTS = st.lists(LABELS, min_size=1, max_size=3).map(".".join)
-PATTERNS = st.just("") | HOSTS | HOSTS.map("*.".__add__)
-PLAIN_PATHS = st.lists(LABELS, max_size=3).map(lambda elements: "/" + "/".join(elements))
-ROUTES = st.lists(
-    st.tuples(PLAIN_PATHS, st.lists(PATTERNS, max_size=3), st.booleans()), max_size=8
-).map(
-    lambda drawn: [
-        route(f"r{i}", path, *(host for host in hosts if host), exact=exact)
-        for i, (path, hosts, exact) in enumerate(drawn)
-    ]
-)
-
-
-@given(ROUTES, HOSTS, PLAIN_PATHS, st.sampled_from(Wildcard))
-def test_the_winner_is_the_most_specific_of_all_that_match(
-    routes: list[Route], host: str, path: str, wildcard: Wildcard
-) -> None:
-    table = gateway(*routes, wildcard=wildcard)
-    matching = [
-        entry
-        for entry in table.routes
-        if host_matches(entry.host, host, wildcard)
-        and path_matches(entry.path, path, exact=entry.exact)
-    ]
-    best = max(
-        matching,
-        key=lambda entry: (
-            entry.host == host,
-            entry.host.startswith("*."),
-            len(entry.host),
-            entry.exact,
-            len(entry.path),
-            [-ord(letter) for letter in entry.name],
-        ),
-        default=None,
-    )
-    assert match(table, host, path) == best
-    told = explain(table, "GET", host, path)
-    assert told.winner == best
-    names = {loser.entry.name for loser in told.losers}
-    assert names | ({best.name} if best else set()) == {route.name for route in routes}
-
-
-@given(ROUTES, st.sampled_from(Wildcard))
-def test_a_shadowed_entry_is_never_taken_and_every_other_one_can_be(
-    routes: list[Route], wildcard: Wildcard
-) -> None:
-    table = gateway(*routes, wildcard=wildcard)
-    dead = {(shadow.route, shadow.host) for shadow in shadows(table.routes)}
-    for entry in table.routes:
-        # A request only this entry fits best: a label no route knows, an element no route knows.
-        host = {"": "zz", "*.": f"zz{entry.host[1:]}"}.get(entry.host[:2], entry.host)
-        path = entry.path if entry.exact else f"{entry.path.rstrip('/')}/zz"
-        assert (match(table, host, path) != entry) == ((entry.name, entry.host) in dead)
-
-
-def test_a_shadow_names_the_route_that_takes_its_requests() -> None:
-    table = gateway(route("b", "/v1/", "x", "y"), route("a", "/v1", "x"), route("c", "/"))
-    assert shadows(table.routes) == (Shadow("b", "x", "a"),)
-
-
-def test_an_explanation_names_what_each_loser_lost_by() -> None:
-    table = gateway(
-        route("winner", "/v1/x", "www.a.lan"),
-        route("any", "/v1/x/y"),
-        route("wild", "/v1/x/y", "*.a.lan"),
-        route("other-host", "/v1/x", "api.a.lan"),
-        route("other-path", "/v2", "www.a.lan"),
-        route("shorter", "/v1", "www.a.lan"),
-        route("zz", "/v1/x/", "www.a.lan"),
-        route("two-hosts", "/v1", "api.a.lan", "www.a.lan"),
-    )
-    told = explain(table, "GET", "WWW.a.lan:80", "/v1//x/y?q=/v2")
-    assert (told.status, told.problem) == (0, None)
-    assert (told.host, told.path) == ("www.a.lan", "/v1/x/y")
-    assert told.winner is not None
-    assert told.winner.name == "winner"
-    assert {loser.entry.name: loser.criterion for loser in told.losers} == {
-        "any": Criterion.HOST_CLASS,
-        "wild": Criterion.HOST_CLASS,
-        "other-host": Criterion.HOST,
-        "other-path": Criterion.PATH,
-        "shorter": Criterion.PREFIX_LENGTH,
-        "zz": Criterion.NAME,
-        "two-hosts": Criterion.PREFIX_LENGTH,
-    }
-
-
-def test_the_longer_wildcard_and_the_exact_path_win() -> None:
-    table = gateway(
-        route("a", "/x", "*.a.lan"),
-        route("b", "/x", "*.lan"),
-        route("c", "/x", "*.a.lan", exact=True),
-        wildcard=Wildcard.ANY_DEPTH,
-    )
-    told = explain(table, "GET", "q.a.lan", "/x")
-    assert told.winner is not None
-    assert told.winner.name == "c"
-    assert {loser.entry.name: loser.criterion for loser in told.losers} == {
-        "a": Criterion.EXACT_PATH,
-        "b": Criterion.HOST_LENGTH,
-    }
-
-
-@pytest.mark.parametrize(
-    ("method", "host", "target", "status", "problem"),
-    [
-        ("CONNECT", "a", "a:80", 405, RequestProblem.METHOD),
-        ("TRACE", "a", "/", 405, RequestProblem.METHOD),
-        ("GET", "a", "*", 400, RequestProblem.ASTERISK),
-        ("GET", "a b", "/", 400, RequestProblem.HOST),
-        ("GET", "a", "/../x", 400, RequestProblem.ABOVE_ROOT),
-        ("GET", "a", "/none", 404, RequestProblem.NO_ROUTE),
-        ("GET", "a", "/empty", 500, RequestProblem.NO_BACKEND),
-        ("GET", "a", "/x", 0, None),
-    ],
-)
-def test_what_the_gateway_answers_by_itself(
-    method: str, host: str, target: str, status: int, problem: RequestProblem | None
-) -> None:
-    told = explain(gateway(route("empty", "/empty"), route("x", "/x")), method, host, target)
-    assert (told.status, told.problem) == (status, problem)
-
-
-def test_options_asterisk_is_matched_as_the_root() -> None:
-    table = gateway(route("root", "/", exact=True), route("x", "/"))
-    winner = explain(table, "OPTIONS", "a", "*").winner
-    assert winner is not None
-    assert winner.name == "root"

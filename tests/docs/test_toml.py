@@ -11,8 +11,8 @@ import pytest
 import tomli
 
 from piagent.config.election import OVERRIDES, PROFILES
-from piagent.config.reader import kinds
-from piagent.config.schema import File, List, Table
+from piagent.config.reader import kind_of, kinds
+from piagent.config.schema import File, List, Map, Table
 from piagent.config.values import Leaf, duration_ms
 
 PAGE = Path("docs/reference/toml.md").read_text()
@@ -29,7 +29,7 @@ def schema() -> dict[str, type[msgspec.Struct]]:
 
     def below(struct: type[msgspec.Struct], prefix: str) -> None:
         for key, kind in kinds(struct).items():
-            inner = kind.of.__metadata__[0] if isinstance(kind, List) else kind
+            inner = kind_of(kind.of) if isinstance(kind, List | Map) else kind
             if isinstance(inner, Table):
                 add(prefix + key, inner.struct, is_list=isinstance(kind, List))
 

@@ -12,13 +12,12 @@ from tests.style.sources import CYTHON, Finding, files, read, report
 # From the top; a name is a folder or a module right under fastpath.
 LAYERS = (
     {
-        *("engine", "explain", "forward_tables", "forwarding", "log", "snapshot", "table_parts"),
-        "totals",
+        *("engine", "explain", "forward_tables", "forwarding", "log", "snapshot", "totals"),
         "trial",
     },
     {"worker"},
     {"http", "packet", "proxy"},
-    {"loop"},
+    {"loop", "table_parts"},
     {"hashing", "memory"},
     {"outgoing"},
     {"rate"},

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from fastpath.conditions import Predicate as EnginePredicate
+from fastpath.tables import Gateway
+from fastpath.tables import Route as EngineRoute
+from piagent import dataplane
 from piagent.core import routing
 from piagent.core.model import PathKind, Route, Wildcard
-from piagent.core.routing import PlannedGateway, PlannedRoute
+from piagent.core.patterns import compile_pattern
+from piagent.core.plan import Plan
+from piagent.core.predicates import Predicate, Request
+from piagent.core.routing import PlannedGateway
+from tests.core.routes import gateway
 
 probe = pytest.importorskip("fastpath.http._probe", reason="built without PIAGENT_PROBE=1")
 
@@ -19,81 +30,205 @@ ELEMENTS = st.lists(st.sampled_from(["a", "b", "ab", "v1", "%2F"]), max_size=3)
 PATHS = st.tuples(ELEMENTS, st.booleans()).map(
     lambda made: "/" + "/".join(made[0]) + ("/" if made[1] and made[0] else "")
 )
+REGEXES = st.sampled_from(["^/a", "b$", "^/(a|b)+/?", "", "v[0-9]"])
+METHODS = st.sampled_from(["GET", "PUT", "PROPFIND", "LOCK"])
+VALUES = st.sampled_from(["", "1", "2", "1, 2", "a b"])
+PREDICATES = st.lists(
+    st.builds(Predicate, st.sampled_from(["x", "y"]), VALUES, st.just(False))
+    | st.builds(Predicate, st.sampled_from(["x", "y"]), REGEXES, st.just(True)),
+    max_size=2,
+    unique_by=lambda one: one.name,
+).map(tuple)
+FIELDS = st.lists(
+    st.tuples(st.sampled_from(["x", "X", "y", "z", "Connection"]), VALUES | st.just("x")),
+    max_size=3,
+)
+QUERIES = st.sampled_from(
+    ["", "?", "?x", "?x=1", "?y=2&x=1", "?x=2&x=1", "?%78=%31", "?x=a+b", "?x=a%20b", "?X=1", "?=1",
+     "?x=1%2C+2", "?x=%", "?&&x=1", "?xx=1&x%3D1", f"?x={'1' * 150}", f"?x={'v1' * 70}"]
+)  # fmt: skip
 
 
 @st.composite
-def tables(draw: st.DrawFn) -> tuple[PlannedRoute, ...]:
-    """A gateway's table as the plan makes it."""
+def tables(draw: st.DrawFn) -> list[Route]:
+    """Routes of a gateway."""
     routes = []
     for index in range(draw(st.integers(0, 8))):
         kind = draw(st.sampled_from(PathKind))
-        path = draw(PATHS)
         routes.append(
             Route(
                 name=f"r{index}",
                 gateway="g",
                 hosts=tuple(draw(st.lists(HOSTS, max_size=2))),
                 path_kind=kind,
-                path=path if kind is PathKind.EXACT else routing.prefix_of(path),
+                path=draw(REGEXES if kind is PathKind.REGEX else PATHS),
                 backends=(),
+                methods=tuple(draw(st.sets(METHODS, max_size=2))),
+                headers=draw(PREDICATES),
+                query=draw(PREDICATES),
             )
         )
-    return tuple(
-        PlannedRoute(route.name, host, route.path, route.path_kind is PathKind.EXACT, (), 0, 0)
-        for route, host in routing.ordered(routes)
-    )
+    return routes
 
 
-@given(tables(), st.sampled_from(Wildcard), NAMES, PATHS)
+def table_of(planned: PlannedGateway) -> Any:
+    """The engine's table of a planned gateway."""
+    (made,) = dataplane.tables(Plan((), (), (planned,))).gateways
+    return probe.Table(made._replace(routes=tuple(r._replace(targets=()) for r in made.routes)))
+
+
+REQUESTS = st.builds(
+    Request,
+    NAMES,
+    PATHS,
+    METHODS,
+    QUERIES.map(str.encode),
+    FIELDS.map(lambda fields: tuple((name, value.encode()) for name, value in fields)),
+)
+
+
+def text_of(request: Request) -> bytes:
+    """The request's head; its query has the `?`."""
+    line = f"{request.method} {request.path}".encode() + request.query + b" HTTP/1.1\r\n"
+    fields = (("Host", request.host.encode()), *request.headers)
+    lines = (name.encode() + b": " + value + b"\r\n" for name, value in fields)
+    return line + b"".join(lines) + b"\r\n"
+
+
+@given(tables(), st.sampled_from(Wildcard), REQUESTS)
 def test_engine_and_agent_route_every_request_alike(
-    table: tuple[PlannedRoute, ...], wildcard: Wildcard, host: str, path: str
+    routes: list[Route], wildcard: Wildcard, request: Request
 ) -> None:
-    expected = routing.match(PlannedGateway("g", wildcard, table), host, path)
-    found = probe.route_find(
-        [(entry.host.encode(), entry.path.encode(), entry.exact) for entry in table],
-        wildcard is Wildcard.ANY_DEPTH,
-        host.encode(),
-        path.encode(),
-    )
-    assert (None if found is None else table[found]) == expected
+    planned = gateway(*routes, wildcard=wildcard)
+    found = table_of(planned).find(text_of(request))
+    request = replace(request, query=request.query[1:])
+    expected = routing.match(planned, request)
+    assert (None if found is None else planned.routes[found]) == expected
+
+
+@given(st.binary(max_size=30), st.sampled_from(["", "^a", "a$", "^$", "a{3}", r"\d+[^x]", "(?i)q"]))
+def test_engine_and_agent_run_a_pattern_alike(value: bytes, text: str) -> None:
+    pattern = compile_pattern(text)
+    assert probe.Pattern(pattern.program).matches(value) == pattern.matches(value)
+
+
+def entry(host: str = "", path: str = "/", **more: Any) -> EngineRoute:
+    """A route of the engine's table."""
+    route = EngineRoute("r", host, path, False, (), 0, 0)
+    return route._replace(**more)
+
+
+def takes(route: EngineRoute, line: str = "GET / HTTP/1.1", *fields: str, **more: Any) -> bool:
+    """Whether a route takes a request."""
+    host = [] if any(field.startswith("Host:") for field in fields) else ["Host: h"]
+    text = "".join(f"{each}\r\n" for each in (line, *host, *fields, ""))
+    made = probe.Table(Gateway("g", more.get("any_depth", False), (route,)))
+    return made.find(text.encode()) == 0
 
 
 @pytest.mark.parametrize(
     ("host", "one_label", "any_depth"),
-    [
-        (b"a.lan", True, True),
-        (b"a.b.lan", False, True),
-        (b"lan", False, False),
-        (b".lan", False, False),
-        (b"xlan", False, False),
-    ],
-)
+    [("a.lan", True, True), ("a.b.lan", False, True), ("lan", False, False),
+     ("xlan", False, False)],
+)  # fmt: skip
 def test_a_wildcard_stands_for_one_label_or_for_any_depth(
-    host: bytes,
-    one_label: bool,
-    any_depth: bool,
+    host: str, one_label: bool, any_depth: bool
 ) -> None:
-    table = [(b"*.lan", b"/", False)]
-    assert (probe.route_find(table, False, host, b"/") == 0) is one_label
-    assert (probe.route_find(table, True, host, b"/") == 0) is any_depth
+    line, field = "GET / HTTP/1.1", f"Host: {host}"
+    assert takes(entry("*.lan"), line, field) is one_label
+    assert takes(entry("*.lan"), line, field, any_depth=True) is any_depth
 
 
 @pytest.mark.parametrize(
     ("path", "matches"),
-    [(b"/v1", True), (b"/v1/", True), (b"/v1/x", True), (b"/v12", False), (b"/v", False)],
+    [("/v1", True), ("/v1/", True), ("/v1/x", True), ("/v12", False), ("/v", False)],
 )
-def test_a_prefix_goes_by_elements(
-    path: bytes,
-    matches: bool,
-) -> None:
-    assert (probe.route_find([(b"", b"/v1", False)], False, b"h", path) == 0) is matches
+def test_a_prefix_goes_by_elements(path: str, matches: bool) -> None:
+    assert takes(entry(path="/v1"), f"GET {path} HTTP/1.1") is matches
 
 
 def test_an_exact_path_is_just_that_path() -> None:
-    table = [(b"", b"/v1", True)]
-    assert probe.route_find(table, False, b"h", b"/v1") == 0
-    assert probe.route_find(table, False, b"h", b"/v1/") is None
+    assert takes(entry(path="/v1", exact=True), "GET /v1 HTTP/1.1")
+    assert not takes(entry(path="/v1", exact=True), "GET /v1/ HTTP/1.1")
 
 
 def test_without_a_match_there_is_no_route() -> None:
-    assert probe.route_find([], False, b"h", b"/") is None
+    assert probe.Table(Gateway("g", False, ())).find(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n") is None
+
+
+def test_methods_have_case_and_head_is_not_get() -> None:
+    for method, wanted in (("GET", True), ("HEAD", False), ("get", False), ("PURGE", True)):
+        assert takes(entry(methods=("GET", "PURGE")), f"{method} / HTTP/1.1") is wanted
+
+
+@pytest.mark.parametrize(
+    ("fields", "matches"),
+    [
+        (["X-Canary: yes"], True),
+        (["x-canary:   yes  "], True),
+        (["X-Canary: YES"], False),
+        (["X-Canary: yes", "X-Canary: no"], False),
+        (["X-Canary: yes, no"], False),
+        (["X-Canary: "], False),
+        (["X-Canaries: yes"], False),
+        (["X-Canary: yes", "Connection: x-canary"], False),
+        ([], False),
+    ],
+)
+def test_a_header_is_compared_joined_and_only_if_it_is_passed_on(
+    fields: list[str], matches: bool
+) -> None:
+    route = entry(headers=(EnginePredicate("x-canary", b"yes"),))
+    assert takes(route, "GET / HTTP/1.1", *fields) is matches
+
+
+def test_a_header_of_several_lines_is_one_value_to_a_pattern() -> None:
+    route = entry(headers=(EnginePredicate("a", b"", compile_pattern("^1, 2$").program),))
+    assert takes(route, "GET / HTTP/1.1", "A: 1", "B: x", "a: 2")
+    assert not takes(route, "GET / HTTP/1.1", "A: 1")
+
+
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "x_y", "TE", "Keep-Alive"])
+def test_no_route_sees_what_is_taken_out_of_requests(name: str) -> None:
+    anything = compile_pattern("").program
+    route = entry(headers=(EnginePredicate(name.lower(), b"", anything),))
+    assert not takes(route, "GET / HTTP/1.1", f"{name}: 1")
+
+
+def test_what_a_query_parameter_is() -> None:
+    route = entry(query=(EnginePredicate("v", b"a b"),))
+    for query, wanted in (
+        ("?v=a+b", True), ("?v=a%20b", True), ("?%76=a%20b&v=x", True), ("?v=x&v=a+b", False),
+        ("?V=a+b", False), ("?v=a+b+", False), ("", False),
+    ):  # fmt: skip
+        assert takes(route, f"GET /{query} HTTP/1.1") is wanted, query
+
+
+GOOD = compile_pattern("^a[bc]").program
+
+
+@pytest.mark.parametrize(
+    "program",
+    [b"x", GOOD[:-2], GOOD + b"\0\0", GOOD[:-2] + b"\xff\xff", b"\xff\0" + GOOD[2:],
+     GOOD[:4] + b"\xff\0" + GOOD[6:], GOOD[:2] + b"\x01\0" + GOOD[4:],
+     GOOD[:50] + b"\xee" + GOOD[51:]],
+)  # fmt: skip
+def test_a_program_that_would_leave_its_tables_is_refused(program: bytes) -> None:
+    from fastpath.tables import Tables, check
+
+    for broken in (
+        entry(program=program),
+        entry(headers=(EnginePredicate("a", b"", program),)),
+        entry(query=(EnginePredicate("a", b"", program),)),
+    ):
+        with pytest.raises(ValueError, match="route 'r'.*not a compiled regular expression"):
+            check(Tables((), (), (Gateway("g", False, (broken,)),)))
+    check(Tables((), (), (Gateway("g", False, (entry(program=GOOD),)),)))
+
+
+def test_too_many_conditions_are_refused() -> None:
+    from fastpath.tables import Tables, check
+
+    many = entry(methods=tuple(f"M{i}" for i in range(17)))
+    with pytest.raises(ValueError, match="route 'r': 17 methods, 16 at most"):
+        check(Tables((), (), (Gateway("g", False, (many,)),)))
