@@ -25,6 +25,12 @@ def kinds(struct: type[msgspec.Struct]) -> dict[str, Kind]:
     return {field.name: kind_of(hints[field.name]) for field in msgspec.structs.fields(struct)}
 
 
+@cache
+def required(struct: type[msgspec.Struct]) -> tuple[str, ...]:
+    """Return the keys that a table must have."""
+    return tuple(field.name for field in msgspec.structs.fields(struct) if field.required)
+
+
 def kind_of(annotation: Any) -> Kind:
     """Find the Leaf, Table, List or Map in an annotation, also in one that allows None."""
     for part in (annotation, *typing.get_args(annotation)):
@@ -45,14 +51,14 @@ def read_table(struct: type[S], value: object, path: KeyPath, report: Report) ->
         if key not in known:
             _unknown(key, path, known, report)
     fields = {}
-    for field in msgspec.structs.fields(struct):
-        kind, place = known[field.name], (*path, field.name)
-        if field.name in found:
-            fields[field.name] = _read(kind, found[field.name], place, report)
-        elif field.required:
+    for name, kind in known.items():
+        place = (*path, name)
+        if name in found:
+            fields[name] = _read(kind, found[name], place, report)
+        elif name in required(struct):
             if found is value:
                 report.error(place, "is missing", f"write {_example(kind, place)}")
-            fields[field.name] = _blank(kind)
+            fields[name] = _blank(kind)
     return struct(**fields)
 
 
@@ -149,8 +155,7 @@ def _blank(kind: Kind) -> Any:
     if isinstance(kind, Map):
         return {}
     known = kinds(kind.struct)
-    required = (field.name for field in msgspec.structs.fields(kind.struct) if field.required)
-    return kind.struct(**{name: _blank(known[name]) for name in required})
+    return kind.struct(**{name: _blank(known[name]) for name in required(kind.struct)})
 
 
 def _pattern(path: KeyPath) -> str:
@@ -178,8 +183,8 @@ def _example_value(kind: Kind) -> str:
         key = _example_value(kind_of(kind.key)).strip('"')
         return f"{{ {key} = {_example_value(kind_of(kind.of))} }}"
     known = kinds(kind.struct)
-    keys = [field.name for field in msgspec.structs.fields(kind.struct) if field.required]
-    pairs = (f"{key} = {_example_value(known[key])}" for key in keys or list(known)[:1])
+    keys = required(kind.struct) or list(known)[:1]
+    pairs = (f"{key} = {_example_value(known[key])}" for key in keys)
     return "{ " + ", ".join(pairs) + " }"
 
 
