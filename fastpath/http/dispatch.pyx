@@ -1,6 +1,7 @@
 """A request's way to a backend: understood, routed, given a socket."""
 
 from libc.stdint cimport uint8_t, uint16_t
+from libc.string cimport memset
 
 from fastpath.abi cimport (
     FP_FULL, FP_OK, FP_PORTS, MAX_BACKENDS, MAX_TRIES, RETRY_CONNECT, backend_t, gateway_t,
@@ -25,10 +26,12 @@ from fastpath.http.state cimport (
 from fastpath.http.sticky cimport sticky_find, sticky_read
 from fastpath.http.targets cimport target_next
 from fastpath.hashing.bits cimport draw64
-from fastpath.loop cimport backend_connected, backend_refused, loop_t
+from fastpath.loop cimport backend_connected, backend_refused, endpoint_write, loop_t
 from fastpath.memory.slab cimport slab_get, slab_put
 from fastpath.proxy.affinity cimport affinity_choose, affinity_remember
 from fastpath.proxy.outlier cimport outlier_failed
+from fastpath.proxy.proxy_header cimport proxy_header_write
+from fastpath.sys_linux cimport getsockname, sockaddr_any_t, socklen_t
 
 # ---- the request comes in ----
 
@@ -164,7 +167,7 @@ cdef int connect_next(loop_t *loop, client_t *client) noexcept nogil:
         backend = choose(loop, service, client)
         if backend == NULL:
             break
-        if pool_take(loop, backend, client, not is_repeatable(client)) != NULL:
+        if service.proxy_header == 0 and pool_take(loop, backend, client) != NULL:
             attach(loop, client, True)
             return STEP_GO
         result = connect_to(loop, client, service, backend)
@@ -196,8 +199,28 @@ cdef int connect_to(loop_t *loop, client_t *client, const service_t *service,
     return result
 
 
+cdef bint tell(loop_t *loop, client_t *client) noexcept nogil:
+    """Begin with a PROXY header, if the service has one. The socket is new, so it takes it all."""
+    cdef const service_t *service = loop.snapshot.service_of_slot[client.service_slot]
+    cdef sockaddr_any_t local
+    cdef socklen_t size = sizeof(local)
+    cdef size_t header_size
+    if service == NULL or service.proxy_header == 0:
+        return True
+    client.upstream.is_told = True
+    memset(&local, 0, sizeof(local))
+    if getsockname(client.io.fd, &local.any, &size) < 0:
+        return False
+    header_size = proxy_header_write(loop.scratch, service.proxy_header, &client.address, &local)
+    return endpoint_write(
+        &client.upstream.io, loop.scratch, header_size, True
+    ) == <ssize_t>header_size
+
+
 cdef int dispatch_connected(loop_t *loop, client_t *client) noexcept nogil:
     backend_connected(loop, client.upstream.slot)
+    if not tell(loop, client):
+        return dispatch_refused(loop, client)
     attach(loop, client, False)
     return STEP_GO
 

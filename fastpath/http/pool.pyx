@@ -58,16 +58,15 @@ cdef bint is_quiet(const upstream_t *upstream) noexcept nogil:
     return recv(upstream.io.fd, &byte, 1, MSG_PEEK) < 0 and errno == EAGAIN
 
 
-cdef upstream_t *pool_take(loop_t *loop, const backend_t *backend, client_t *client,
-                           bint ask_kernel) noexcept nogil:
+cdef upstream_t *pool_take(loop_t *loop, const backend_t *backend,
+                           client_t *client) noexcept nogil:
     cdef http_t *http = http_of(loop)
     cdef upstream_t *upstream
     while True:
         upstream = http.idle[backend.slot]
         if upstream == NULL:
             return NULL
-        if (upstream.io.ready & (READABLE | PEER_ENDED | FAILED)
-                or (ask_kernel and not is_quiet(upstream))):
+        if upstream.io.ready & (READABLE | PEER_ENDED | FAILED) or not is_quiet(upstream):
             pool_close(loop, upstream)
             continue
         unlink(http, upstream)
@@ -113,7 +112,8 @@ cdef bint is_wanted(loop_t *loop, const upstream_t *upstream) noexcept nogil:
 
 cdef void pool_park(loop_t *loop, upstream_t *upstream) noexcept nogil:
     cdef http_t *http = http_of(loop)
-    if (upstream.io.ready & (READABLE | PEER_ENDED | FAILED) or loop.snapshot.draining
+    if (upstream.is_told or loop.snapshot.draining
+            or upstream.io.ready & (READABLE | PEER_ENDED | FAILED)
             or http.n_idle[upstream.slot] >= POOL_IDLE_MAX or not is_wanted(loop, upstream)):
         pool_close(loop, upstream)
         return

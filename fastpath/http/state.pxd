@@ -51,6 +51,7 @@ cdef struct upstream_t:         # a socket to a backend
     uint64_t idle_since_ms
     sockaddr_any_t address      # the backend's
     uint16_t slot               # the backend's
+    bint is_told                # its first bytes name a client: it serves no other
 
 cdef struct client_t:
     endpoint_t io

@@ -12,7 +12,6 @@ from piagent.config.problems import elements, key_path, unique
 from piagent.core.model import HealthKind, Protocol
 from piagent.core.plan import is_loopback
 from piagent.core.proxying import (
-    ONE_CLIENT,
     Affinity,
     Balance,
     Ejection,
@@ -143,11 +142,7 @@ def _owners(file: File, address: str) -> Iterator[str]:
 
 
 def check_route_to(service: Service, place: KeyPath, report: Report) -> None:
-    """Check what a route leads to: connections to its backends bring requests of many clients."""
-    if service.proxy_protocol is not None:
-        what = f'"{service.name}" has proxy_protocol: {ONE_CLIENT}'
-        cure = "a service of its own without proxy_protocol: X-Forwarded-For says it"
-        report.error(place, what, cure)
+    """Check what a route leads to: not all that is said of clients' connections counts there."""
     for key in ("allowed_sources", "limits"):
         if getattr(service, key):
             what = f'{key} of "{service.name}" does not count for what comes through a gateway'

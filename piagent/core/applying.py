@@ -17,8 +17,7 @@ from msgspec.structs import replace
 from piagent.core.assignments import Applied, Assignment, Assignments, Stamp, compose, latest
 from piagent.core.catalog import Thing, wants_of_things
 from piagent.core.lease_types import MAX_KEYS
-from piagent.core.model import Pool, Route, Service, routed
-from piagent.core.proxying import ONE_CLIENT
+from piagent.core.model import Pool, Route, routed
 from piagent.core.records import Kind, Record, RecordName, digest, key_of
 from piagent.core.wants import Want
 
@@ -180,12 +179,6 @@ class _Work:
                 if blamed in self._outcomes:
                     what = f"route {thing.name} leads to {missing}, which is not there"
                     self._spoil(blamed, what)
-            for to in services:
-                service = self._things.get(to)
-                if isinstance(service, Service) and service.proxying.header is not None:
-                    why = f"which has proxy_protocol: {ONE_CLIENT}"
-                    for blamed in {to, key} & self._outcomes.keys():
-                        self._spoil(blamed, f"route {thing.name} leads to {to}, {why}")
 
     def check_wants(self) -> None:
         """What was changed gets what it asks for."""

@@ -27,7 +27,6 @@ from piagent.core.model import (
     routed,
 )
 from piagent.core.plan import is_loopback
-from piagent.core.proxying import ONE_CLIENT
 from piagent.core.records import Kind, key_of
 from piagent.core.wants import Want, want_of_service, wants_of
 
@@ -281,15 +280,12 @@ def _leading(
         one.name: {port.port for port in one.ports if port.protocol is Protocol.TCP}
         for one in services
     }
-    told = {one.name for one in services if one.proxying.header is not None}
     there = {one.name for one in gateways}
     for route in routes:
         whys = [_why_not(backend, ports) for backend in route.backends]
         missing = [why for why in whys if why is not None]
         # What is missing of several is a share that is answered with 500.
         leads = not missing or len(missing) < len(whys)
-        for name in sorted(told & {backend.service for backend in route.backends}):
-            leads, missing = False, [f'service "{name}" has proxy_protocol: {ONE_CLIENT}']
         if route.gateway not in there:
             leads, missing = False, [f'there is no gateway "{route.gateway}"']
         key = key_of(Kind.ROUTE, route.name)

@@ -10,9 +10,6 @@ from typing import Final
 
 from msgspec import Struct
 
-ONE_CLIENT: Final = "a header tells of one client, and a gateway's connections are many clients'"
-"""Why a route cannot lead to a service with `proxy_protocol`."""
-
 
 class Balance(StrEnum):
     """Which of the usable backends a connection or UDP session gets."""

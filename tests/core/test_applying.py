@@ -12,7 +12,6 @@ from piagent.core.applying import Change, Decided, Order, Outcome, Result, Stand
 from piagent.core.assignments import Assignment, Assignments
 from piagent.core.catalog import Thing
 from piagent.core.model import AddressRange, Announce, Pool
-from piagent.core.proxying import ONE_CLIENT
 from piagent.core.records import Kind
 from piagent.core.wants import Want, wants_of
 from tests.core.things import INSIDE, LAN, change, deletion, gateway, service
@@ -190,16 +189,6 @@ def test_routes_lead_to_what_is_there_afterwards() -> None:
         Result.DELETED,
         Result.DELETED,
     ]
-
-
-def test_a_route_does_not_lead_to_backends_that_are_told_of_one_client() -> None:
-    gate = change("front", Kind.GATEWAY)
-    told = change("web", proxy_protocol="v2")
-    before = after(standing(), gate, told)
-    why = f"route r leads to service/web, which has proxy_protocol: {ONE_CLIENT}"
-    assert only(order(before, change("r", Kind.ROUTE))).detail == why
-    before = after(standing(), gate, change("web"), change("r", Kind.ROUTE))
-    assert only(order(before, told)).detail == why
 
 
 def test_a_route_may_lead_to_what_is_in_a_file() -> None:

@@ -20,7 +20,6 @@ from piagent.core.model import (
     ServicePort,
     ServiceType,
 )
-from piagent.core.proxying import ONE_CLIENT, ProxyHeader, Proxying
 from tests.core.things import INSIDE, LAN, config, gateway, route, service
 
 UDP = ServicePort(name="u", port=80, target_port=80, protocol=Protocol.UDP)
@@ -192,10 +191,6 @@ def test_endpoints_join_the_backends_each_once() -> None:
         (route("r", "front", "web", 81), 'service "web" has no TCP port 81'),
         (route("r", "front", "udp"), 'service "udp" has no TCP port'),
         (route("r", "front", "out"), 'service "out" has no TCP port'),
-        (
-            route("r", "front", "told"),
-            f'service "told" has proxy_protocol: {ONE_CLIENT}',
-        ),
     ],
 )
 def test_an_applied_route_that_leads_nowhere_is_left_out(wanted: Thing, why: str) -> None:
@@ -203,7 +198,6 @@ def test_an_applied_route_that_leads_nowhere_is_left_out(wanted: Thing, why: str
         service("web", ServiceType.CLUSTER),
         service("udp", ServiceType.CLUSTER, ports=(UDP,)),
         service("out", ServiceType.EXTERNAL, ports=(), external_name="x.lan"),
-        service("told", ServiceType.CLUSTER, proxying=Proxying(header=ProxyHeader.V2)),
         gateways=(gateway("front", vips=("10.0.0.1",)),),
     )
     made = merged(file, applied={"route/r": wanted})
