@@ -1,5 +1,5 @@
 # make demo, make test: each sets itself up first (see .ci/setup.sh) and says what it does.
-.PHONY: build bpf demo test test-arm64 lint asan tsan fuzz-structures fuzz-packet fuzz-mutants lab sim sim-mutants sim-scale model bench bench-l4 bench-held bench-packet bench-forward soak bench-failover bench-lease wheelhouse clean help
+.PHONY: build bpf demo test test-arm64 lint asan tsan fuzz-structures fuzz-packet fuzz-mutants lab sim sim-mutants sim-scale model bench bench-l4 bench-http bench-held bench-packet bench-forward soak bench-failover bench-lease wheelhouse clean help
 .DEFAULT_GOAL := build
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -96,6 +96,9 @@ bench: build .venv/dev.stamp  ## beside nginx and HAProxy, alternating runs
 
 bench-l4: build  ## TCP and UDP beside HAProxy, nginx and a minimal relay: ARGS="--only request"
 	@$(PY) -m benchmarks.l4 $(ARGS)
+
+bench-http: build  ## HTTP beside nginx, HAProxy, Traefik, Caddy and a minimal relay: ARGS="--only request"
+	@$(PY) -m benchmarks.http $(ARGS)
 
 bench-held: build .venv/dev.stamp  ## 8,000 idle connections: memory and CPU time of each, beside HAProxy
 	@$(PY) -m benchmarks.l4.held $(ARGS)

@@ -180,6 +180,8 @@ cdef ssize_t endpoint_write(
 cdef ssize_t endpoint_writev(endpoint_t *self, iovec *parts, int n_parts) noexcept nogil
 # Move up to `size` bytes from the socket into an empty pipe, as endpoint_read.
 cdef ssize_t endpoint_splice_in(endpoint_t *self, pipe_t *pipe, size_t size) noexcept nogil
+# Take READABLE off when nothing waits to be read: splicing leaves it on.
+cdef void endpoint_ask(endpoint_t *self) noexcept nogil
 # Move what the pipe holds to the socket, as endpoint_write.
 cdef ssize_t endpoint_splice_out(endpoint_t *self, pipe_t *pipe) noexcept nogil
 # No more bytes to the peer (FIN).

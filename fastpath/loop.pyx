@@ -14,9 +14,9 @@ from fastpath.outgoing cimport outgoing_open
 from fastpath.sys_linux cimport (
     CLOCK_MONOTONIC, EAGAIN, ECONNRESET, EINTR, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT,
     EPOLLRDHUP, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, MSG_MORE, MSG_NOSIGNAL,
-    SHUT_WR, SOL_SOCKET, SO_ERROR, SO_LINGER, SPLICE_F_MOVE, SPLICE_F_NONBLOCK, clock_gettime,
-    close, epoll_create1, epoll_ctl, getsockopt, linger, msghdr, recv, send, sendmsg, setsockopt,
-    shutdown, socklen_t, splice, timespec,
+    MSG_PEEK, SHUT_WR, SOL_SOCKET, SO_ERROR, SO_LINGER, SPLICE_F_MOVE, SPLICE_F_NONBLOCK,
+    clock_gettime, close, epoll_create1, epoll_ctl, getsockopt, linger, msghdr, recv, send,
+    sendmsg, setsockopt, shutdown, socklen_t, splice, timespec,
 )
 
 
@@ -315,6 +315,12 @@ cdef ssize_t endpoint_splice_in(endpoint_t *self, pipe_t *pipe, size_t size) noe
             return FP_AGAIN
         if errno != EINTR:
             return FP_RESET
+
+
+cdef void endpoint_ask(endpoint_t *self) noexcept nogil:
+    cdef char byte = 0
+    if recv(self.fd, &byte, 1, MSG_PEEK) < 0 and errno == EAGAIN:
+        self.ready &= ~READABLE
 
 
 cdef ssize_t endpoint_splice_out(endpoint_t *self, pipe_t *pipe) noexcept nogil:

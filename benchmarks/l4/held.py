@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.l4.load import load
-from benchmarks.l4.proxies import Ports, Proxy, proxies
+from benchmarks.compared.load import Ports, Proxy, load
+from benchmarks.l4.proxies import proxies
 from benchmarks.peers import VIP, agent
 from benchmarks.processes import cpu_ns, family, free_port, rss_kib
 

@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
+from benchmarks.compared.load import Ports, Proxy, compiled
 from benchmarks.peers import PROXY_CPU, VIP, agent, nginx_modules
 from benchmarks.processes import free_port, running, wait_for_port
 
 LOCAL = "127.0.0.1"
-
-
-class Ports(NamedTuple):
-    """Of a proxy, or of the backends."""
-
-    echo: int
-    stream: int
-    udp: int
-
-
-class Proxy(NamedTuple):
-    """One that is running. Two of them may be one process, differently configured."""
-
-    address: str
-    ports: Ports
-    process: subprocess.Popen[bytes]
+HERE = Path(__file__).parent
 
 
 NGINX = """
@@ -130,7 +114,7 @@ def _haproxy(folder: Path, to: Ports) -> Iterator[dict[str, Proxy]]:
 def _nginx(folder: Path, to: Ports) -> Iterator[dict[str, Proxy]]:
     ports = _free_ports()
     file = folder / "nginx.conf"
-    echo, stream, udp = (" ".join(f"server {at}:{port};" for at in _backends(3)) for port in to)
+    echo, stream, udp = (" ".join(f"server {at}:{port};" for at in _backends(3)) for port in to[:3])
     file.write_text(
         NGINX.format(
             folder=folder, modules=nginx_modules(), address=LOCAL, ports=ports,
@@ -145,7 +129,7 @@ def _nginx(folder: Path, to: Ports) -> Iterator[dict[str, Proxy]]:
 @contextlib.contextmanager
 def _relay(folder: Path, to: Ports) -> Iterator[dict[str, Proxy]]:
     relay, ports = folder / "relay", _free_ports()
-    compiled(relay, ["relay.c"])
+    compiled(relay, [HERE / "relay.c"])
     pairs = f"{ports.echo}={to.echo}", f"{ports.stream}={to.stream}"
     argv = (str(relay), LOCAL, ",".join(_backends(4)), *pairs)
     with running(*argv, cpu=PROXY_CPU, log=folder / "relay.log") as process:
@@ -156,7 +140,7 @@ def _relay(folder: Path, to: Ports) -> Iterator[dict[str, Proxy]]:
 @contextlib.contextmanager
 def _udp_relay(folder: Path, to: Ports) -> Iterator[dict[str, Proxy]]:
     relay, ports = folder / "udp_relay", _free_ports()
-    compiled(relay, ["udp_relay.c"])
+    compiled(relay, [HERE / "udp_relay.c"])
     argv = (str(relay), LOCAL, str(ports.udp), ",".join(_backends(5)), str(to.udp))
     with running(*argv, cpu=PROXY_CPU, log=folder / "udp_relay.log") as process:
         yield {"udp-relay": Proxy(LOCAL, ports, process)}
@@ -170,10 +154,3 @@ def proxies(folder: Path, to: Ports) -> Iterator[dict[str, Proxy]]:
         for start in (_piagent, _haproxy, _nginx, _relay, _udp_relay):
             found |= stack.enter_context(start(folder, to))
         yield found
-
-
-def compiled(program: Path, sources: Sequence[str]) -> None:
-    """Compile C files of this folder."""
-    here = Path(__file__).parent
-    paths = [str(here / name) for name in sources]
-    subprocess.run(["cc", "-O2", "-o", str(program), *paths, "-lm"], check=True)

@@ -1,7 +1,8 @@
 """One direction of an exchange: bytes come in from one socket, are decoded, and go out framed anew.
 
 What is to be written is, in this order: what is left of `head`, of `prefix` (a chunk's size line),
-of the decoded bytes buffer[out_start:out_end], and of a tail (the chunk's end, the last chunk).
+of the decoded bytes buffer[out_start:out_end], of a tail (the chunk's end, the last chunk), and of
+`pipe`: what is left of a long body whose length is known does not come into user space (splice(2)).
 Nothing is read while any of it waits: that is the back-pressure. buffer[raw_start:raw_end] was read
 and not decoded yet; a request's may hold the next request.
 """
@@ -11,6 +12,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from fastpath.http.framing cimport body_t
 from fastpath.http.http1 cimport head_t
 from fastpath.loop cimport endpoint_t, loop_t
+from fastpath.memory.pipes cimport pipe_t
 from fastpath.memory.slab cimport slab_t
 
 # What flow_pump returns.
@@ -31,6 +33,7 @@ cdef struct flow_t:
     uint8_t *buffer             # owned, from loop.buffers; NULL: nothing was read
     uint8_t *head               # owned, from stores.forwards; NULL: there is none
     head_t *trailers            # owned, from stores.heads; while a trailer section is read
+    pipe_t *pipe                # owned, from loop.pipes; empty between turns: NULL
     uint64_t moved              # bytes written; the caller takes them and sets 0
     uint16_t raw_start
     uint16_t raw_end
@@ -44,13 +47,19 @@ cdef struct flow_t:
     uint8_t tail_start          # of TAIL in flow.pyx
     uint8_t tail_end
     uint8_t as_chunks           # goes out in chunks
+    uint8_t trickles            # comes in small pieces, which are cheaper to copy
     uint8_t is_whole            # the body has come in completely
     uint8_t keeps_head          # the head may have to be written again: keep it
+
+cdef inline bint flow_holds(const flow_t *self) noexcept nogil:
+    """Whether bytes are in the pipe."""
+    return self.pipe != NULL and self.pipe.held > 0
 
 cdef inline bint flow_waits(const flow_t *self) noexcept nogil:
     """Whether something is to be written."""
     return (self.head_start < self.head_end or self.out_start < self.out_end
-            or self.prefix_start < self.prefix_end or self.tail_start < self.tail_end)
+            or self.prefix_start < self.prefix_end or self.tail_start < self.tail_end
+            or flow_holds(self))
 
 # Empty, with memory given back; bytes that were read and not decoded are lost.
 cdef void flow_clear(loop_t *loop, stores_t *stores, flow_t *self) noexcept nogil

@@ -5,22 +5,35 @@ from libc.string cimport memmove
 
 from fastpath.abi cimport BUFFER_SIZE, FP_AGAIN, FP_DONE, FP_RESET, fp_assert
 from fastpath.http.forward cimport forward_trailers
-from fastpath.http.framing cimport BODY_DONE, BODY_TRAILERS, BODY_UNTIL_CLOSE, body_take
+from fastpath.http.framing cimport (
+    BODY_DONE, BODY_LENGTH, BODY_TRAILERS, BODY_UNTIL_CLOSE, body_take,
+)
 from fastpath.http.http1 cimport HEAD_DONE, HEAD_TRAILERS, head_init, head_scan
 from fastpath.loop cimport (
-    READABLE, WRITABLE, buffer_get, buffer_put, endpoint_read, endpoint_write, endpoint_writev,
-    loop_again, loop_watch,
+    READABLE, WRITABLE, buffer_get, buffer_put, endpoint_ask, endpoint_read,
+    endpoint_splice_in, endpoint_splice_out, endpoint_write, endpoint_writev, loop_again,
+    loop_watch,
 )
+from fastpath.memory.pipes cimport pipe_get, pipe_put
 from fastpath.memory.slab cimport slab_get, slab_put
 from fastpath.sys_linux cimport EPOLLIN, EPOLLOUT, iovec
 
 cdef enum:
-    ROUNDS_PER_TURN = 16        # reads for one direction before others get their turn
+    TURN_SIZE = 16 * BUFFER_SIZE        # read in one direction before others get their turn
+    SPLICED_TURN_SIZE = 1 << 19         # the same of what costs no copy
+    SPLICE_FROM = 4 * BUFFER_SIZE       # a body's rest that is worth a pipe
+    SPLICED_MIN = 4096          # less at a time: copying is cheaper
     TAIL_CHUNK = 2              # TAIL[:2] ends a chunk, TAIL[2:] is the last chunk
     TAIL_SIZE = 7
     PARTS_MAX = 4
 
 cdef const uint8_t *TAIL = b"\r\n0\r\n\r\n"
+
+
+cdef void let_go(loop_t *loop, flow_t *self) noexcept nogil:
+    """Give the pipe back, to be closed if there is something in it."""
+    pipe_put(&loop.pipes, self.pipe)
+    self.pipe = NULL
 
 
 cdef void flow_clear(loop_t *loop, stores_t *stores, flow_t *self) noexcept nogil:
@@ -29,7 +42,9 @@ cdef void flow_clear(loop_t *loop, stores_t *stores, flow_t *self) noexcept nogi
     self.head_start = self.head_end = 0
     self.prefix_start = self.prefix_end = 0
     self.tail_start = self.tail_end = 0
-    self.keeps_head = False
+    self.keeps_head = self.trickles = False
+    if self.pipe != NULL:
+        let_go(loop, self)
     if self.trailers != NULL:
         slab_put(&stores.heads, self.trailers)
         self.trailers = NULL
@@ -189,11 +204,19 @@ cdef ssize_t write_parts(flow_t *self, endpoint_t *target) noexcept nogil:
     return 1
 
 
+cdef ssize_t write_pipe(flow_t *self, endpoint_t *target) noexcept nogil:
+    cdef ssize_t written = endpoint_splice_out(target, self.pipe)
+    if written > 0:
+        self.moved += written
+    return written
+
+
 cdef int flow_flush(loop_t *loop, flow_t *self, endpoint_t *target) noexcept nogil:
     cdef ssize_t written
     while flow_waits(self):
         if target.ready & WRITABLE:
-            written = write_parts(self, target)
+            # The pipe was empty when anything else was read, and is filled when all else is gone.
+            written = write_pipe(self, target) if flow_holds(self) else write_parts(self, target)
             if written == FP_RESET:
                 return FP_RESET
         if flow_waits(self) and not target.ready & WRITABLE:
@@ -220,10 +243,68 @@ cdef pump_t fill(loop_t *loop, flow_t *self, endpoint_t *source) noexcept nogil:
     return PUMP_DONE
 
 
+cdef bint wants_pipe(loop_t *loop, flow_t *self) noexcept nogil:
+    """Whether what comes next goes through a pipe; if so, there is one."""
+    if self.trickles or self.as_chunks:
+        return False
+    if self.body.kind == BODY_LENGTH:
+        if self.body.remaining < SPLICE_FROM and self.pipe == NULL:
+            return False
+    elif self.body.kind != BODY_UNTIL_CLOSE:
+        return False
+    if self.pipe == NULL:
+        self.pipe = pipe_get(&loop.pipes)
+    return self.pipe != NULL
+
+
+cdef pump_t fill_pipe(flow_t *self, endpoint_t *source, ssize_t *left) noexcept nogil:
+    """Read once into the pipe; PUMP_DONE: there is something to write, or the body is over."""
+    cdef size_t size = self.pipe.size
+    cdef ssize_t n
+    if self.body.kind == BODY_LENGTH and self.body.remaining < size:
+        size = <size_t>self.body.remaining
+    n = endpoint_splice_in(source, self.pipe, size)
+    if n == FP_AGAIN:
+        return PUMP_WAIT
+    if n < 0:
+        return PUMP_CUT
+    if n == 0:
+        if self.body.kind != BODY_UNTIL_CLOSE:
+            return PUMP_CUT
+        end_body(self)
+    left[0] -= n * TURN_SIZE // SPLICED_TURN_SIZE
+    self.trickles = n < SPLICED_MIN
+    if self.body.kind == BODY_LENGTH:
+        self.body.remaining -= <size_t>n
+        if self.body.remaining == 0:
+            end_body(self)
+            endpoint_ask(source)        # or a backend's socket could not go back to the pool
+    return PUMP_DONE
+
+
+cdef pump_t fill_buffer(loop_t *loop, flow_t *self, endpoint_t *source,
+                        ssize_t *left) noexcept nogil:
+    """The same into the buffer; PUMP_DONE: there is something to decode or write."""
+    cdef uint16_t before = self.raw_end
+    cdef pump_t outcome = fill(loop, self, source)
+    left[0] -= BUFFER_SIZE
+    if self.raw_end - before == BUFFER_SIZE:
+        self.trickles = False
+    return outcome
+
+
 cdef pump_t flow_pump(loop_t *loop, stores_t *stores, flow_t *self, endpoint_t *source,
                       endpoint_t *target) noexcept nogil:
+    cdef pump_t outcome = pump(loop, stores, self, source, target)
+    if self.pipe != NULL and not flow_holds(self):
+        let_go(loop, self)              # for others
+    return outcome
+
+
+cdef pump_t pump(loop_t *loop, stores_t *stores, flow_t *self, endpoint_t *source,
+                 endpoint_t *target) noexcept nogil:
     cdef int code
-    cdef int rounds = 0
+    cdef ssize_t left = TURN_SIZE
     cdef pump_t outcome
     while True:
         if flow_waits(self):
@@ -241,11 +322,13 @@ cdef pump_t flow_pump(loop_t *loop, stores_t *stores, flow_t *self, endpoint_t *
             continue
         outcome = PUMP_WAIT
         if source.ready & READABLE:
-            rounds += 1
-            if rounds > ROUNDS_PER_TURN:
+            if left <= 0:
                 loop_again(loop, source)
                 return PUMP_WAIT
-            outcome = fill(loop, self, source)
+            if self.raw_start == self.raw_end and wants_pipe(loop, self):
+                outcome = fill_pipe(self, source, &left)
+            else:
+                outcome = fill_buffer(loop, self, source, &left)
         if outcome == PUMP_WAIT:
             flow_trim(loop, stores, self)
             return PUMP_WAIT if loop_watch(loop, source, EPOLLIN) == 0 else PUMP_CUT

@@ -30,9 +30,9 @@ from fastpath.http.state cimport (
     STEP_TUNNEL, STEP_WAIT, client_t, http_of, http_t, request_ended, upstream_t,
 )
 from fastpath.loop cimport (
-    FAILED, READABLE, TICK_MS, WRITABLE, endpoint_end, endpoint_init, endpoint_read, endpoint_t,
-    loop_again, loop_arm, loop_client_closed, loop_close, loop_reset, loop_t, loop_watch,
-    protocol_t,
+    FAILED, PEER_ENDED, READABLE, TICK_MS, WRITABLE, endpoint_end, endpoint_init, endpoint_read,
+    endpoint_t, loop_again, loop_arm, loop_client_closed, loop_close, loop_reset, loop_t,
+    loop_watch, protocol_t,
 )
 from fastpath.memory.slab cimport slab_free, slab_get, slab_init, slab_put, slab_t
 from fastpath.memory.wheel cimport timeout_armed, timeout_disarm, timeout_t
@@ -242,7 +242,10 @@ cdef void on_upstream(loop_t *loop, endpoint_t *endpoint) noexcept nogil:
     cdef upstream_t *upstream = <upstream_t *>endpoint.owner
     cdef client_t *client = upstream.client
     if client == NULL:
-        pool_close(loop, upstream)      # an idle one has nothing to say but its end
+        # An idle one has nothing to say but its end. Bytes of the last response that came while it
+        # was read make epoll tell once more that the socket is writable.
+        if endpoint.ready & (READABLE | PEER_ENDED | FAILED):
+            pool_close(loop, upstream)
     elif client.state != CLIENT_CONNECTING:
         run(loop, client)
     elif endpoint.ready & FAILED:

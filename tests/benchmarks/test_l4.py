@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks import peers
+from benchmarks.compared.load import Sample
+from benchmarks.compared.report import judge, ratio, report
 from benchmarks.l4 import __main__ as bench
 from benchmarks.l4 import held
 from benchmarks.l4.comparisons import COMPARISONS
-from benchmarks.l4.load import Sample
-from benchmarks.l4.report import judge, ratio, report
 
 
 def sample(cpu_us: float = 10, rate: float = 1, p99_us: float = 5) -> Sample:
@@ -41,7 +41,7 @@ def test_the_better_peer_is_the_bar_for_each_figure_of_bulk_transfers() -> None:
         "haproxy-auto": [sample(cpu_us=9, rate=11)],
         "haproxy-splice": [sample(cpu_us=8, rate=9)],
     }
-    rate, cost = judge({"bulk8": samples})
+    rate, cost = judge(COMPARISONS, {"bulk8": samples})
     assert (rate.field, rate.peer, rate.holds) == ("rate", "haproxy", False)
     assert (cost.field, cost.peer, cost.holds) == ("cpu_us", "haproxy-splice", False)
     assert (rate.ratio, cost.ratio) == (pytest.approx(10 / 12), pytest.approx(9 / 8))
@@ -61,7 +61,7 @@ def test_a_report_has_the_medians_and_says_which_bars_do_not_hold() -> None:
         "nginx": costs(12, 12, 12),
         "relay": costs(10, 10, 10),
     }
-    said = report({"request": samples}).splitlines()
+    said = report(COMPARISONS, {"request": samples}).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in said]
     assert cells[2] == ["request: CPU us per request", "10.60", "11.00", "12.00", "10.00"]
     assert cells[3] == ["request: engine's CPU us per request", "10.60", "", "", ""]

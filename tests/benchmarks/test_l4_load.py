@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.l4.load import Load, LoadError, Workload, load
-from benchmarks.l4.proxies import Ports, Proxy, compiled
+from benchmarks.compared.load import Load, LoadError, Ports, Proxy, Workload, compiled, load
+from benchmarks.l4 import proxies
 from benchmarks.processes import free_port, wait_for_port
 
 pytestmark = [
@@ -35,7 +35,7 @@ def both_ends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
 @pytest.fixture(scope="module")
 def relay(tmp_path_factory: pytest.TempPathFactory, both_ends: Load) -> Iterator[Proxy]:
     program = tmp_path_factory.mktemp("relay") / "relay"
-    compiled(program, ["relay.c"])
+    compiled(program, [proxies.HERE / "relay.c"])
     ports, to = Ports(free_port(), free_port(), free_port()), both_ends.ports
     pairs = f"{ports.echo}={to.echo}", f"{ports.stream}={to.stream}"
     with subprocess.Popen([str(program), LOCAL, LOCAL, *pairs]) as process:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.l4.proxies import compiled
+from benchmarks.compared.load import compiled
+from benchmarks.l4 import proxies
 from benchmarks.processes import free_port, wait_for_port
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
@@ -25,7 +26,7 @@ MUCH = random.Random(1).randbytes(8 << 20)
 
 @contextlib.contextmanager
 def started(folder: Path, source: str, *words: str) -> Iterator[subprocess.Popen[bytes]]:
-    compiled(folder / "relay", [source])
+    compiled(folder / "relay", [proxies.HERE / source])
     with subprocess.Popen([str(folder / "relay"), *words]) as process:
         try:
             yield process

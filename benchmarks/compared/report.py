@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from benchmarks import paired
-from benchmarks.l4.comparisons import COMPARISONS, Bar, Figure
-from benchmarks.l4.load import Sample
+from benchmarks.compared.comparisons import Bar, Comparison, Figure
+from benchmarks.compared.load import Sample
 from benchmarks.paired import Ratio
 from benchmarks.tables import table
 
@@ -16,6 +17,9 @@ Samples = dict[str, list[Sample]]
 
 FIELDS = {"cpu_us": "CPU", "rate": "throughput", "p99_us": "p99"}
 OURS = "piagent"
+
+Comparisons = Mapping[str, Comparison]
+"""By the workload's name."""
 
 
 class Judgement(NamedTuple):
@@ -47,19 +51,20 @@ def ratio(samples: Samples, field: str, peer: str) -> Ratio:
 
 def _judge(name: str, bar: Bar, samples: Samples) -> Judgement:
     more_is_better = bar.field == "rate"
-    ratios = {peer: ratio(samples, bar.field, peer) for peer in bar.peers}
+    ratios = {peer: ratio(samples, bar.field, peer) for peer in bar.peers if peer in samples}
     best = (min if more_is_better else max)(ratios, key=lambda peer: ratios[peer][1])
     low, found, high = ratios[best]
     holds = found >= bar.limit if more_is_better else found <= bar.limit
     return Judgement(name, bar.field, best, found, low, high, bar.limit, holds)
 
 
-def judge(results: dict[str, Samples]) -> list[Judgement]:
-    """Every bar of what was run."""
+def judge(comparisons: Comparisons, results: dict[str, Samples]) -> list[Judgement]:
+    """Every bar of what was run, beside somebody who was."""
     return [
         _judge(name, bar, samples)
         for name, samples in results.items()
-        for bar in COMPARISONS[name].bars
+        for bar in comparisons[name].bars
+        if samples.keys() & set(bar.peers)
     ]
 
 
@@ -69,11 +74,11 @@ def _cell(figure: Figure, peer: str, sample: Sample) -> str:
     return f"{getattr(sample, figure.field) * figure.scale:.{figure.digits}f}"
 
 
-def _rows(name: str, samples: Samples) -> list[list[str]]:
+def _rows(name: str, comparison: Comparison, samples: Samples) -> list[list[str]]:
     middle = medians(samples)
     return [
         [f"{name}: {figure.title}", *(_cell(figure, peer, s) for peer, s in middle.items())]
-        for figure in COMPARISONS[name].figures
+        for figure in comparison.figures
     ]
 
 
@@ -91,12 +96,12 @@ def _bars(judgements: list[Judgement]) -> str:
     return table([OURS, "ratio", "half of the runs", "bar", "holds"], rows)
 
 
-def report(results: dict[str, Samples]) -> str:
+def report(comparisons: Comparisons, results: dict[str, Samples]) -> str:
     """Medians, a table for each set of proxies, then ratios beside their bars."""
     parts: dict[tuple[str, ...], list[list[str]]] = {}
     for name, samples in results.items():
-        parts.setdefault(tuple(samples), []).extend(_rows(name, samples))
+        parts.setdefault(tuple(samples), []).extend(_rows(name, comparisons[name], samples))
     tables = [table(["median", *peers], rows) for peers, rows in parts.items()]
-    if judgements := judge(results):
+    if judgements := judge(comparisons, results):
         tables.append(_bars(judgements))
     return "\n\n".join(tables)

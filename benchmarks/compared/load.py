@@ -4,15 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.l4.proxies import Ports, Proxy, compiled
 from benchmarks.peers import LOAD_CPU
-from benchmarks.processes import pinned, threads_ns
+from benchmarks.processes import family, pinned, rss_kib, threads_ns
 
-SOURCES = ("load.c", "backends.c", "clients.c")
+HERE = Path(__file__).parent
+SOURCES = tuple(HERE / name for name in ("load.c", "backends.c", "clients.c"))
+WARM_S = 0.15
+
+
+class Ports(NamedTuple):
+    """Of a proxy, or of the backends; 0: it has none."""
+
+    echo: int = 0
+    stream: int = 0
+    udp: int = 0
+    http: int = 0
+    routes: int = 0
+    """HTTP, of a gateway with many routes."""
+
+
+class Proxy(NamedTuple):
+    """One that is running. Two of them may be one process, differently configured."""
+
+    address: str
+    ports: Ports
+    process: subprocess.Popen[bytes]
 
 
 class Workload(NamedTuple):
@@ -26,6 +46,8 @@ class Workload(NamedTuple):
     """Requests a second, or datagrams in flight a client."""
     per: float
     """What the figures are for: how many requests, bytes or answers of datagrams."""
+    request: bytes = b""
+    """The HTTP request that is sent; empty: the workload is not HTTP."""
 
 
 class Sample(NamedTuple):
@@ -43,6 +65,8 @@ class Sample(NamedTuple):
     p99_us: float
     lost: float
     """Share of what was asked that had no answer, for whatever reason."""
+    rss_mib: float = 0.0
+    """Resident memory of the proxy after the run."""
 
 
 class LoadError(RuntimeError):
@@ -52,8 +76,9 @@ class LoadError(RuntimeError):
 class Load:
     """The process that is both ends."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
         self._process = process
+        self._request = folder / "request"
         self.pid = process.pid
         self.ports = Ports(*map(int, self._hear("ports", "the start")))
 
@@ -74,6 +99,9 @@ class Load:
         """One run; the proxy is idle whenever its CPU time is read."""
         pid, port = proxy.process.pid, getattr(proxy.ports, workload.port)
         what = f"{workload.kind} {proxy.address} {port} {workload.clients} {workload.pace}"
+        if workload.request:
+            self._request.write_bytes(workload.request)
+            what += f" {self._request}"
         self._say(f"open {what}", "ready")
         before = threads_ns(pid)
         done = self._say(f"run {seconds}", "done")
@@ -92,19 +120,27 @@ class Load:
             p50_us=float(done[3]),
             p99_us=float(done[4]),
             lost=errors / (count + errors),
+            rss_mib=sum(map(rss_kib, family(pid))) / 1024,
         )
 
 
+def compiled(program: Path, sources: Sequence[Path]) -> None:
+    """Compile C files."""
+    subprocess.run(["cc", "-O2", "-o", str(program), *map(str, sources), "-lm"], check=True)
+
+
 @contextlib.contextmanager
-def load(folder: Path) -> Iterator[Load]:
-    """The backends, listening, and the clients, waiting for work."""
+def load(folder: Path, warm_s: float = WARM_S) -> Iterator[Load]:
+    """The backends, listening, and the clients, waiting for work; they use a proxy for `warm_s`
+    before they measure it.
+    """
     program = folder / "load"
     compiled(program, SOURCES)
     with subprocess.Popen(
-        pinned(LOAD_CPU, str(program)),
+        pinned(LOAD_CPU, str(program), str(warm_s)),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
     ) as process:  # fmt: skip
         try:
-            yield Load(process)
+            yield Load(process, folder)
         finally:
             process.terminate()

@@ -9,7 +9,8 @@
  * udp      WINDOW datagrams in flight from each client; what is lost is sent again after a while
  * udp-gso  the same, sent together (UDP_SEGMENT), as QUIC and media servers do
  *
- * Every client has an address of its own: 127.1.0.0/16.
+ * With an HTTP request in a file, the first three send that; how long an answer is, the first one
+ * tells, and the others are counted by it. Every client has an address of its own: 127.1.0.0/16.
  */
 #include "ends.h"
 
@@ -26,8 +27,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { MAX_CLIENTS = 4096, MAX_SAMPLES = 1 << 22, TAKE = 1 << 20 };
-#define PATIENCE_NS 300000000u
+enum { MAX_CLIENTS = 4096, MAX_SAMPLES = 1 << 22, TAKE = 1 << 20, MAX_REQUEST = 4096 };
+#define PATIENCE_NS 300000000u      /* for datagrams */
+#define STUCK_NS 10000000000u       /* nothing that a stream carries is lost, it is only late */
 #define LOST_NS 100000000u
 #define AGAIN_NS 20000000u  /* between looks for what is lost */
 
@@ -41,6 +43,9 @@ static struct {
     int n, missing;
     double rate;             /* requests a second */
     uint32_t window;
+    int is_http;
+    size_t request_size;     /* bytes */
+    size_t answer_size;      /* bytes; 0: not known yet */
     int running;
     uint64_t taken;          /* bytes of the streams, since they were opened */
     double due;              /* ns: the next request */
@@ -57,7 +62,7 @@ static struct {
 } seen;
 
 static uint32_t samples[MAX_SAMPLES]; /* ns */
-static const char data[DEPTH * DATAGRAM];
+static char data[DEPTH * DATAGRAM + MAX_REQUEST]; /* what is sent: zeros, or the request */
 
 static struct sockaddr_in address_of(const char *host, const char *port) {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port))};
@@ -104,11 +109,11 @@ static void ask(int fd, uint64_t due) {
     end_t *end = &ends[fd];
     end->due[(end->first + end->in_flight++) % DEPTH] = due;
     seen.in_flight++;
-    if (write(fd, data, MESSAGE) != MESSAGE) lose(fd);
+    if (write(fd, data, plan.request_size) != (ssize_t)plan.request_size) lose(fd);
 }
 
 static void send_datagrams(int fd, uint32_t n) {
-    struct iovec part = {(void *)data, DATAGRAM};
+    struct iovec part = {data, DATAGRAM};
     struct mmsghdr out[DEPTH] = {0};
     ends[fd].in_flight += n;
     seen.in_flight += n;
@@ -144,9 +149,23 @@ static void open_missing(uint64_t now) {
     }
 }
 
+/* What is to be sent, from a file or 100 zeros. */
+static void read_request(const char *path) {
+    memset(data, 0, sizeof data);
+    plan.request_size = plan.answer_size = MESSAGE;
+    if (!path) return;
+    FILE *file = fopen(path, "rb");
+    if (!file) fail(path);
+    plan.is_http = 1;
+    plan.request_size = fread(data, 1, MAX_REQUEST, file);
+    plan.answer_size = 0;
+    fclose(file);
+}
+
 int clients_open(char **words, int n) {
-    if (n != 5) return 0;
+    if (n != 5 && n != 6) return 0;
     memset(&plan, 0, sizeof plan);
+    read_request(n == 6 ? words[5] : NULL);
     for (plan.kind = REQUEST; strcmp(words[0], KINDS[plan.kind]); plan.kind++)
         if (plan.kind == UDP_GSO) return 0;
     plan.to = address_of(words[1], words[2]);
@@ -156,6 +175,7 @@ int clients_open(char **words, int n) {
     plan.random = 88172645463325252u;
     if (plan.n < 1 || plan.n > MAX_CLIENTS || plan.rate <= 0) return 0;
     if (plan.kind >= UDP && plan.window > DEPTH) return 0;
+    if (plan.kind > LATENCY && plan.is_http) return 0;
     backends_begin(plan.kind == UDP_GSO);
     for (int i = 0; i < plan.n; i++) plan.fds[i] = -1;
     return 1;
@@ -215,22 +235,46 @@ static void count(uint64_t units, uint64_t now, uint64_t due) {
     samples[seen.n++] = took < UINT32_MAX ? (uint32_t)took : UINT32_MAX;
 }
 
+/* Of an answer's first bytes: they are good, and tell its size. */
+static void read_answer_head(char *in, ssize_t n) {
+    in[n] = 0;
+    char *end = strstr(in, "\r\n\r\n"), *length = strcasestr(in, "\r\nContent-Length:");
+    if (n < 16 || memcmp(in + 8, " 200 ", 5) || !end || !length || length > end) {
+        fprintf(stderr, "not an answer that can be counted: %.*s\n", (int)strcspn(in, "\r\n"), in);
+        exit(1);
+    }
+    plan.answer_size = (size_t)(end + 4 - in) + (size_t)atol(length + 17);
+}
+
+/* Read from an answer; what is sure to be in its body is thrown away unseen. */
+static ssize_t take(int fd) {
+    char in[DEPTH * MESSAGE + 1];
+    if (plan.is_http && ends[fd].got && plan.answer_size > 2 * sizeof in)
+        return recv(fd, NULL, TAKE, MSG_TRUNC);
+    ssize_t n = read(fd, in, sizeof in - 1);
+    if (n > 0 && plan.is_http && ends[fd].got == 0 && (!plan.answer_size || n < 16
+                                                       || memcmp(in + 8, " 200 ", 5)))
+        read_answer_head(in, n);
+    return n;
+}
+
 static void take_answers(int fd) {
-    char in[DEPTH * MESSAGE];
     end_t *end = &ends[fd];
-    ssize_t n = read(fd, in, sizeof in);
+    ssize_t n = take(fd);
     if (n < 0 && errno == EAGAIN) return;
     if (n <= 0) {
         lose(fd);
         return;
     }
     uint64_t now = now_ns();
-    for (end->got += (uint32_t)n; end->got >= MESSAGE && end->in_flight; end->got -= MESSAGE) {
+    for (end->got += (uint32_t)n; end->in_flight && end->got >= plan.answer_size;
+         end->got -= (uint32_t)plan.answer_size) {
         count(1, now, end->due[end->first]);
         end->first = (end->first + 1) % DEPTH;
         end->in_flight--;
         seen.in_flight--;
     }
+    if (end->in_flight && plan.kind != LATENCY) return; /* more of it is to come */
     if (plan.kind == CONNECT) {
         plan.fds[end->index] = -1;
         plan.missing++;
@@ -286,8 +330,8 @@ void clients_stop(void) {
 }
 
 int clients_quiet(uint64_t now) {
-    if (now > seen.last + PATIENCE_NS) return 1; /* what has not come by now is lost */
-    if (plan.kind == CONNECT) return seen.in_flight == 0 && backends.open == 0;
+    if (now > seen.last + (plan.kind >= UDP ? PATIENCE_NS : STUCK_NS)) return 1;
+    if (plan.kind == CONNECT && !plan.is_http) return seen.in_flight == 0 && backends.open == 0;
     if (plan.kind == BULK) return plan.taken == backends.streamed;
     return seen.in_flight == 0;
 }

@@ -22,6 +22,12 @@ enum { FILE_SIZE = 1 << 20, CHUNK = 1 << 18, READ_SIZE = 16384 };
 backends_t backends;
 static int stream_file, udp_socket;
 static int together;  /* answers to one client leave by one call */
+static const char SMALL[] =
+    "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 100\r\n\r\n"
+    "01234567890123456789012345678901234567890123456789"
+    "01234567890123456789012345678901234567890123456789";
+static const char LARGE_HEAD[] =
+    "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 1048576\r\n\r\n";
 
 /* A socket on every address and any port. A port that was free on one address only might not do:
  * connections that have just ended hold theirs. */
@@ -60,7 +66,8 @@ void backends_listen(void) {
     if (bytes == MAP_FAILED) fail("mmap");
     for (int i = 0; i < FILE_SIZE; i++) bytes[i] = (char)(i * 2654435761u >> 24);
     in_port_t echo_port = listen_for(ECHO_LISTENER), stream_port = listen_for(SOURCE_LISTENER);
-    printf("ports %d %d %d\n", echo_port, stream_port, listen_for_datagrams());
+    in_port_t udp_port = listen_for_datagrams(), http_port = listen_for(HTTP_LISTENER);
+    printf("ports %d %d %d %d\n", echo_port, stream_port, udp_port, http_port);
 }
 
 void backends_begin(int segments) {
@@ -71,11 +78,13 @@ void backends_begin(int segments) {
 }
 
 static void accept_all(int listener) {
-    int echo = ends[listener].role == ECHO_LISTENER, fd;
+    role_t at = ends[listener].role;
+    int fd;
     while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0) {
         no_delay(fd);
-        watch(fd, echo ? ECHO : SOURCE, echo ? EPOLLIN : EPOLLOUT | EPOLLRDHUP);
-        backends.open++;
+        if (at == SOURCE_LISTENER) watch(fd, SOURCE, EPOLLOUT | EPOLLRDHUP);
+        else watch(fd, at == ECHO_LISTENER ? ECHO : HTTP, EPOLLIN);
+        backends.open += at != HTTP_LISTENER;
     }
 }
 
@@ -106,6 +115,44 @@ static void stream(int fd) {
     ends[fd].got = (uint32_t)(from % FILE_SIZE);
 }
 
+/* Send what is left of a large answer; 0: the connection is gone. */
+static int send_large(int fd) {
+    end_t *end = &ends[fd];
+    off_t from = FILE_SIZE - end->left;
+    ssize_t n = sendfile(fd, stream_file, &from, end->left);
+    if (n <= 0) return n < 0 && errno == EAGAIN;
+    end->left -= (uint32_t)n;
+    if (!end->left) rewatch(fd, EPOLLIN);
+    return 1;
+}
+
+static int answer(int fd) {
+    size_t size = sizeof LARGE_HEAD - 1;
+    if (!ends[fd].is_large)
+        return write(fd, SMALL, sizeof SMALL - 1) == (ssize_t)sizeof SMALL - 1;
+    if (send(fd, LARGE_HEAD, size, MSG_MORE) != (ssize_t)size) return 0;
+    ends[fd].left = FILE_SIZE;
+    rewatch(fd, EPOLLIN | EPOLLOUT);
+    return 1;
+}
+
+/* Look for the empty lines that end requests. The first bytes of one come together. */
+static int read_requests(int fd) {
+    static char in[READ_SIZE];
+    static const char end_of_head[] = "\r\n\r\n";
+    end_t *end = &ends[fd];
+    ssize_t n = read(fd, in, sizeof in);
+    if (n <= 0) return n < 0 && errno == EAGAIN;
+    for (ssize_t i = 0; i < n; i++) {
+        if (end->got++ == 0) end->is_large = i + 6 < n && in[i + 5] == 'l';
+        end->matched = in[i] == end_of_head[end->matched] ? end->matched + 1 : in[i] == '\r';
+        if (end->matched < 4) continue;
+        end->matched = end->got = 0;
+        if (!answer(fd)) return 0;
+    }
+    return 1;
+}
+
 /* Send each back where it came from, from where it went to: what was received says both. */
 static void echo_datagrams(int fd) {
     static char data[BATCH][2048], control[BATCH][64];
@@ -133,6 +180,7 @@ void backends_event(int fd) {
     case ECHO: echo(fd); break;
     case SOURCE: stream(fd); break;
     case UDP_ECHO: echo_datagrams(fd); break;
+    case HTTP: if (!(ends[fd].left ? send_large(fd) : read_requests(fd))) drop(fd); break;
     default: accept_all(fd);
     }
 }

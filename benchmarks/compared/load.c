@@ -1,13 +1,16 @@
-/* Both ends of a comparison, clients and backends, in one thread that never sleeps while it
+/*   load WARM_SECONDS
+ *
+ * Both ends of a comparison, clients and backends, in one thread that never sleeps while it
  * measures: so a proxy between them never pays for waking them up, nor do they for each other.
  *
- * It says "ports ECHO STREAM UDP", where its backends listen, on every address. Then commands come
- * on standard input, each is answered by one line:
- *   open KIND ADDRESS PORT CLIENTS RATE_OR_WINDOW   -> "ready": connected, warm, and quiet again
+ * It says "ports ECHO STREAM UDP HTTP", where its backends listen, on every address. Then commands
+ * come on standard input, each is answered by one line:
+ *   open KIND ADDRESS PORT CLIENTS RATE_OR_WINDOW [FILE]   -> "ready": connected, warm, quiet again
  *   run SECONDS       -> "done UNITS ERRORS SECONDS P50_US P99_US", quiet again
  *   close             -> "closed"
  * KIND is request, connect, latency (RATE requests a second, whatever comes back), bulk, udp or
- * udp-gso (WINDOW datagrams in flight a client); see clients.c.
+ * udp-gso (WINDOW datagrams in flight a client); see clients.c. FILE has the HTTP request that the
+ * first three send instead of 100 bytes.
  */
 #include "ends.h"
 
@@ -22,12 +25,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#define WARM_NS 150000000u
 #define SETTLE_NS 2000000u     /* the proxy's turn to sleep */
 #define CLOSING_NS 1000000000u
 
 end_t ends[MAX_FD];
 static int epoll_fd;
+static uint64_t warm_ns;       /* of use before a proxy is measured */
 
 _Noreturn void fail(const char *what) {
     perror(what);
@@ -46,6 +49,11 @@ void watch(int fd, role_t role, uint32_t events) {
     memset(&ends[fd], 0, sizeof ends[fd]);
     ends[fd].role = role;
     if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &e)) fail("epoll_ctl");
+}
+
+void rewatch(int fd, uint32_t events) {
+    struct epoll_event e = {.events = events, .data.fd = fd};
+    if (epoll_ctl(epoll_fd, EPOLL_CTL_MOD, fd, &e)) fail("epoll_ctl");
 }
 
 void drop(int fd) {
@@ -108,7 +116,7 @@ static void obey(char *line) {
     for (char *word = strtok(line, " \n"); word && n < 8; word = strtok(NULL, " \n"))
         words[n++] = word;
     if (n > 1 && strcmp(words[0], "open") == 0 && clients_open(words + 1, n - 1)) {
-        run(WARM_NS);
+        run(warm_ns);
         puts("ready");
     } else if (n == 2 && strcmp(words[0], "run") == 0) {
         run((uint64_t)(atof(words[1]) * 1e9));
@@ -123,8 +131,9 @@ static void obey(char *line) {
     fflush(stdout);
 }
 
-int main(void) {
-    char line[256];
+int main(int argc, char **argv) {
+    char line[1024];
+    warm_ns = argc > 1 ? (uint64_t)(atof(argv[1]) * 1e9) : 0;
     signal(SIGPIPE, SIG_IGN);
     epoll_fd = epoll_create1(0);
     backends_listen();

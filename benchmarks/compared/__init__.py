@@ -1,0 +1,1 @@
+"""What comparisons share: both ends of the load, alternating runs, medians beside bars."""
