@@ -1,7 +1,7 @@
 """One direction of an exchange."""
 
 from libc.stdint cimport uint8_t, uint16_t
-from libc.string cimport memmove
+from libc.string cimport memcpy, memmove
 
 from fastpath.abi cimport BUFFER_SIZE, FP_AGAIN, FP_DONE, FP_RESET, fp_assert
 from fastpath.http.forward cimport forward_trailers
@@ -26,6 +26,7 @@ cdef enum:
     TAIL_CHUNK = 2              # TAIL[:2] ends a chunk, TAIL[2:] is the last chunk
     TAIL_SIZE = 7
     PARTS_MAX = 4
+    JOINED_MAX = 4096           # bytes of head and body that are copied to be written as one
 
 cdef const uint8_t *TAIL = b"\r\n0\r\n\r\n"
 
@@ -181,16 +182,30 @@ cdef inline int add_part(iovec *parts, int n, const uint8_t *base, uint16_t star
     return n + 1
 
 
-cdef ssize_t write_parts(flow_t *self, endpoint_t *target) noexcept nogil:
+cdef ssize_t write_joined(loop_t *loop, endpoint_t *target, const iovec *parts,
+                          int n) noexcept nogil:
+    """Small parts are copied together: that costs less than the kernel's way with several."""
+    cdef size_t size = 0
+    cdef int i
+    for i in range(n):
+        memcpy(loop.scratch + size, parts[i].iov_base, parts[i].iov_len)
+        size += parts[i].iov_len
+    return endpoint_write(target, loop.scratch, size, False)
+
+
+cdef ssize_t write_parts(loop_t *loop, flow_t *self, endpoint_t *target) noexcept nogil:
     """One system call for everything that waits."""
     cdef iovec parts[PARTS_MAX]
     cdef ssize_t written
+    cdef size_t size = (self.head_end - self.head_start) + (self.out_end - self.out_start)
     cdef int n = add_part(parts, 0, self.head, self.head_start, self.head_end)
     n = add_part(parts, n, self.prefix, self.prefix_start, self.prefix_end)
     n = add_part(parts, n, self.buffer, self.out_start, self.out_end)
     n = add_part(parts, n, TAIL, self.tail_start, self.tail_end)
     if n == 1:
         written = endpoint_write(target, parts[0].iov_base, parts[0].iov_len, False)
+    elif size <= JOINED_MAX:
+        written = write_joined(loop, target, parts, n)
     else:
         written = endpoint_writev(target, parts, n)
     if written <= 0:
@@ -216,7 +231,10 @@ cdef int flow_flush(loop_t *loop, flow_t *self, endpoint_t *target) noexcept nog
     while flow_waits(self):
         if target.ready & WRITABLE:
             # The pipe was empty when anything else was read, and is filled when all else is gone.
-            written = write_pipe(self, target) if flow_holds(self) else write_parts(self, target)
+            if flow_holds(self):
+                written = write_pipe(self, target)
+            else:
+                written = write_parts(loop, self, target)
             if written == FP_RESET:
                 return FP_RESET
         if flow_waits(self) and not target.ready & WRITABLE:

@@ -1,7 +1,7 @@
 """The scanner: one state a syntactic element, one table lookup a byte."""
 
-from libc.stdint cimport uint8_t, uint16_t, uint64_t
-from libc.string cimport memcmp, memcpy
+from libc.stdint cimport uint8_t, uint16_t
+from libc.string cimport memcmp
 
 # Where in a head the scanner stands.
 cdef enum scan_t:
@@ -20,12 +20,10 @@ cdef enum scan_t:
     SCAN_END_LF                 # the LF of the empty line that ends the head
     SCAN_ENDED
 
-cdef extern from *:
-    """
-    #define HTTP_EACH_BYTE 0x0101010101010101ULL
-    """
-    # Times a byte: that byte eight times.
-    const uint64_t EACH "HTTP_EACH_BYTE"
+cdef extern from "scan.h" nogil:
+    uint16_t scan_name_bytes(const uint8_t *data, uint16_t at, uint16_t end)
+    uint16_t scan_target_bytes(const uint8_t *data, uint16_t at, uint16_t end)
+    uint16_t scan_value_bytes(const uint8_t *data, uint16_t at, uint16_t end)
 
 cdef enum:
     CHAR_TOKEN = 1              # RFC 9110, 5.6.2
@@ -153,6 +151,7 @@ cdef int scan_target(head_t *self, const uint8_t *data, uint16_t end) noexcept n
     cdef uint16_t stop = self.mark + TARGET_SIZE_MAX + 1
     if stop > end:
         stop = end
+    pos = scan_target_bytes(data, pos, stop)
     while pos < stop and CHARS[data[pos]] & CHAR_TARGET:
         pos += 1
     self.pos = pos
@@ -251,6 +250,7 @@ cdef int scan_field(head_t *self, const uint8_t *data) noexcept nogil:
     if self.fields_count == FIELDS_MAX:
         return -REFUSE_HEAD_SIZE
     self.mark = self.pos
+    self.fields[self.fields_count].kind = FIELD_OTHER
     self.state = SCAN_NAME
     return HEAD_MORE
 
@@ -258,7 +258,10 @@ cdef int scan_field(head_t *self, const uint8_t *data) noexcept nogil:
 cdef int scan_name(head_t *self, const uint8_t *data, uint16_t end) noexcept nogil:
     cdef uint16_t pos = self.pos
     cdef field_t *field = &self.fields[self.fields_count]
+    pos = scan_name_bytes(data, pos, end)
     while pos < end and CHARS[data[pos]] & CHAR_TOKEN:
+        if data[pos] == c"_":
+            field.kind = FIELD_UNDERSCORE
         pos += 1
     self.pos = pos
     if pos == end:
@@ -273,25 +276,12 @@ cdef int scan_name(head_t *self, const uint8_t *data, uint16_t end) noexcept nog
     return HEAD_MORE
 
 
-cdef inline uint16_t skip_text(const uint8_t *data, uint16_t pos, uint16_t end) noexcept nogil:
-    """Skip eight bytes at a time while they hold no control character; a tab counts as one here."""
-    cdef uint64_t word = 0
-    cdef uint64_t delete
-    while pos + 8 <= end:
-        memcpy(&word, data + pos, 8)
-        delete = word ^ EACH * 0x7F
-        # The high bit of a byte is set where it is below 0x20, or where it is 0x7f.
-        if ((word - EACH * 0x20) & ~word | (delete - EACH) & ~delete) & EACH * 0x80:
-            break
-        pos += 8
-    return pos
-
-
 cdef int scan_value(head_t *self, const uint8_t *data, uint16_t end) noexcept nogil:
     cdef uint16_t pos = self.pos
     cdef uint16_t first = self.mark
     cdef field_t *field = &self.fields[self.fields_count]
-    pos = skip_text(data, pos, end)
+    cdef uint8_t kind
+    pos = scan_value_bytes(data, pos, end)
     while pos < end and CHARS[data[pos]] & CHAR_TEXT:
         pos += 1
     self.pos = pos
@@ -307,7 +297,9 @@ cdef int scan_value(head_t *self, const uint8_t *data, uint16_t end) noexcept no
         pos -= 1
     field.value.at = first
     field.value.size = pos - first
-    field.kind = kind_of(data + field.name.at, field.name.size)
+    kind = kind_of(data + field.name.at, field.name.size)
+    if kind != FIELD_OTHER:
+        field.kind = kind
     self.fields_count += 1
     return HEAD_MORE
 
@@ -336,9 +328,9 @@ cdef uint8_t method_of(const uint8_t *name, uint16_t size) noexcept nogil:
 
 
 cdef uint8_t kind_of(const uint8_t *name, uint16_t size) noexcept nogil:
-    """What a field is to us; by length first, so that most names cost one comparison."""
+    """What a field is to us, but for FIELD_UNDERSCORE; by length first, so that most names cost one
+    comparison."""
     cdef uint8_t kind = FIELD_OTHER
-    cdef uint16_t i
     if size == 2:
         kind = FIELD_TE if is_named(name, size, b"te") else FIELD_OTHER
     elif size == 4:
@@ -366,8 +358,4 @@ cdef uint8_t kind_of(const uint8_t *name, uint16_t size) noexcept nogil:
         kind = FIELD_HOP
     elif kind == FIELD_OTHER and size > 12 and is_named(name, 12, b"x-forwarded-"):
         kind = FIELD_MANAGED
-    if kind == FIELD_OTHER:
-        for i in range(size):
-            if name[i] == c"_":
-                return FIELD_UNDERSCORE
     return kind
