@@ -1,5 +1,5 @@
 # make demo, make test: each sets itself up first (see .ci/setup.sh) and says what it does.
-.PHONY: build bpf demo test test-arm64 lint asan tsan fuzz-structures fuzz-packet fuzz-mutants lab sim sim-mutants sim-scale model bench bench-l4 bench-http bench-held bench-packet bench-forward soak bench-failover bench-lease wheelhouse clean help
+.PHONY: build bpf demo test test-arm64 lint asan tsan fuzz-structures fuzz-packet fuzz-http fuzz-mutants lab sim sim-mutants sim-scale model bench bench-l4 bench-http bench-held bench-packet bench-forward soak bench-failover bench-lease wheelhouse clean help
 .DEFAULT_GOAL := build
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -69,6 +69,9 @@ fuzz-structures: .venv/address.stamp  ## slab, ring, wheel, … at random beside
 
 fuzz-packet: .venv/address.stamp  ## ten million mutated frames through the packet code; ARGS='--steps 1000000'
 	@$(PY) -m tests.fuzz packets $(ARGS)
+
+fuzz-http: .venv/address.stamp  ## HTTP messages and whole exchanges, mutated; ARGS='--steps 1000000'
+	@$(PY) -m tests.fuzz messages exchanges $(ARGS)
 
 fuzz-mutants: .venv/dev.stamp .venv/probes.stamp  ## each rule of a structure broken once: what the models notice
 	@$(PY) -m tests.fuzz.mutants $(ARGS)

@@ -9,7 +9,7 @@ from libc.string cimport memset
 
 from fastpath.abi cimport (
     BUFFER_SIZE, CUT_BACKEND, END_CUT, END_STOPPED, FP_AGAIN, FP_FULL, FP_OK, PROTOCOL_HTTP,
-    REJECT_CAPACITY, gateway_t, listener_t,
+    REJECT_CAPACITY, fp_assert, gateway_t, listener_t,
 )
 from fastpath.http.dispatch cimport (
     dispatch_connected, dispatch_refused, dispatch_request, dispatch_resume,
@@ -422,6 +422,9 @@ cdef void http_free(loop_t *loop) noexcept nogil:
         else:
             client_free(loop, http.clients)
     pool_review(loop, True)
+    fp_assert(http.stores.heads.n_used == 0 and http.stores.forwards.n_used == 0)
+    fp_assert(http.pairs.n_used == 0 and http.upstreams_memory.n_used == 0)
+    fp_assert(http.clients_memory.n_used == 0)
     slab_free(&http.stores.heads)
     slab_free(&http.stores.forwards)
     slab_free(&http.pairs)

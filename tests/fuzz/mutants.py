@@ -29,11 +29,16 @@ class Mutant(NamedTuple):
     """Of the file under fastpath; what is inline in a .pxd file is built into the driver."""
     right: str
     wrong: str
+    users: tuple[str, ...] = ()
+    """Where what is inline in a .pxd file is built into, beside the driver."""
 
 
 SLAB, RING, PIPES = "memory/slab.pxd", "memory/ring.pxd", "memory/pipes.pyx"
 WHEEL, DISARM = "memory/wheel.pyx", "memory/wheel.pxd"
 SESSIONS, CLIENTS = "proxy/sessions.pyx", "proxy/clients.pyx"
+ADDRESS = "address.pxd"
+HEADS, FRAMING, REQUEST = "http/http1.pyx", "http/framing.pyx", "http/request.pyx"
+FORWARD, PATH = "http/forward.pyx", "http/path.pyx"
 PARSE, REWRITE = "packet/parse.pyx", "packet/rewrite.pyx"
 ENCAPSULATE, ANSWER = "packet/encapsulate.pyx", "packet/answer.pyx"
 SEGMENT = "packet/segment.pyx"
@@ -64,13 +69,57 @@ MUTANTS = (
     Mutant("sessions", SESSIONS, "if ages[age].oldest != NULL", "if age and ages[age].oldest"),
     Mutant("sessions", SESSIONS, "else AGE_ASSURED", "else AGE_REPLIED"),
     Mutant("sessions", SESSIONS, "session.client.ages[age].newest != session", "False"),
-    Mutant("sessions", SESSIONS, "memset(key + 8, 0, 8)", "pass"),
+    Mutant("sessions", ADDRESS, "memset(ip + 8, 0, 8)", "pass", (SESSIONS,)),
     Mutant("clients", CLIENTS, "known.n_open >= limit", "known.n_open > limit"),
     Mutant("clients", CLIENTS, "    place[0] = known.chain\n", "    place[0] = NULL\n"),
-    Mutant("clients", CLIENTS, "memset(key.address + 8, 0, 8)", "pass"),
+    Mutant("clients", ADDRESS, "memset(ip + 8, 0, 8)", "pass", (CLIENTS,)),
     Mutant("clients", CLIENTS, "    known = self.oldest\n", "    known = self.newest\n"),
     Mutant("clients", CLIENTS, "used_ms < timeout_ms", "used_ms <= timeout_ms"),
     Mutant("clients", CLIENTS, "self.oldest = known.newer", "pass"),
+    Mutant("messages", FRAMING, "if has_length or last !=", "if last !="),
+    Mutant("messages", FRAMING, 'if byte == c"\\r" else -REFUSE_CHUNK', "if True else -1"),
+    Mutant(
+        "messages",
+        FRAMING,
+        "if self.remaining == 0:\n                self.state",
+        "if False:\n                self.state",
+    ),
+    Mutant("messages", FRAMING, "self.remaining << 4 | digit", "self.remaining << 3 | digit"),
+    Mutant(
+        "messages",
+        FRAMING,
+        "        self.line_size = 0\n        return BODY_MORE if byte",
+        "        return BODY_MORE if byte",
+    ),
+    Mutant(
+        "messages",
+        HEADS,
+        '    if data[pos] != c"\\r":\n        return -REFUSE_FIELD',
+        "    if False:\n        return -1",
+    ),
+    Mutant("messages", HEADS, 'if data[pos] != c":" or pos == self.mark:', 'if data[pos] != c":":'),
+    Mutant(
+        "messages",
+        HEADS,
+        '    if data[self.pos] != c"\\n":\n        if self.fields',
+        "    if False:\n        if self.fields",
+    ),
+    Mutant(
+        "messages",
+        HEADS,
+        "self.pos = self.mark = pos + 1\n    self.state = SCAN_VALUE",
+        "self.pos = pos + 1\n    self.state = SCAN_VALUE",
+    ),
+    Mutant("messages", HEADS, "    self.fields[self.fields_count].kind = FIELD_OTHER\n", ""),
+    Mutant("messages", REQUEST, "    if count == 1:", "    if count >= 1:"),
+    Mutant("messages", PATH, 'used > 0 and not (used == 1 and out[n] == c".")', "used > 0"),
+    Mutant("messages", PATH, "digits[byte & 15]", "digits[byte & 7]"),
+    Mutant(
+        "messages",
+        FORWARD,
+        "field.kind == FIELD_OTHER or field.kind == FIELD_EXPECT",
+        "field.kind != FIELD_TE",
+    ),
     Mutant("packets", REWRITE, "ports + outer + quoted if", "ports + quoted if"),
     Mutant("packets", PARSE, "if total > size:", "if False:"),
     Mutant("packets", PARSE, "if end - chain.at < EXTENSION_SIZE:", "if False:"),
@@ -159,7 +208,8 @@ def build(mutant: Mutant, root: Path) -> None:
     shutil.copy(ROOT / "setup.py", root)
     if path.suffix == ".pxd":
         driver = Path(*STRUCTURES[mutant.structure].module.split(".")).with_suffix(".pyx")
-        shutil.copy(ROOT / driver, root / driver)
+        for user in (driver, *(Path("fastpath", name) for name in mutant.users)):
+            shutil.copy(ROOT / user, root / user)
     text = (ROOT / path).read_text()
     if mutant.right not in text:
         raise SystemExit(f"{path} has no more {mutant.right!r}: tests/fuzz/mutants.py")

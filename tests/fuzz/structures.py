@@ -71,6 +71,11 @@ STRUCTURES = {
         "ClientsFuzz",
         {"capacity": st.integers(1, 80), "n_addresses": st.integers(1, 64)},
     ),
+    "messages": Structure(
+        "fastpath.http._fuzz",
+        "MessagesFuzz",
+        {"changes_max": st.integers(0, 6)},
+    ),
     "packets": Structure(
         "fastpath.packet._fuzz",
         "PacketFuzz",
