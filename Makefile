@@ -1,5 +1,5 @@
 # make demo, make test: each sets itself up first (see .ci/setup.sh) and says what it does.
-.PHONY: build bpf demo test test-arm64 lint asan tsan fuzz-structures fuzz-packet fuzz-http fuzz-mutants lab sim sim-mutants sim-scale model bench bench-l4 bench-http bench-held bench-packet bench-forward soak bench-failover bench-lease wheelhouse clean help
+.PHONY: build bpf demo test test-arm64 lint asan tsan fuzz-structures fuzz-packet fuzz-http fuzz-mutants lab sim sim-mutants sim-scale model bench bench-l4 bench-http bench-held bench-packet bench-routes bench-forward soak bench-failover bench-lease wheelhouse clean help
 .DEFAULT_GOAL := build
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -108,6 +108,9 @@ bench-held: build .venv/dev.stamp  ## 8,000 idle connections: memory and CPU tim
 
 bench-packet: .venv/dev.stamp .venv/probes.stamp  ## what the forwarder's code takes for one packet, without I/O
 	@$(PY) -m benchmarks.packet $(ARGS)
+
+bench-routes: .venv/dev.stamp .venv/probes.stamp  ## what finding a route takes, among 1, 100, 10,000
+	@$(PY) -m benchmarks.routes $(ARGS)
 
 bench-forward: build .venv/dev.stamp  ## nat and dsr beside nftables and plain routing, as root: ARGS="--only packets"
 	@$(PY) -m benchmarks.forward $(ARGS)

@@ -151,10 +151,7 @@ cdef dict http_total(worker_t **workers, int n_workers, routes):
     cdef HttpTotals totals = HttpTotals()
     cdef int i
     for i in range(n_workers):
-        totals.add(
-            &(<http_t *>workers[i].loop.states[<int>PROTOCOL_HTTP]).counters,
-            list(routes.values()),
-        )
+        totals.add(&(<http_t *>workers[i].loop.states[<int>PROTOCOL_HTTP]).counters)
     return totals.by_name(routes)
 
 

@@ -431,7 +431,8 @@ class FakeDataPlane:
         self.plans.append(plan)
 
     def stats(self) -> dict[str, Any]:
-        http = {"requests": {}, "durations": {}, "retries": {}, "rejected": {}, "uncounted": 0}
+        http = {"requests": {}, "durations": {}, "retries": {}, "rejected": {}}
+        http["others"] = {"requests": 0, "durations": {"count": 0}}
         return {
             "services": self.counted,
             "ends": {},

@@ -1,17 +1,19 @@
 """Python's way into the pure parts, for the tests; built with PIAGENT_PROBE=1 only."""
 
-from libc.stdint cimport uint8_t, uint16_t
+from libc.stdint cimport uint8_t, uint16_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from fastpath.abi cimport pattern_t, route_t
 from fastpath.http cimport (
-    answers, forward, framing, http1, path, patterns, predicates, request, route_tables, routes,
+    answers, counters, forward, framing, http1, path, patterns, predicates, request, route_tables,
+    routes, totals,
 )
 from fastpath.http.state cimport client_t
 from fastpath.sys_linux cimport AF_INET, AF_INET6, htons, sockaddr_any_t
 
 import ipaddress
+import time
 from types import SimpleNamespace
 
 from fastpath.http.answers import REFUSAL_NAMES
@@ -209,6 +211,47 @@ cdef class Table:
             return None if found == NULL else found - self.tables.routes
         finally:
             free(req)
+
+    def nanoseconds(self, list texts, int rounds):
+        """What finding the routes of these requests takes, one after the other; by the request."""
+        cdef Py_ssize_t i, n = len(texts)
+        cdef request.request_t *read = <request.request_t *>calloc(n, sizeof(request.request_t))
+        cdef predicates.asked_t *asked = <predicates.asked_t *>calloc(
+            n, sizeof(predicates.asked_t))
+        cdef list scans = [Scan() for _ in texts]
+        cdef Scan scan
+        cdef int _round
+        cdef uintptr_t found = 0
+        try:
+            for i in range(n):
+                scan = scans[i]
+                scan.feed(texts[i])
+                if request.request_read(&read[i], &scan.head, scan.data) < 0:
+                    raise ValueError(texts[i])
+                request.request_asked(&asked[i], &read[i], &scan.head, scan.data)
+            began = time.perf_counter_ns()
+            with nogil:
+                for _round in range(rounds):
+                    for i in range(n):
+                        found += <uintptr_t>routes.route_find(&self.tables.gateways[0], &asked[i])
+            return (time.perf_counter_ns() - began) / (rounds * n), found
+        finally:
+            free(read)
+            free(asked)
+
+
+def count_requests(list requests):
+    """What totals say of requests (route slot, status, microseconds), all of them GET."""
+    cdef counters.http_counters_t *counted = <counters.http_counters_t *>calloc(
+        1, sizeof(counters.http_counters_t))
+    cdef totals.HttpTotals summed = totals.HttpTotals()
+    try:
+        for slot, status, us in requests:
+            counters.count_request(counted, slot, http1.METHOD_GET, status, us)
+        summed.add(counted)
+        return summed.by_name({("g", f"r{slot}"): slot for slot, _, _ in requests})
+    finally:
+        free(counted)
 
 
 cdef class Pattern:

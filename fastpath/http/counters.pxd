@@ -1,7 +1,8 @@
 """Counters of requests: one block a worker, which alone writes; the engine adds them up.
 
 Requests are counted by (route, method, status) in a hash table of fixed size, so that no client can
-make it grow: what finds no place is counted in `overflow`.
+make it grow: what finds no place is counted in `overflow`. How long requests took is kept for the
+first routes that have some, and together for those that come after them.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -12,6 +13,7 @@ from fastpath.http.http1 cimport REFUSALS
 cdef enum:
     REQUEST_CELLS = 8192        # a power of two
     DURATION_BUCKETS = 14       # the last one has no bound
+    DURATIONS = 1024            # routes whose durations are kept apart
 
 cdef struct request_cell_t:
     uint64_t key                # 0: free
@@ -30,8 +32,10 @@ cdef struct http_counters_t:
     uint64_t refused[<int>REFUSALS]
     uint64_t overflow
     request_cell_t requests[REQUEST_CELLS]
-    duration_t durations[MAX_ROUTES]    # by route slot
-    retry_count_t retries[MAX_ROUTES]   # the same
+    uint64_t duration_of_route[MAX_ROUTES]  # an index of `durations`; 0: none of its own (yet)
+    uint64_t n_durations
+    duration_t durations[DURATIONS + 1]     # the first one is of all that have none of their own
+    retry_count_t retries[MAX_ROUTES]
 
 cdef inline uint32_t request_key(uint16_t route_slot, uint8_t method,
                                  uint16_t status) noexcept nogil:

@@ -28,11 +28,20 @@ def _fill_bounds():
 _fill_bounds()
 
 
+cdef duration_t *duration_of(http_counters_t *self, uint16_t route_slot) noexcept nogil:
+    cdef uint64_t at = self.duration_of_route[route_slot]
+    if at == 0 and self.n_durations < DURATIONS:
+        self.n_durations += 1
+        at = self.n_durations
+        store_release(&self.duration_of_route[route_slot], at)
+    return &self.durations[at]
+
+
 cdef void count_request(http_counters_t *self, uint16_t route_slot, uint8_t method, uint16_t status,
                         uint64_t duration_us) noexcept nogil:
     cdef uint32_t key = request_key(route_slot, method, status)
     cdef uint32_t at = (key * <uint32_t>2654435761) >> HASH_SHIFT
-    cdef duration_t *duration = &self.durations[route_slot]
+    cdef duration_t *duration = duration_of(self, route_slot)
     cdef int i, _probe
     for i in range(DURATION_BUCKETS):
         if duration_us <= BOUNDS[i]:

@@ -10,6 +10,7 @@ cdef class RouteTables:
     cdef predicate_t *predicates    # all routes' in one array
     cdef text_t *methods        # the same
     cdef pattern_t *patterns    # each once
+    cdef list indexes           # RouteIndex of each gateway
     cdef list texts             # bytes that `texts` and patterns point to
     cdef dict pattern_of        # program -> index of `patterns`
     cdef Py_ssize_t n_routes
@@ -18,6 +19,7 @@ cdef class RouteTables:
     cdef text_t *next_method
 
     cdef object put_all(self, tuple gateways, numbering, service_t *services, dict service_at)
+    cdef object put_index(self, gateway_t *gateway)
     cdef object put_route(self, route_t *route, wanted)
     cdef object put_tries(self, route_t *route, wanted)
     cdef object put_targets(self, route_t *route, tuple wanted, service_t *services,

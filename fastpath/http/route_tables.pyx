@@ -7,6 +7,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 
 from fastpath.abi cimport HOST_ANY, HOST_EXACT, HOST_WILDCARD, RETRY_STATUS_MIN, conditions_t
+from fastpath.http.route_index cimport RouteIndex
 from fastpath.table_parts cimport array_new
 
 from fastpath.conditions import METHODS, parts_of
@@ -29,6 +30,7 @@ cdef class RouteTables:
             n_methods += len(route.methods)
             programs.update(one.program for one in (*route.headers, *route.query))
         self.texts = []
+        self.indexes = []
         self.pattern_of = {}
         self.gateways = <gateway_t *>array_new(len(gateways), sizeof(gateway_t))
         self.routes = <route_t *>array_new(len(routes), sizeof(route_t))
@@ -71,6 +73,13 @@ cdef class RouteTables:
                 self.put_tries(route, each)
                 self.put_targets(route, each.targets, services, service_at)
                 route += 1
+            self.put_index(gateway)
+
+    cdef object put_index(self, gateway_t *gateway):
+        cdef RouteIndex index = RouteIndex()
+        index.build(gateway.routes, gateway.n_routes)
+        self.indexes.append(index)
+        gateway.index = &index.c
 
     cdef object put_route(self, route_t *route, wanted):
         """Fill in all of a route but its slot and its targets."""

@@ -1,6 +1,6 @@
 """The counters of all workers, added up and named, for Engine.stats()."""
 
-from fastpath.http.counters cimport http_counters_t
+from fastpath.http.counters cimport duration_t, http_counters_t
 
 cdef class HttpTotals:
     """Sums over workers."""
@@ -11,5 +11,6 @@ cdef class HttpTotals:
     cdef dict refused           # reason -> n
     cdef object overflow
 
-    # Add one worker's counters; `slots`: the route slots to read durations of.
-    cdef object add(self, const http_counters_t *counters, list slots)
+    # Add one worker's counters.
+    cdef object add(self, const http_counters_t *counters)
+    cdef object add_duration(self, int slot, const duration_t *duration)

@@ -2,8 +2,9 @@
 
 from libc.stdint cimport uint64_t
 
+from fastpath.abi cimport MAX_ROUTES
 from fastpath.atomics cimport load_acquire, load_relaxed
-from fastpath.http.counters cimport DURATION_BUCKETS, REQUEST_CELLS, http_counters_t
+from fastpath.http.counters cimport DURATION_BUCKETS, REQUEST_CELLS, duration_t, http_counters_t
 
 from fastpath.counting import histogram
 from fastpath.http.answers import REFUSAL_NAMES
@@ -12,6 +13,10 @@ from fastpath.http.counters import DURATION_BOUNDS_US
 METHOD_NAMES = (
     "other", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE",
 )
+
+
+cdef enum:
+    OTHERS = -1                 # in place of a route's slot
 
 
 cdef class HttpTotals:
@@ -25,8 +30,8 @@ cdef class HttpTotals:
         self.refused = dict.fromkeys(REFUSAL_NAMES[1:], 0)
         self.overflow = 0
 
-    cdef object add(self, const http_counters_t *counters, list slots):
-        cdef uint64_t key
+    cdef object add(self, const http_counters_t *counters):
+        cdef uint64_t key, begun, denied
         cdef int i, slot
         for i in range(1, len(REFUSAL_NAMES)):
             self.refused[REFUSAL_NAMES[i]] += load_relaxed(&counters.refused[i])
@@ -37,15 +42,23 @@ cdef class HttpTotals:
                 cells = self.requests.setdefault(key >> 14 & 0xFFFF, {})
                 cell = METHOD_NAMES[key >> 10 & 15], key & 1023
                 cells[cell] = cells.get(cell, 0) + load_relaxed(&counters.requests[i].n)
-        for slot in slots:
-            sums = self.durations.setdefault(slot, [0] * (DURATION_BUCKETS + 1))
-            for i in range(DURATION_BUCKETS):
-                sums[i] += load_relaxed(&counters.durations[slot].buckets[i])
-            begun, denied = self.retries.get(slot, (0, 0))
-            begun += load_relaxed(&counters.retries[slot].begun)
-            denied += load_relaxed(&counters.retries[slot].denied)
-            self.retries[slot] = begun, denied
-            sums[DURATION_BUCKETS] += load_relaxed(&counters.durations[slot].sum_us)
+        self.add_duration(OTHERS, &counters.durations[0])
+        for slot in range(MAX_ROUTES):
+            key = load_acquire(&counters.duration_of_route[slot])
+            if key != 0:
+                self.add_duration(slot, &counters.durations[key])
+            begun = load_relaxed(&counters.retries[slot].begun)
+            denied = load_relaxed(&counters.retries[slot].denied)
+            if begun or denied:
+                before = self.retries.get(slot, (0, 0))
+                self.retries[slot] = before[0] + begun, before[1] + denied
+
+    cdef object add_duration(self, int slot, const duration_t *duration):
+        cdef int i
+        cdef list sums = self.durations.setdefault(slot, [0] * (DURATION_BUCKETS + 1))
+        for i in range(DURATION_BUCKETS):
+            sums[i] += load_relaxed(&duration.buckets[i])
+        sums[DURATION_BUCKETS] += load_relaxed(&duration.sum_us)
 
     def by_name(self, routes):
         """The sums, for routes {(gateway, route): slot}, as stats() documents them."""
@@ -56,15 +69,16 @@ cdef class HttpTotals:
             of_route = requests.setdefault(gateway, {}).setdefault(route, {})
             for (method, code), n in sorted(self.requests.get(slot, {}).items()):
                 of_route.setdefault(method, {})[code] = n
-            durations.setdefault(gateway, {})[route] = self._histogram(slot)
-            begun, denied = self.retries[slot]
+            if slot in self.durations:
+                durations.setdefault(gateway, {})[route] = self._histogram(slot)
+            begun, denied = self.retries.get(slot, (0, 0))
             retries.setdefault(gateway, {})[route] = {"begun": begun, "denied": denied}
         return {
             "requests": requests,
             "durations": durations,
             "retries": retries,
             "rejected": dict(self.refused),
-            "uncounted": self.overflow,
+            "others": {"requests": self.overflow, "durations": self._histogram(OTHERS)},
         }
 
     def _histogram(self, slot):

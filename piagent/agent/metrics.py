@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from piagent import __version__
 from piagent.admin.exposition import Family, Histogram, Kind, Sample, histogram_samples
@@ -305,6 +305,10 @@ def _of_ends(stats: Mapping[str, Any]) -> Iterator[Family]:
         )
 
 
+OTHERS: Final = {"gateway": "", "route": "~other"}
+"""The routes that the engine has no room to count one by one."""
+
+
 def _histogram(known: Mapping[str, Any], labels: Mapping[str, str]) -> tuple[Sample, ...]:
     """The engine's form of a histogram as samples."""
     buckets = [(math.inf if at_most is None else at_most, n) for at_most, n in known["buckets"]]
@@ -341,6 +345,7 @@ def _of_udp(stats: Mapping[str, Any]) -> Iterator[Family]:
 
 def _of_http(stats: Mapping[str, Any]) -> Iterator[Family]:
     """What the gateways answered."""
+    others = stats["others"]["durations"]
     yield Family(
         "piagent_http_requests_total",
         Kind.COUNTER,
@@ -351,7 +356,8 @@ def _of_http(stats: Mapping[str, Any]) -> Iterator[Family]:
             for route, methods in routes.items()
             for method, codes in methods.items()
             for code, n in codes.items()
-        ),
+        )
+        + _others({"code": "", "method": ""}, stats["others"]["requests"]),
     )
     yield Family(
         "piagent_http_request_duration_seconds",
@@ -362,7 +368,8 @@ def _of_http(stats: Mapping[str, Any]) -> Iterator[Family]:
             for gateway, routes in stats["durations"].items()
             for route, known in routes.items()
             for line in _histogram(known, {"gateway": gateway, "route": route})
-        ),
+        )
+        + (tuple(_histogram(others, OTHERS)) if others["count"] else ()),
     )
     for name, key, text in (
         ("piagent_http_retries_total", "begun", "Tries of requests after the first one."),
@@ -376,6 +383,7 @@ def _of_http(stats: Mapping[str, Any]) -> Iterator[Family]:
                 Sample({"gateway": gateway, "route": route}, counts[key])
                 for gateway, routes in stats["retries"].items()
                 for route, counts in routes.items()
+                if counts[key]
             ),
         )
     yield Family(
@@ -384,9 +392,7 @@ def _of_http(stats: Mapping[str, Any]) -> Iterator[Family]:
         "Requests that the gateway itself refused.",
         tuple(Sample({"reason": why}, count) for why, count in stats["rejected"].items()),
     )
-    yield Family(
-        "piagent_http_uncounted_total",
-        Kind.COUNTER,
-        "Responses that piagent_http_requests_total had no room for.",
-        (Sample({}, stats["uncounted"]),),
-    )
+
+
+def _others(labels: Mapping[str, str], count: int) -> tuple[Sample, ...]:
+    return (Sample({**OTHERS, **labels}, count),) if count else ()

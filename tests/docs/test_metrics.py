@@ -89,10 +89,13 @@ STATS = {
     "rejected": {"capacity": 1},
     "http": {
         "requests": {"g": {"r": {"GET": {200: 1}}}},
-        "retries": {"g": {"r": {"begun": 1, "denied": 0}}},
+        "retries": {"g": {"r": {"begun": 1, "denied": 1}}},
         "durations": {"g": {"r": {"buckets": [(0.1, 1), (None, 1)], "sum": 0.1, "count": 1}}},
         "rejected": {"path": 1},
-        "uncounted": 0,
+        "others": {
+            "requests": 1,
+            "durations": {"buckets": [(0.1, 1), (None, 1)], "sum": 0.1, "count": 1},
+        },
     },
 }
 

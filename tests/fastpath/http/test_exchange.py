@@ -474,4 +474,4 @@ def test_what_happened_is_counted() -> None:
     }
     assert stats["durations"]["g"]["one"]["count"] == 2
     assert stats["rejected"]["no-route"] == 1
-    assert stats["uncounted"] == 0
+    assert stats["others"]["requests"] == stats["others"]["durations"]["count"] == 0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from fastpath.conditions import Predicate as EnginePredicate
-from fastpath.tables import Gateway
+from fastpath.tables import Gateway, Tables, check
 from fastpath.tables import Route as EngineRoute
 from piagent import dataplane
 from piagent.core import routing
@@ -20,6 +20,7 @@ from piagent.core.plan import Plan
 from piagent.core.predicates import Predicate, Request
 from piagent.core.routing import PlannedGateway
 from tests.core.routes import gateway
+from tests.fastpath.peers import running
 
 probe = pytest.importorskip("fastpath.http._probe", reason="built without PIAGENT_PROBE=1")
 
@@ -156,6 +157,73 @@ def test_without_a_match_there_is_no_route() -> None:
     assert probe.Table(Gateway("g", False, ())).find(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n") is None
 
 
+def first_of(routes: list[EngineRoute], host: str, path: str, **more: Any) -> str | None:
+    """The name of the route that a GET takes; in the order given."""
+    table = probe.Table(Gateway("g", more.get("any_depth", True), tuple(routes)))
+    found = table.find(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    return None if found is None else routes[found].name
+
+
+def test_a_host_whose_paths_do_not_fit_leaves_the_request_to_the_next_one() -> None:
+    never = (EnginePredicate("x", b"1"),)
+    routes = [
+        entry("a.b.lan", "/x", name="exact"),
+        entry("a.b.lan", "/", name="never", headers=never),
+        entry("*.b.lan", "/y", name="long"),
+        entry("*.lan", "/z/z", name="short"),
+        entry("", "/z", name="any"),
+        entry("", "z$", name="pattern", program=compile_pattern("z$").program),
+    ]
+    for path, name in (
+        ("/x/1", "exact"), ("/y", "long"), ("/z/z/z", "short"), ("/z/1", "any"), ("/zz", "pattern"),
+        ("/z/zz", "any"), ("/", None),
+    ):  # fmt: skip
+        assert first_of(routes, "a.b.lan", path) == name, path
+    assert first_of(routes, "a.b.lan", "/z/z/z", any_depth=False) == "any"
+
+
+def test_a_prefix_whose_conditions_do_not_fit_leaves_the_request_to_a_shorter_one() -> None:
+    never = (EnginePredicate("x", b"1"),)
+    routes = [
+        entry("h", "/a/b/c", name="exact", exact=True, headers=never),
+        entry("h", "/a/b/c", name="abc", headers=never),
+        entry("h", "/a", name="a-put", methods=("PUT",)),
+        entry("h", "/a", name="a"),
+        entry("h", "/", name="root"),
+        entry("h", "/", name="slash", exact=True),
+    ]
+    assert first_of(routes, "h", "/a/b/c") == "a"
+    assert first_of(routes, "h", "/a/b/c/d/e/f/") == "a"
+    assert first_of(routes, "h", "/b") == "root"
+    assert first_of(routes, "h", "/") == "slash"
+
+
+def test_every_one_of_ten_thousand_routes_is_found() -> None:
+    hosts = [f"h{i}.lan" if i % 3 else f"*.h{i}.lan" for i in range(2000)]
+    routes = [
+        entry(host, f"/p{j}/{host.strip('*.')}", name=f"{host}{j}", exact=j == 4)
+        for host in hosts
+        for j in range(5)
+    ]
+    table = probe.Table(Gateway("g", False, tuple(routes)))
+    for i, one in enumerate(routes):
+        host = one.host.replace("*", "www")
+        text = f"GET {one.path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+        assert table.find(text) == i
+    assert table.find(b"GET /p0/h1 HTTP/1.1\r\nHost: h2.lan\r\n\r\n") is None
+
+
+def test_ten_thousand_routes_are_replaced_by_ten_thousand_others() -> None:
+    with running() as engine:
+        for generation in "abc":
+            routes = tuple(entry(f"{generation}{i}.lan", name=f"{generation}{i}", targets=())
+                           for i in range(10_000))  # fmt: skip
+            engine.publish(Tables((), (), (Gateway("g", False, routes),)))
+        told = engine.stats()["http"]
+    assert len(told["requests"]["g"]) == 10_000
+    assert told["durations"] == {}
+
+
 def test_methods_have_case_and_head_is_not_get() -> None:
     for method, wanted in (("GET", True), ("HEAD", False), ("get", False), ("PURGE", True)):
         assert takes(entry(methods=("GET", "PURGE")), f"{method} / HTTP/1.1") is wanted
@@ -214,8 +282,6 @@ GOOD = compile_pattern("^a[bc]").program
      GOOD[:50] + b"\xee" + GOOD[51:]],
 )  # fmt: skip
 def test_a_program_that_would_leave_its_tables_is_refused(program: bytes) -> None:
-    from fastpath.tables import Tables, check
-
     for broken in (
         entry(program=program),
         entry(headers=(EnginePredicate("a", b"", program),)),
@@ -227,8 +293,6 @@ def test_a_program_that_would_leave_its_tables_is_refused(program: bytes) -> Non
 
 
 def test_too_many_conditions_are_refused() -> None:
-    from fastpath.tables import Tables, check
-
     many = entry(methods=tuple(f"M{i}" for i in range(17)))
     with pytest.raises(ValueError, match="route 'r': 17 methods, 16 at most"):
         check(Tables((), (), (Gateway("g", False, (many,)),)))
