@@ -220,6 +220,7 @@ cdef object _put_listeners(
     Snapshot self, tuple listeners, numbering, dict listening, dict services, dict gateways
 ):
     """Fill in listeners; their descriptors become the workers' with the snapshot."""
+    cdef RouteTables tables = self.route_tables
     cdef listener_t *listener
     cdef int *fds
     cdef Py_ssize_t i
@@ -246,6 +247,7 @@ cdef object _put_listeners(
             listener.service = &self.c.services[<Py_ssize_t>services[wanted.target]]
         self.c.drains_of_slot[listener.slot] = bool(wanted.draining)
         self.c.listener_of_slot[listener.slot] = listener
+    tables.put_listeners(self.c.listeners, listeners)
 
 
 cdef object _put_cuts(Snapshot self, list cuts):

@@ -51,6 +51,7 @@ SESSION_BOUNDS_S = tuple(0.01 * 4**i for i in range(11))
 """Upper bounds of the histograms' buckets, as in abi.pxd's times_t; one more is above them."""
 
 _SOURCES_MAX = 16
+_HOSTS_MAX = 64
 _RATE_MAX = 1_000_000
 _WEIGHT_MAX = 65535
 _TARGETS_MAX = 16
@@ -195,6 +196,10 @@ class Gateway(NamedTuple):
     body_idle_timeout_ms: int = 60_000
     keepalive_timeout_ms: int = 75_000
     tunnel_idle_timeout_ms: int = 3_600_000
+    keeps_slashes: bool = False
+    """Whether `//` in a path stays."""
+    refuses_slash: bool = False
+    """Whether an encoded slash or backslash in a path is answered with 400."""
 
 
 class Listener(NamedTuple):
@@ -209,6 +214,8 @@ class Listener(NamedTuple):
     draining: bool = False
     """Go on accepting, but end each HTTP connection with its next response; others live on."""
     udp: bool = False
+    hosts: tuple[str, ...] = ()
+    """Of an HTTP one: the hosts that it serves, as a Route's; others get 404. None: every host."""
 
     @property
     def key(self) -> tuple[str, int, bool]:
@@ -295,6 +302,12 @@ def check(tables: Tables) -> None:
         place = f"listener {listener.place}"
         if listener.http and listener.udp:
             raise ValueError(f"{place}: HTTP does not come over UDP")
+        if len(listener.hosts) > _HOSTS_MAX:
+            raise ValueError(f"{place}: {len(listener.hosts)} hosts, {_HOSTS_MAX} at most")
+        for host in listener.hosts:
+            if not host or not listener.http:
+                raise ValueError(f"{place}: host {host!r} is none, or nothing there has one")
+            _check_host(place, host)
         if listener.target not in (gateways if listener.http else services):
             kind = "gateway" if listener.http else "service"
             raise ValueError(f"{place}: there is no {kind} {listener.target!r}")
@@ -356,10 +369,7 @@ def _check_gateway(gateway: Gateway, services: set[str]) -> None:
         _check_targets(where, route.targets, services)
         if not route.path.startswith("/") and not route.program:
             raise ValueError(f"{where}: path {route.path!r} does not begin with a slash")
-        if "*" in route.host[1:] or (route.host[:1] == "*" and route.host[1:2] != "."):
-            raise ValueError(
-                f"{where}: host {route.host!r} has a `*` elsewhere than in `*.` before"
-            )
+        _check_host(where, route.host)
         check_conditions(where, route)
         _check_times(where, request=route.request_timeout_ms, backend=route.backend_timeout_ms)
         if route.retries is not None:
@@ -398,6 +408,11 @@ def _check_sticky(where: str, sticky: Sticky) -> None:
         raise ValueError(f"{where}: {sticky.cookie!r} is no name for a cookie")
     if not 0 <= sticky.ttl_s <= TIMEOUT_MAX_MS:
         raise ValueError(f"{where}: a cookie for {sticky.ttl_s} s")
+
+
+def _check_host(where: str, host: str) -> None:
+    if "*" in host[1:] or (host[:1] == "*" and host[1:2] != "."):
+        raise ValueError(f"{where}: host {host!r} has a `*` elsewhere than in `*.` before")
 
 
 def _times(gateway: Gateway) -> Iterator[tuple[str, int]]:

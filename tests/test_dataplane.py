@@ -66,7 +66,7 @@ def tcp_plan(port: int, backend_port: int) -> Plan:
 def test_every_field_of_a_plan_reaches_the_tables() -> None:
     plan = Plan(
         (
-            PlannedListener("127.0.0.9", 80, "web", True, draining=True),
+            PlannedListener("127.0.0.9", 80, "web", True, draining=True, hosts=("a.lan",)),
             PlannedListener("127.0.0.9", 53, "api:80", False, udp=True),
         ),
         (
@@ -79,7 +79,9 @@ def test_every_field_of_a_plan_reaches_the_tables() -> None:
             PlannedGateway(
                 "web",
                 Wildcard.ANY_DEPTH,
-                (
+                merges_slashes=False,
+                takes_encoded_slash=False,
+                routes=(
                     PlannedRoute(
                         *("r", "*.lan", "/v1", False, (Target("api:80", 9),), 60_000, 30_000),
                         Retries(attempts=2, on=(RetryOn.RESET,), statuses=(429,), backoff_ms=5),
@@ -96,7 +98,7 @@ def test_every_field_of_a_plan_reaches_the_tables() -> None:
     made = dataplane.tables(plan)
     assert made.listeners[0]._asdict() == {
         "address": "127.0.0.9", "port": 80, "target": "web", "http": True, "draining": True,
-        "udp": False,
+        "udp": False, "hosts": ("a.lan",),
     }  # fmt: skip
     assert [listener.udp for listener in made.listeners] == [False, True]
     assert made.services[0].name == "api:80"
@@ -106,6 +108,8 @@ def test_every_field_of_a_plan_reaches_the_tables() -> None:
         "name": "10.0.0.1:8080", "address": "10.0.0.1", "port": 8080, "weight": 3, "up": False
     }  # fmt: skip
     assert made.gateways[0].any_depth
+    assert made.gateways[0].keeps_slashes
+    assert made.gateways[0].refuses_slash
     assert made.gateways[0].routes[0]._asdict() == {
         "name": "r", "host": "*.lan", "path": "/v1", "exact": False, "targets": (("api:80", 9),),
         "request_timeout_ms": 60_000, "backend_timeout_ms": 30_000,

@@ -94,7 +94,7 @@ cdef class Scan:
         cdef forward.peer_t who
         cdef sockaddr_any_t who_address, local
         try:
-            code = request.request_read(req, &self.head, self.data)
+            code = request.request_read(req, &self.head, self.data, 0)
             if code < 0:
                 raise _refused(code)
             _put_address(&who_address, peer, 54321)
@@ -164,11 +164,12 @@ cdef class Chunks:
             free(data)
 
 
-def canonical_path(bytes raw):
+def canonical_path(bytes raw, keeps_slashes=False, refuses_slash=False):
     """The canonical path, or None."""
+    rules = path.PATH_KEEPS_SLASHES * keeps_slashes + path.PATH_REFUSES_SLASH * refuses_slash
     cdef uint8_t *out = <uint8_t *>malloc(3 * len(raw) + 4)
     try:
-        size = path.path_canonical(raw, len(raw), out, 3 * len(raw) + 4)
+        size = path.path_canonical(raw, len(raw), out, 3 * len(raw) + 4, rules)
         return None if size < 0 else bytes(out[:size])
     finally:
         free(out)
@@ -203,7 +204,7 @@ cdef class Table:
             raise ValueError("the request has no end")
         req = <request.request_t *>calloc(1, sizeof(request.request_t))
         try:
-            code = request.request_read(req, &scan.head, scan.data)
+            code = request.request_read(req, &scan.head, scan.data, 0)
             if code < 0:
                 raise _refused(code)
             request.request_asked(&asked, req, &scan.head, scan.data)
@@ -226,7 +227,7 @@ cdef class Table:
             for i in range(n):
                 scan = scans[i]
                 scan.feed(texts[i])
-                if request.request_read(&read[i], &scan.head, scan.data) < 0:
+                if request.request_read(&read[i], &scan.head, scan.data, 0) < 0:
                     raise ValueError(texts[i])
                 request.request_asked(&asked[i], &read[i], &scan.head, scan.data)
             began = time.perf_counter_ns()

@@ -14,11 +14,12 @@ from fastpath.http.http1 cimport (
     REFUSE_BUSY, REFUSE_CHUNK, REFUSE_CONNECT, REFUSE_NO_BACKEND, REFUSE_NO_ROUTE,
     REFUSE_UNAVAILABLE, REFUSE_UPSTREAM, head_t,
 )
+from fastpath.http.path cimport PATH_KEEPS_SLASHES, PATH_REFUSES_SLASH
 from fastpath.http.pool cimport pool_close, pool_connect, pool_take
 from fastpath.http.predicates cimport asked_t
 from fastpath.http.request cimport request_asked, request_read, request_t
 from fastpath.http.retry cimport is_repeatable, retry_begin, retry_may
-from fastpath.http.routes cimport route_find
+from fastpath.http.routes cimport host_is_served, route_find
 from fastpath.http.state cimport (
     CLIENT_CONNECTING, CLIENT_EXCHANGE, RESPONSE_HEAD, STEP_GO, STEP_WAIT, client_t,
     deadline_of, http_of, http_t,
@@ -40,7 +41,7 @@ cdef int dispatch_request(loop_t *loop, client_t *client) noexcept nogil:
     cdef request_t *request = &http.request
     cdef flow_t *flow = &client.request
     cdef head_t *head = client.head
-    cdef int code = request_read(request, head, flow.buffer)
+    cdef int code = request_read(request, head, flow.buffer, path_rules(loop, client))
     client.method = head.method
     client.is_old = head.minor == 0
     client.started_us = loop.now_us
@@ -82,6 +83,18 @@ cdef int dispatch_request(loop_t *loop, client_t *client) noexcept nogil:
     return connect_next(loop, client)
 
 
+cdef uint8_t path_rules(loop_t *loop, const client_t *client) noexcept nogil:
+    """How the gateway wants paths."""
+    cdef const listener_t *listener = loop.snapshot.listener_of_slot[client.listener_slot]
+    cdef uint8_t rules = 0
+    if listener != NULL and listener.gateway != NULL:
+        if listener.gateway.keeps_slashes:
+            rules |= PATH_KEEPS_SLASHES
+        if listener.gateway.refuses_slash:
+            rules |= PATH_REFUSES_SLASH
+    return rules
+
+
 cdef int find_route(loop_t *loop, client_t *client, const request_t *request,
                     const head_t *head) noexcept nogil:
     """Find the route by the tables of now, and note what of it the exchange needs."""
@@ -98,7 +111,7 @@ cdef int find_route(loop_t *loop, client_t *client, const request_t *request,
     client.keepalive_timeout_ms = gateway.keepalive_timeout_ms
     client.tunnel_idle_timeout_ms = gateway.tunnel_idle_timeout_ms
     request_asked(&asked, request, head, client.request.buffer)
-    route = route_find(gateway, &asked)
+    route = route_find(gateway, &asked) if host_is_served(listener, &asked) else NULL
     if route == NULL:
         return -REFUSE_NO_ROUTE
     client.has_route = True

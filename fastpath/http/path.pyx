@@ -57,7 +57,7 @@ cdef size_t put_escape(uint8_t *out, int byte) noexcept nogil:
     return 3
 
 
-cdef int put_element(const uint8_t *text, size_t size, uint8_t *out, size_t room,
+cdef int put_element(const uint8_t *text, size_t size, uint8_t *out, size_t room, uint8_t rules,
                      size_t *used) noexcept nogil:
     """Copy one element up to the next slash; its size in `text`, or a negative code."""
     cdef size_t i = 0
@@ -72,7 +72,7 @@ cdef int put_element(const uint8_t *text, size_t size, uint8_t *out, size_t room
             i += 1
         elif text[i] == c"%":
             byte = escape_of(text + i, size - i)
-            if byte < 0:
+            if byte < 0 or (rules & PATH_REFUSES_SLASH and (byte == c"/" or byte == c"\\")):
                 return -1
             if CHARS[byte] & PATH_UNRESERVED:
                 out[n] = <uint8_t>byte
@@ -80,6 +80,8 @@ cdef int put_element(const uint8_t *text, size_t size, uint8_t *out, size_t room
             else:
                 n += put_escape(out + n, byte)
             i += 3
+        elif rules & PATH_REFUSES_SLASH and text[i] == c"\\":
+            return -1
         elif CHARS[text[i]] & PATH_ESCAPE:
             n += put_escape(out + n, text[i])
             i += 1
@@ -89,8 +91,8 @@ cdef int put_element(const uint8_t *text, size_t size, uint8_t *out, size_t room
     return <int>i
 
 
-cdef int path_canonical(const uint8_t *path, size_t size, uint8_t *out,
-                        size_t room) noexcept nogil:
+cdef int path_canonical(const uint8_t *path, size_t size, uint8_t *out, size_t room,
+                        uint8_t rules) noexcept nogil:
     cdef size_t i = 0
     cdef size_t n = 0               # out[0:n] ends where the next element begins, after a slash
     cdef size_t used = 0
@@ -103,7 +105,7 @@ cdef int path_canonical(const uint8_t *path, size_t size, uint8_t *out,
     n = 1
     i = 1
     while i < size:
-        taken = put_element(path + i, size - i, out + n, room - n, &used)
+        taken = put_element(path + i, size - i, out + n, room - n, rules, &used)
         if taken < 0:
             return taken
         i += taken
@@ -113,7 +115,7 @@ cdef int path_canonical(const uint8_t *path, size_t size, uint8_t *out,
             n -= 1
             while out[n - 1] != c"/":
                 n -= 1
-        elif used > 0 and not (used == 1 and out[n] == c"."):
+        elif not (used == 0 and not rules & PATH_KEEPS_SLASHES or used == 1 and out[n] == c"."):
             n += used
             if i < size:
                 if n >= room:

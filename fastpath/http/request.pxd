@@ -23,8 +23,9 @@ cdef struct request_t:
     uint8_t path[PATH_ROOM]         # canonical
 
 # Reads a complete head of a request: 0 or -refusal_t. Fields that Connection names become
-# FIELD_HOP.
-cdef int request_read(request_t *self, head_t *head, const uint8_t *data) noexcept nogil
+# FIELD_HOP. `rules`: for the path (path.pxd).
+cdef int request_read(request_t *self, head_t *head, const uint8_t *data,
+                      uint8_t rules) noexcept nogil
 
 # What of a request that was read counts for its route; it points into all three.
 cdef void request_asked(asked_t *asked, const request_t *self, const head_t *head,

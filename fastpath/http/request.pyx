@@ -15,7 +15,8 @@ cdef enum:
     PORT_HTTP = 80
 
 
-cdef int request_read(request_t *self, head_t *head, const uint8_t *data) noexcept nogil:
+cdef int request_read(request_t *self, head_t *head, const uint8_t *data,
+                      uint8_t rules) noexcept nogil:
     cdef int code
     cdef span_t rest
     self.is_asterisk = self.is_websocket = False
@@ -36,7 +37,7 @@ cdef int request_read(request_t *self, head_t *head, const uint8_t *data) noexce
         return code
     if self.host_field.size == 0 and head.minor > 0:
         return -REFUSE_HOST
-    code = read_path(self, head, data, rest)
+    code = read_path(self, head, data, rest, rules)
     if code < 0:
         return code
     self.is_websocket = asks_websocket(self, head, data)
@@ -98,8 +99,8 @@ cdef int read_authority(request_t *self, const head_t *head, const uint8_t *data
     return 0
 
 
-cdef int read_path(request_t *self, const head_t *head, const uint8_t *data,
-                   span_t rest) noexcept nogil:
+cdef int read_path(request_t *self, const head_t *head, const uint8_t *data, span_t rest,
+                   uint8_t rules) noexcept nogil:
     """Canonicalise what is left of the target after its authority."""
     cdef const uint8_t *target = data + rest.at
     cdef const uint8_t *mark
@@ -123,7 +124,7 @@ cdef int read_path(request_t *self, const head_t *head, const uint8_t *data,
         return 0
     if target[0] != c"/":
         return -REFUSE_TARGET
-    size = path_canonical(target, path_size, self.path, PATH_ROOM)
+    size = path_canonical(target, path_size, self.path, PATH_ROOM, rules)
     if size < 0:
         return -REFUSE_PATH if size == -1 else -REFUSE_TARGET_SIZE
     # What is forwarded may be longer than what was sent, but not longer than what may be sent.

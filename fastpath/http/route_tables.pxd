@@ -1,6 +1,8 @@
 """Gateways and their routes, as the workers read them."""
 
-from fastpath.abi cimport gateway_t, pattern_t, predicate_t, route_t, service_t, target_t, text_t
+from fastpath.abi cimport (
+    gateway_t, listener_t, pattern_t, predicate_t, route_t, service_t, target_t, text_t,
+)
 
 
 cdef class RouteTables:
@@ -10,6 +12,7 @@ cdef class RouteTables:
     cdef predicate_t *predicates    # all routes' in one array
     cdef text_t *methods        # the same
     cdef pattern_t *patterns    # each once
+    cdef text_t *hosts          # all listeners' in one array
     cdef list indexes           # RouteIndex of each gateway
     cdef list texts             # bytes that `texts` and patterns point to
     cdef dict pattern_of        # program -> index of `patterns`
@@ -19,6 +22,7 @@ cdef class RouteTables:
     cdef text_t *next_method
 
     cdef object put_all(self, tuple gateways, numbering, service_t *services, dict service_at)
+    cdef object put_listeners(self, listener_t *listeners, tuple wanted)
     cdef object put_index(self, gateway_t *gateway)
     cdef object put_route(self, route_t *route, wanted)
     cdef object put_tries(self, route_t *route, wanted)

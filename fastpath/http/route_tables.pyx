@@ -50,6 +50,7 @@ cdef class RouteTables:
         free(self.predicates)
         free(self.methods)
         free(self.patterns)
+        free(self.hosts)
 
     cdef object put_all(self, tuple gateways, numbering, service_t *services, dict service_at):
         """Fill it in; `service_at`: name -> index of `services`."""
@@ -61,6 +62,8 @@ cdef class RouteTables:
             self.put_text(&gateway.name, wanted.name.encode())
             gateway.slot = numbering.gateways[wanted.name]
             gateway.any_depth = wanted.any_depth
+            gateway.keeps_slashes = wanted.keeps_slashes
+            gateway.refuses_slash = wanted.refuses_slash
             gateway.header_timeout_ms = wanted.header_timeout_ms
             gateway.body_idle_timeout_ms = wanted.body_idle_timeout_ms
             gateway.keepalive_timeout_ms = wanted.keepalive_timeout_ms
@@ -74,6 +77,19 @@ cdef class RouteTables:
                 self.put_targets(route, each.targets, services, service_at)
                 route += 1
             self.put_index(gateway)
+
+    cdef object put_listeners(self, listener_t *listeners, tuple wanted):
+        """Fill in which hosts the listeners serve; once."""
+        cdef Py_ssize_t i
+        cdef text_t *host
+        n_hosts = sum([len(each.hosts) for each in wanted])
+        self.hosts = host = <text_t *>array_new(n_hosts, sizeof(text_t))
+        for i, each in enumerate(wanted):
+            listeners[i].hosts = host
+            listeners[i].n_hosts = <uint16_t>len(each.hosts)
+            for name in each.hosts:
+                self.put_text(host, name.removeprefix("*").encode())
+                host += 1
 
     cdef object put_index(self, gateway_t *gateway):
         cdef RouteIndex index = RouteIndex()

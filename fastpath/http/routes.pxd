@@ -12,7 +12,7 @@ up what nobody put there cannot make that take longer than the longest run of ce
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from fastpath.abi cimport gateway_t, route_t, text_t
+from fastpath.abi cimport gateway_t, listener_t, route_t, text_t
 from fastpath.http.predicates cimport asked_t
 
 cdef struct path_node_t:        # a path up to one of its elements; below a host's root
@@ -42,6 +42,9 @@ cdef struct route_index_t:      # of one gateway; all is owned by http.route_ind
     uint32_t host_mask          # one less than there are cells
     uint32_t node_mask
     uint32_t wildcard_size      # of the longest wildcard; 0: there is none
+
+# Whether the listener is one for the request's host.
+cdef bint host_is_served(const listener_t *listener, const asked_t *asked) noexcept nogil
 
 # The route, or NULL.
 cdef route_t *route_find(const gateway_t *gateway, const asked_t *asked) noexcept nogil

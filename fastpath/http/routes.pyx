@@ -1,7 +1,7 @@
 """Which route a request takes (`piagent.core.routing` has the same rules, tried one by one)."""
 
-from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memcmp
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.string cimport memchr, memcmp
 
 from fastpath.hashing.xxhash cimport xxh64
 from fastpath.http.patterns cimport pattern_matches
@@ -142,3 +142,24 @@ cdef route_t *route_find(const gateway_t *gateway, const asked_t *asked) noexcep
     if route == NULL and self.any != NULL:
         route = route_of(self, self.any, asked)
     return route
+
+
+cdef bint host_fits(const text_t *wanted, bint any_depth, const asked_t *asked) noexcept nogil:
+    cdef size_t label_size
+    if wanted.data[0] != c".":
+        return (wanted.size == asked.host_size
+                and memcmp(wanted.data, asked.host, wanted.size) == 0)
+    if asked.host_size <= wanted.size:
+        return False
+    label_size = asked.host_size - wanted.size
+    if memcmp(asked.host + label_size, wanted.data, wanted.size) != 0:
+        return False
+    return any_depth or memchr(asked.host, c".", label_size) == NULL
+
+
+cdef bint host_is_served(const listener_t *listener, const asked_t *asked) noexcept nogil:
+    cdef uint16_t i
+    for i in range(listener.n_hosts):
+        if host_fits(&listener.hosts[i], listener.gateway.any_depth, asked):
+            return True
+    return listener.n_hosts == 0

@@ -39,13 +39,34 @@ from piagent.core.bgp import Announcement
 from piagent.core.bulletin import TTL_MAX_MS, Endpoint
 from piagent.core.catalog import CatalogReason, Merged
 from piagent.core.forwarding import Forwarding
+from piagent.core.identity import once
 from piagent.core.model import Backend, Gateway, Service, ServiceType, host_port
 from piagent.core.plan import places_of, unreached
 from piagent.core.records import Kind, key_of
+from piagent.core.route_reasons import shadows
+from piagent.core.routing import DEFAULT, PlannedGateway
 
 COUNT_MAX = 2**53
 """Beyond it JSON numbers are not exact everywhere (RFC 8259 section 6)."""
 TTL_MIN_MS = 1000
+
+
+def _hidden(gateways: tuple[PlannedGateway, ...]) -> tuple[NoteStatus, ...]:
+    """The routes that no request can reach."""
+    return tuple(
+        NoteStatus(
+            about=key_of(Kind.GATEWAY, gateway.name)
+            if shadow.route == DEFAULT
+            else key_of(Kind.ROUTE, shadow.route),
+            reason=CatalogReason.NEVER_TAKEN,
+            detail=f"{shadow.by} takes all its requests for {shadow.host or 'any host'}",
+        )
+        for gateway in gateways
+        for shadow in shadows(gateway.routes)
+    )
+
+
+_hidden_once = once(_hidden, kept=2)
 
 
 class ServicesView:
@@ -315,6 +336,8 @@ class ServicesView:
         for path, why in self._access_log.troubles().items():
             about = f"access log {path}"
             yield NoteStatus(about=about, reason=CatalogReason.LOG_UNWRITABLE, detail=why)
+        if self._serving.plan is not None:
+            yield from _hidden_once(self._serving.plan.gateways)
         responder = self._followers.responder
         if responder is not None and responder.why_not is not None:
             reason = CatalogReason.PORT_UNAVAILABLE

@@ -88,7 +88,7 @@ def route_table(gateway: PlannedGateway, hidden: tuple[Shadow, ...] = ()) -> str
 
 def _request(route: PlannedRoute) -> tuple[str, str]:
     path = f"{route.path} exactly" if route.exact else route.path
-    path = f"~ {path}" if route.regex else path
+    path = f"~ {path}" if route.regex and path else path or "whatever is left"
     asks = (",".join(route.methods), *map(str, route.headers), *(f"?{one}" for one in route.query))
     return route.host or "any host", " ".join(filter(None, (path, *asks)))
 
@@ -115,7 +115,10 @@ def _explain(args: argparse.Namespace, config: Config, gateways: tuple[PlannedGa
     if len(hosts) > 1:
         raise Failure("more than one Host header: the gateway answers 400", WRONG_INPUT)
     headers = tuple((name, value.encode(errors="surrogateescape")) for name, value in args.header)
-    told = explain(_gateway(host, config, gateways), args.method, hosts[0], target, headers)
+    gateway = _gateway(host, config, gateways)
+    ports = next(one.hosts for one in config.gateways if one.name == gateway.name)
+    served = ports.get(_port(host), ())
+    told = explain(gateway, args.method, hosts[0], target, headers, served=served)
     if args.json:
         print_json(to_builtins(told))
     else:
@@ -136,8 +139,7 @@ def _split(url: str) -> tuple[str, str]:
 
 def _gateway(host: str, config: Config, gateways: tuple[PlannedGateway, ...]) -> PlannedGateway:
     """Choose the gateway that a request goes to: the only one, or the one on the URL's port."""
-    port = host.rpartition(":")[2]
-    number = int(port) if port.isdecimal() else 80
+    number = _port(host)
     on_port = {one.name for one in config.gateways if number in one.ports}
     for choice in (gateways, [one for one in gateways if one.name in on_port]):
         if len(choice) == 1:
@@ -148,10 +150,14 @@ def _gateway(host: str, config: Config, gateways: tuple[PlannedGateway, ...]) ->
     raise Failure(f"which gateway? Say --gateway with one of: {names}", WRONG_INPUT)
 
 
+def _port(host: str) -> int:
+    port = host.rpartition(":")[2]
+    return int(port) if port.isdecimal() else 80
+
+
 def _describe(told: Explanation) -> str:
-    lines = [
-        f"Gateway {told.gateway}: {told.method} for {told.host or 'no host'}, path {told.path}"
-    ]
+    path = told.path if told.path == told.sent else f"{told.path} (sent as {told.sent})"
+    lines = [f"Gateway {told.gateway}: {told.method} for {told.host or 'no host'}, path {path}"]
     if told.winner is not None:
         host, path = _request(told.winner)
         lines.append(f"takes route {told.winner.name} ({host}, {path}) to {_service(told.winner)}")

@@ -112,7 +112,17 @@ def build_gateway(gateway: schema.Gateway) -> model.Gateway:
         labels=gateway.labels,
         ports=tuple(one.port for one in gateway.listen),
         wildcard=gateway.wildcard,
+        hosts={one.port: one.hosts for one in gateway.listen if one.hosts},
+        default_backend=_default_backend(gateway.default_backend),
+        merge_slashes=gateway.merge_slashes,
+        encoded_slash=gateway.encoded_slash,
     )
+
+
+def _default_backend(backend: schema.DefaultBackend | None) -> model.RouteBackend | None:
+    if backend is None:
+        return None
+    return model.RouteBackend(service=backend.service, port=backend.port)
 
 
 def build_service(service: schema.Service, folder: Path | None = None) -> model.Service:

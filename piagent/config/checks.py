@@ -14,7 +14,7 @@ from piagent.config.build import port_name
 from piagent.config.forwarding import check_forwarding, check_shared
 from piagent.config.health import check_health
 from piagent.config.names import check_dns
-from piagent.config.predicates import check_predicates
+from piagent.config.predicates import check_predicates, check_spelling
 from piagent.config.problems import did_you_mean, elements, key_path, unique
 from piagent.config.proxying import (
     OF_CONNECTIONS,
@@ -35,12 +35,24 @@ from piagent.core.model import (
 from piagent.core.plan import EVERYWHERE, is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from piagent.config.lines import KeyPath
     from piagent.config.problems import Report
-    from piagent.config.schema import Admin, File, Mqtt, Route, Service, ServicePort
+    from piagent.config.schema import (
+        Admin,
+        DefaultBackend,
+        File,
+        Gateway,
+        Mqtt,
+        Route,
+        RouteBackend,
+        Service,
+        ServicePort,
+    )
 
+HOSTS_MAX: Final = 64
+"""Of one of a gateway's ports."""
 BROKER_COUNTS: Final = (1, 3, 5)
 TARGETS_MAX: Final = 16
 """Backends of one route, as in the Gateway API."""
@@ -65,9 +77,20 @@ def check(file: File, report: Report) -> None:
     check_own_sources(file, report)
     check_dns(file, report)
     check_bgp(file, report)
+    services = {service.name: service for service in file.service}
+    gateways = {gateway.name: gateway for gateway in file.gateway}
+    for i, gateway in enumerate(file.gateway):
+        check_gateway(gateway, ("gateway", i), report)
+        if gateway.default_backend is not None:
+            place = ("gateway", i, "default_backend")
+            _check_backend(gateway.default_backend, services, place, report)
     for i, route in enumerate(file.route):
         check_route(route, ("route", i), report)
-        _check_leads(route, file, ("route", i), report)
+        _refers(("route", i, "gateway"), route.gateway, gateways, report)
+        if route.gateway in gateways:
+            check_spelling(route, gateways[route.gateway], ("route", i), report)
+        for j, backend in enumerate(route.backends):
+            _check_backend(backend, services, ("route", i, "backends", j), report)
     _check_uses(file, report)
 
 
@@ -306,30 +329,41 @@ def check_route(route: Route, path: KeyPath, report: Report) -> None:
     unique(report, elements((*path, "backends"), places), "one backend with both weights")
 
 
-def _check_leads(route: Route, file: File, path: KeyPath, report: Report) -> None:
-    """Check what a route names."""
-    _refers((*path, "gateway"), route.gateway, [one.name for one in file.gateway], report)
-    for i, backend in enumerate(route.backends):
-        place = (*path, "backends", i)
-        _refers((*place, "service"), backend.service, [s.name for s in file.service], report)
-        if backend.service in [s.name for s in file.service if s.type is ServiceType.EXTERNAL]:
-            what = f'"{backend.service}" is external: it has no backends to send requests to'
-            report.error((*place, "service"), what, "a service with its addresses as backends")
-        named = [s for s in file.service if s.name == backend.service and s.name]
-        for service in named:
-            check_route_to(service, (*place, "service"), report)
-        every = [p for s in named for p in s.ports]
-        ports = [p.port for p in every if p.protocol is not Protocol.UDP]
-        if every and not ports:
-            what = f'service "{backend.service}" has no TCP port, and requests come by TCP'
-            report.error((*place, "service"), what, "a service with a TCP port")
-        elif backend.port and ports and all(ports) and backend.port not in ports:
-            what = f'service "{backend.service}" has no port {backend.port}'
-            cure = f"its TCP ports: {', '.join(map(str, ports))}"
-            report.error((*place, "port"), what, cure)
+def check_gateway(gateway: Gateway, path: KeyPath, report: Report) -> None:
+    """Check a gateway for itself."""
+    for i, one in enumerate(gateway.listen):
+        place = (*path, "listen", i, "hosts")
+        unique(report, elements(place, one.hosts), "once is enough")
+        if len(one.hosts) > HOSTS_MAX:
+            report.error(place, f"{len(one.hosts)} hosts, {HOSTS_MAX} at most", "leave hosts out")
 
 
-def _refers(path: KeyPath, name: str, names: list[str], report: Report) -> None:
+def _check_backend(
+    backend: RouteBackend | DefaultBackend,
+    services: Mapping[str, Service],
+    path: KeyPath,
+    report: Report,
+) -> None:
+    """Check that requests can go there."""
+    _refers((*path, "service"), backend.service, services, report)
+    service = services.get(backend.service) if backend.service else None
+    if service is None:
+        return
+    if service.type is ServiceType.EXTERNAL:
+        what = f'"{backend.service}" is external: it has no backends to send requests to'
+        report.error((*path, "service"), what, "a service with its addresses as backends")
+    check_route_to(service, (*path, "service"), report)
+    ports = [port.port for port in service.ports if port.protocol is not Protocol.UDP]
+    if service.ports and not ports:
+        what = f'service "{backend.service}" has no TCP port, and requests come by TCP'
+        report.error((*path, "service"), what, "a service with a TCP port")
+    elif backend.port and ports and all(ports) and backend.port not in ports:
+        what = f'service "{backend.service}" has no port {backend.port}'
+        cure = f"its TCP ports: {', '.join(map(str, ports))}"
+        report.error((*path, "port"), what, cure)
+
+
+def _refers(path: KeyPath, name: str, names: Mapping[str, object], report: Report) -> None:
     if name and name not in names and all(names):
         report.error(path, f'there is no {path[-1]} "{name}"', did_you_mean(name, names))
 
@@ -337,7 +371,7 @@ def _refers(path: KeyPath, name: str, names: list[str], report: Report) -> None:
 def _check_uses(file: File, report: Report) -> None:
     routed = {route.gateway for route in file.route}
     for i, gateway in enumerate(file.gateway):
-        if gateway.name and gateway.name not in routed:
+        if gateway.name and gateway.name not in routed and gateway.default_backend is None:
             what = "has no routes: it answers every request with 404"
             report.warn(("gateway", i), what, f'write [[route]] with gateway = "{gateway.name}"')
     inside = any(pool.type is PoolType.CLUSTER for pool in file.pool)

@@ -19,6 +19,7 @@ from piagent.config.checks import check
 from piagent.config.election import check_election
 from piagent.config.health import check_programs
 from piagent.config.host import Host, this_host
+from piagent.config.lines import KeyPath
 from piagent.config.problems import ConfigError, Problem, Report
 from piagent.config.reader import read_table
 from piagent.config.schema import Admin as AdminTable
@@ -29,6 +30,7 @@ from piagent.config.values import name as read_name
 from piagent.core.model import Config, Mqtt
 from piagent.core.plan import is_loopback, plan
 from piagent.core.route_reasons import shadows
+from piagent.core.routing import DEFAULT
 
 SOCKET_PATH_MAX: Final = 107
 """What struct sockaddr_un holds, without its NUL."""
@@ -174,4 +176,9 @@ def _check_shadows(config: Config, report: Report) -> None:
         for shadow in shadows(gateway.routes):
             what = f'"{shadow.by}" takes all its requests for {shadow.host or "any host"}'
             cure = "equal routes go by name: change a host, the path, or drop one"
-            report.warn(("route", index[shadow.route]), what, cure)
+            place: KeyPath = ("route", index.get(shadow.route, 0))
+            if shadow.route == DEFAULT:
+                names = [one.name for one in config.gateways]
+                place = ("gateway", names.index(gateway.name), "default_backend")
+                cure = "leave one of the two out"
+            report.warn(place, what, cure)

@@ -35,6 +35,7 @@ from piagent.config.values import (
     DurationOrOff,
     Eligible,
     Encapsulation,
+    EncodedSlash,
     Failures,
     FamilyPolicy,
     FileName,
@@ -326,6 +327,14 @@ class Listen(Struct, frozen=True, kw_only=True):
     """One of a gateway's ports."""
 
     port: Port
+    hosts: Annotated[tuple[RouteHost, ...], List(RouteHost, at_least=1)] = ()
+
+
+class DefaultBackend(Struct, frozen=True, kw_only=True):
+    """Where requests go that no route takes."""
+
+    service: Name
+    port: Port | None = None
 
 
 class Gateway(Struct, frozen=True, kw_only=True):
@@ -340,6 +349,9 @@ class Gateway(Struct, frozen=True, kw_only=True):
     labels: Labels = {}
     listen: Annotated[tuple[Listen, ...], List(Annotated[Listen, Table(Listen)], at_least=1)]
     wildcard: Wildcard = model.Wildcard.ONE_LABEL
+    default_backend: Annotated[DefaultBackend, Table(DefaultBackend)] | None = None
+    encoded_slash: EncodedSlash = model.EncodedSlash.KEEP
+    merge_slashes: Flag = True
 
 
 class RouteBackend(Struct, frozen=True, kw_only=True):

@@ -257,11 +257,14 @@ def route_host(text: str) -> str:
 
 
 def route_path(text: str) -> str:
-    """Read a path in its canonical form, the only one that requests are compared in."""
+    """Read a path in its canonical form, the only one that requests are compared in.
+
+    Whether the gateway keeps `//` is looked at later.
+    """
     if set(text) & set("?#"):
         raise UnfitError(f'"{text}" is more than a path', "leave the query and fragment out")
     try:
-        canonical = canonical_path(text)
+        canonical = canonical_path(text, merges="//" not in text)
     except BadRequestError as bad:
         raise UnfitError(f'"{text}": {bad}') from None
     if canonical != text:
@@ -441,6 +444,7 @@ Balance = Annotated[proxying.Balance, _one_of(proxying.Balance)]
 Affinity = Annotated[proxying.Affinity, _one_of(proxying.Affinity)]
 ProxyHeader = Annotated[proxying.ProxyHeader, _one_of(proxying.ProxyHeader)]
 CheckKind = Annotated[model.HealthKind, _one_of(model.HealthKind)]
+EncodedSlash = Annotated[model.EncodedSlash, _one_of(model.EncodedSlash)]
 Wildcard = Annotated[model.Wildcard, _one_of(model.Wildcard)]
 
 

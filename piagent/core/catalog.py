@@ -57,6 +57,8 @@ class CatalogReason(StrEnum):
     """A cluster address, or the VIP of BGP or of a `dsr` backend, cannot be on this node's `lo`."""
     BACKEND_UNREACHED = "backend-unreached"
     """Packets that are forwarded do not get to a backend with such an address or port."""
+    NEVER_TAKEN = "never-taken"
+    """Another route comes first for all that a route, or a default backend, could take."""
     LOG_UNWRITABLE = "log-unwritable"
     """An access log cannot be written on this node."""
 

@@ -377,6 +377,15 @@ class Wildcard(StrEnum):
     ANY_DEPTH = "any-depth"
 
 
+class EncodedSlash(StrEnum):
+    """What becomes of a request with an encoded slash or backslash in its path."""
+
+    KEEP = "keep"
+    """It stays, an ordinary character of its element."""
+    REJECT = "reject"
+    """400."""
+
+
 class Gateway(Struct, frozen=True, kw_only=True):
     """An HTTP entry point on a VIP."""
 
@@ -390,6 +399,12 @@ class Gateway(Struct, frozen=True, kw_only=True):
     first_family: int | None = None
     labels: dict[str, str] = {}
     wildcard: Wildcard = Wildcard.ONE_LABEL
+    hosts: dict[int, tuple[str, ...]] = {}
+    """By port: the hosts that are served there, if not all; as a route's."""
+    default_backend: RouteBackend | None = None
+    """Takes what no route takes."""
+    merge_slashes: bool = True
+    encoded_slash: EncodedSlash = EncodedSlash.KEEP
 
 
 class PathKind(StrEnum):

@@ -8,9 +8,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from piagent.core.forwarding import Forwarding
+from piagent.core.identity import once
 from piagent.core.model import (
     Backend,
     Config,
+    EncodedSlash,
     Gateway,
     PathKind,
     Protocol,
@@ -22,12 +24,14 @@ from piagent.core.model import (
     host_port,
 )
 from piagent.core.proxying import Proxying
-from piagent.core.routing import PlannedGateway, PlannedRoute, Target, ordered, prefix_of
+from piagent.core.routing import DEFAULT, PlannedGateway, PlannedRoute, Target, ordered, prefix_of
 
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 -- where node ports are, and others may be
 """What stands for every address of the node."""
 LOCAL = "@local"
 """Ends the name of a service port for its backends of this node only."""
+DEFAULT_TIMEOUT_MS = 60_000
+"""For a default backend to begin its response, as for a route that says nothing else."""
 _VERSIONS = {4: "@ipv4", 6: "@ipv6"}
 """Ends the name of a service port for the backends that packets of this IP version get to."""
 
@@ -63,6 +67,8 @@ class PlannedListener(Struct, frozen=True):
     draining: bool = False
     """Its VIP is on the way to another node: what it serves is to come to an end."""
     udp: bool = False
+    hosts: tuple[str, ...] = ()
+    """The hosts that it serves, when `http`; none: every one."""
 
 
 class PlannedForward(Struct, frozen=True):
@@ -115,7 +121,7 @@ def plan(
             if listener.address in owned or not _is_loopback_vip(config, listener.address)
         ),
         services=tuple(_services(config, down)),
-        gateways=tuple(_gateway(config, gateway) for gateway in config.gateways),
+        gateways=_gateways(config),
         forwards=tuple(
             replace(one, owned=one.address in owned, draining=one.address in draining)
             for one in _forwards(config)
@@ -202,7 +208,8 @@ def _listeners(config: Config) -> Iterator[PlannedListener]:
     for gateway in config.gateways if owns else ():
         for vip in gateway.vips:
             for number in gateway.ports:
-                yield PlannedListener(vip, number, gateway.name, http=True)
+                hosts = gateway.hosts.get(number, ())
+                yield PlannedListener(vip, number, gateway.name, http=True, hosts=hosts)
 
 
 def _forwards(config: Config) -> Iterator[PlannedForward]:
@@ -293,14 +300,34 @@ def _backends(
     )
 
 
-def _gateway(config: Config, gateway: Gateway) -> PlannedGateway:
+def _planned_gateways(config: Config) -> tuple[PlannedGateway, ...]:
     services = {service.name: service for service in config.services}
+    return tuple(_gateway(config, gateway, services) for gateway in config.gateways)
+
+
+_gateways = once(_planned_gateways, kept=2)
+"""Plans change with every backend that goes down; 10,000 routes take 0.1 s to put in order."""
+
+
+def _gateway(config: Config, gateway: Gateway, services: dict[str, Service]) -> PlannedGateway:
     routes = [route for route in config.routes if route.gateway == gateway.name]
     return PlannedGateway(
         name=gateway.name,
         wildcard=gateway.wildcard,
-        routes=tuple(_route(route, host, services) for route, host in ordered(routes)),
+        routes=(
+            *(_route(route, host, services) for route, host in ordered(routes)),
+            *_default(gateway, services),
+        ),
+        merges_slashes=gateway.merge_slashes,
+        takes_encoded_slash=gateway.encoded_slash is EncodedSlash.KEEP,
     )
+
+
+def _default(gateway: Gateway, services: dict[str, Service]) -> Iterator[PlannedRoute]:
+    """Yield what comes after all others: every path matches an empty regular expression."""
+    if gateway.default_backend is not None:
+        targets = (_target(gateway.default_backend, services),)
+        yield PlannedRoute(DEFAULT, "", "", False, targets, 0, DEFAULT_TIMEOUT_MS, regex=True)
 
 
 def _route(route: Route, host: str, services: dict[str, Service]) -> PlannedRoute:

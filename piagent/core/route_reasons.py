@@ -10,6 +10,7 @@ from msgspec import Struct
 from piagent.core.model import Wildcard
 from piagent.core.predicates import Request, headers_match, query_matches
 from piagent.core.routing import (
+    DEFAULT,
     BadRequestError,
     PlannedGateway,
     PlannedRoute,
@@ -89,6 +90,7 @@ class Criterion(StrEnum):
     METHOD = "it does not take this method"
     HEADERS = "its headers do not match"
     QUERY = "its query parameters do not match"
+    DEFAULT = "the default backend comes after every route"
     HOST_CLASS = "an exact host comes before a wildcard, and both before any host"
     HOST_LENGTH = "the longer host wins"
     PATH_CLASS = "an exact path comes before a prefix, and both before a regular expression"
@@ -115,6 +117,8 @@ class Explanation(Struct, frozen=True):
     """Canonical; as it came when it is malformed."""
     path: str
     """Canonical; as it came when it is malformed."""
+    sent: str
+    """The path as it came."""
     status: int
     """What the gateway answers by itself; 0: it forwards the request."""
     problem: RequestProblem | None
@@ -130,22 +134,28 @@ def explain(
     host: str,
     target: str,
     headers: tuple[tuple[str, bytes], ...] = (),
+    *,
+    served: tuple[str, ...] = (),
 ) -> Explanation:
     """Explain which route a request takes.
 
     `host` is the Host field and `target` the request target as they come: `/path?query`, or `*`
-    with OPTIONS, which is matched as `/`; `headers`: the others.
+    with OPTIONS, which is matched as `/`; `headers`: the others; `served`: the hosts that the
+    listener serves, none: every one.
     """
     path, _, query = target.partition("?")
     if method in {"CONNECT", "TRACE"}:
-        return _refused(gateway, (method, host, path), 405, RequestProblem.METHOD)
+        return _refused(gateway, (method, host, path, path), 405, RequestProblem.METHOD)
     if path == "*" and method != "OPTIONS":
-        return _refused(gateway, (method, host, path), 400, RequestProblem.ASTERISK)
+        return _refused(gateway, (method, host, path, path), 400, RequestProblem.ASTERISK)
+    sent = path
     try:
         host = canonical_host(host)
-        path = "/" if path == "*" else canonical_path(path)
+        path = "/" if path == "*" else _canonical(gateway, path)
     except BadRequestError as bad:
-        return _refused(gateway, (method, host, path), 400, bad.problem)
+        return _refused(gateway, (method, host, path, sent), 400, bad.problem)
+    if served and not any(host_matches(one, host, gateway.wildcard) for one in served):
+        return _refused(gateway, (method, host, path, sent), 404, RequestProblem.NOT_SERVED)
     request = Request(host, path, method, query.encode("utf-8", "surrogateescape"), headers)
     winner = match(gateway, request)
     losers = _losers(gateway, request, winner)
@@ -154,11 +164,22 @@ def explain(
         status, problem = 404, RequestProblem.NO_ROUTE
     elif not any(target.service and target.weight for target in winner.targets):
         status, problem = 500, RequestProblem.NO_BACKEND
-    return Explanation(gateway.name, method, host, path, status, problem, winner, losers)
+    return Explanation(gateway.name, method, host, path, sent, status, problem, winner, losers)
+
+
+def _canonical(gateway: PlannedGateway, path: str) -> str:
+    return canonical_path(
+        path,
+        merges=gateway.merges_slashes,
+        takes_encoded_slash=gateway.takes_encoded_slash,
+    )
 
 
 def _refused(
-    gateway: PlannedGateway, request: tuple[str, str, str], status: int, problem: RequestProblem
+    gateway: PlannedGateway,
+    request: tuple[str, str, str, str],
+    status: int,
+    problem: RequestProblem,
 ) -> Explanation:
     return Explanation(gateway.name, *request, status, problem, None, ())
 
@@ -184,6 +205,7 @@ def _criterion(
     if missed is not None or winner is None:
         return missed or Criterion.NAME
     decides = {
+        Criterion.DEFAULT: entry.name == DEFAULT,
         Criterion.HOST_CLASS: host_class(entry.host) != host_class(winner.host),
         Criterion.HOST_LENGTH: len(entry.host) != len(winner.host),
         Criterion.PATH_CLASS: (entry.exact, entry.regex) != (winner.exact, winner.regex),

@@ -58,6 +58,10 @@ class Target(Struct, frozen=True):
     weight: int = 1
 
 
+DEFAULT: Final = "~default"
+"""The name of the route that a gateway's default backend is; no other can have it."""
+
+
 class PlannedRoute(Struct, frozen=True):
     """One entry of a gateway's match table; entries are in order of precedence."""
 
@@ -86,6 +90,8 @@ class PlannedGateway(Struct, frozen=True):
     name: str
     wildcard: Wildcard
     routes: tuple[PlannedRoute, ...]
+    merges_slashes: bool = True
+    takes_encoded_slash: bool = True
 
 
 class RequestProblem(StrEnum):
@@ -97,6 +103,8 @@ class RequestProblem(StrEnum):
     ESCAPE = "a % in the path is not followed by two hex digits"
     NUL = "an encoded NUL in the path"
     ABOVE_ROOT = "the path leads above the root"
+    ENCODED_SLASH = "an encoded slash or backslash in the path, and the gateway takes none"
+    NOT_SERVED = "the listener on this port does not serve this host"
     METHOD = "the method is never forwarded"
     ASTERISK = "the target * goes only with OPTIONS"
     NO_ROUTE = "no route matches"
@@ -127,32 +135,41 @@ def canonical_host(raw: str) -> str:
     return found["name"] or found["literal"]
 
 
-def canonical_path(raw: bytes | str) -> str:
+def canonical_path(
+    raw: bytes | str, *, merges: bool = True, takes_encoded_slash: bool = True
+) -> str:
     r"""Return a request's path (without its query) in its one form; twice is the same as once.
 
     In this order: `%xx` of an unreserved character is decoded; the other escapes stay, in upper
     case, so an encoded slash or backslash is an ordinary character of its element; a printable
     character that RFC 3986 does not allow in a path (one of "<>[\]^`{|}) is encoded; empty elements
-    (`//`) are dropped; `.` and `..` are resolved. A path that ends in `/`, `/.` or `/..` ends in
-    `/` afterwards.
+    (`//`) are dropped unless not `merges`; `.` and `..` are resolved. A path that ends in `/`, `/.`
+    or `/..` ends in `/` afterwards.
 
     Raises BadRequestError: no slash at the beginning; a control character, white space, a byte
-    above 126 or `#`; a `%` without two hex digits; `%00`; `..` above the root. A `?` ends a path,
-    so a caller never passes one; it is refused too.
+    above 126 or `#`; a `%` without two hex digits; `%00`; `..` above the root; an encoded slash or
+    backslash unless `takes_encoded_slash`. A `?` ends a path, so a caller never passes one; it is
+    refused too.
     """
     data = raw.encode("ascii", "replace") if isinstance(raw, str) else raw
     if not data.startswith(b"/"):
         raise BadRequestError(RequestProblem.NOT_ABSOLUTE)
     elements: list[str] = []
-    for element in _respell(data).split("/"):
+    spelled = _respell(data)
+    if not takes_encoded_slash and ("%2F" in spelled or "%5C" in spelled):
+        raise BadRequestError(RequestProblem.ENCODED_SLASH)
+    *inner, last = spelled[1:].split("/")
+    for element in (*inner, last):
         if element == "..":
             if not elements:
                 raise BadRequestError(RequestProblem.ABOVE_ROOT)
             elements.pop()
-        elif element not in {"", "."}:
+        elif element != "." and (element or not merges):
             elements.append(element)
+    if not (last or merges):
+        elements.pop()
     path = "/" + "/".join(elements)
-    is_folder = element in {"", ".", ".."}
+    is_folder = last in {"", ".", ".."}
     return path + "/" if is_folder and elements else path
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from fastpath import engine
 from piagent.core.flow import Flow
+from piagent.core.identity import once
 from piagent.core.model import Protocol, Retries, Sticky, Wildcard
 from piagent.core.patterns import compile_pattern
 from piagent.core.plan import Plan, PlannedService
@@ -111,12 +112,12 @@ def tables(plan: Plan) -> engine.Tables:
     return engine.Tables(
         listeners=tuple(
             engine.Listener(
-                item.address, item.port, item.target, item.http, item.draining, item.udp
+                item.address, item.port, item.target, item.http, item.draining, item.udp, item.hosts
             )
             for item in plan.listeners
         ),
         services=tuple(_service(item) for item in plan.services),
-        gateways=tuple(_gateway(item) for item in plan.gateways),
+        gateways=_gateways_once(plan.gateways),
     )
 
 
@@ -149,7 +150,21 @@ def _service(service: PlannedService) -> engine.Service:
 
 def _gateway(gateway: PlannedGateway) -> engine.Gateway:
     routes = tuple(map(_route, gateway.routes))
-    return engine.Gateway(gateway.name, gateway.wildcard is Wildcard.ANY_DEPTH, routes)
+    return engine.Gateway(
+        gateway.name,
+        gateway.wildcard is Wildcard.ANY_DEPTH,
+        routes,
+        keeps_slashes=not gateway.merges_slashes,
+        refuses_slash=not gateway.takes_encoded_slash,
+    )
+
+
+def _gateways(gateways: tuple[PlannedGateway, ...]) -> tuple[engine.Gateway, ...]:
+    return tuple(map(_gateway, gateways))
+
+
+_gateways_once = once(_gateways, kept=2)
+"""With 10,000 routes that is most of the work, and other parts of a plan change more often."""
 
 
 def _route(route: PlannedRoute) -> engine.Route:

@@ -12,9 +12,10 @@ from msgspec.structs import replace
 
 from piagent.admin.api import answer
 from piagent.core.applying import Change, Order, Result, Verdict
-from piagent.core.model import AddressRange, Pool, PoolType
+from piagent.core.model import AddressRange, Pool, PoolType, RouteBackend
 from piagent.core.records import Kind
 from tests.agent.nodes import Bench, config, service
+from tests.core.things import gateway, route
 from tests.fakes import FakeBroker
 from tests.waiting import until
 
@@ -238,3 +239,23 @@ async def test_a_service_of_a_file_may_move_its_ports_and_keeps_its_address(tmp_
     await until(lambda: vips(benches[1], "web") == ("10.0.0.9",), "the other file has it still")
     assert (await apply(benches[0], web("third"))).outcomes[0].vips == ("10.0.0.11",)
     await stop(benches)
+
+
+async def test_routes_that_nothing_reaches_are_notes(tmp_path: Path) -> None:
+    front = replace(
+        gateway("front"), vips=("10.0.0.10",), default_backend=RouteBackend(service="web")
+    )
+    (one,) = cluster(
+        tmp_path,
+        1,
+        services=(service("web", "10.0.0.9", "10.0.0.1", check=False),),
+        gateways=(front,),
+        routes=(route("a", "front", "web"), route("b", "front", "web")),
+    )
+    await until(lambda: one.agent.view.status().notes, "it serves")
+    notes = one.agent.view.status().notes
+    assert [(note.about, note.reason, note.detail) for note in notes] == [
+        ("route/b", "never-taken", "a takes all its requests for any host"),
+        ("gateway/front", "never-taken", "a takes all its requests for any host"),
+    ]
+    await one.stop()

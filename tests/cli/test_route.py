@@ -22,6 +22,13 @@ name = "web"
 address = "127.0.0.9"
 listen = [{ port = 80 }, { port = 8080 }]
 [[gateway]]
+name = "strict"
+address = "127.0.0.11"
+listen = [{ port = 81, hosts = ["*.demo"] }]
+default_backend = { service = "api" }
+merge_slashes = false
+encoded_slash = "reject"
+[[gateway]]
 name = "inside"
 address = "127.0.0.10"
 listen = [{ port = 80 }]
@@ -82,6 +89,8 @@ def test_routes_are_listed_in_the_order_they_are_tried(run: Run) -> None:
         "api.demo /v1 -> api api:80",
         "api.demo /v1 -> zombie api:80 never: api comes first",
         "any host / -> all api:80",
+        "Gateway strict (one-label wildcards) tries in this order",
+        "any host whatever is left -> ~default api:80",
         "Gateway inside (one-label wildcards) tries in this order",
         "any host / exactly -> inside api:80",
         "any host ~ ^/v[0-9] GET x-canary=yes x-user~^t- ?v=2 -> canary api:80",
@@ -92,11 +101,11 @@ def test_one_gateway_can_be_asked_for(run: Run) -> None:
     assert "Gateway web" not in run("list", "--gateway", "inside")[1]
     code, _, err = run("list", "--gateway", "isnide")
     assert code == 2
-    assert err == 'there is no gateway "isnide"; there are: web, inside'
+    assert err == 'there is no gateway "isnide"; there are: web, strict, inside'
 
 
 def test_the_list_is_there_as_json(run: Run) -> None:
-    web, inside = json.loads(run("list", "--json")[1])
+    web, _, inside = json.loads(run("list", "--json")[1])
     assert [route["name"] for route in web["routes"]] == ["api", "zombie", "all"]
     assert web["shadows"] == [{"route": "zombie", "host": "api.demo", "by": "api"}]
     assert inside["shadows"] == []
@@ -109,7 +118,8 @@ def test_an_explanation_names_the_winner_and_why_the_others_lost(run: Run) -> No
     code, out, err = run("explain", *WEB, "GET", "http://API.demo:80/x/../v1//users?x=/..#top")
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    assert lines[0] == "Gateway web: GET for api.demo, path /v1/users"
+    spelled = "path /v1/users (sent as /x/../v1//users)"
+    assert lines[0] == f"Gateway web: GET for api.demo, {spelled}"
     assert lines[1] == "takes route api (api.demo, /v1) to api:80"
     assert [line.split()[0] for line in lines[3:]] == ["zombie", "all"]
     assert "the names decide" in lines[3]
@@ -164,7 +174,7 @@ def test_the_explanation_is_there_as_json(run: Run) -> None:
 def test_the_gateway_is_found_by_the_port_or_asked_for(run: Run) -> None:
     assert "Gateway web" in run("explain", "GET", "http://x:8080/")[1]
     code, _, err = run("explain", "GET", "http://x/")
-    assert (code, err) == (2, "which gateway? Say --gateway with one of: web, inside")
+    assert (code, err) == (2, "which gateway? Say --gateway with one of: web, strict, inside")
 
 
 @pytest.mark.parametrize("url", ["https://x/", "ftp://x", "HTTPS://x"])
@@ -201,3 +211,16 @@ def test_a_file_without_a_gateway_has_nothing_to_explain(
     (tmp_path / "a.toml").write_text('[mqtt]\nbrokers = ["mqtt://127.0.0.1"]')
     assert main(["route", "explain", "-c", str(tmp_path / "a.toml"), "GET", "/"]) == 2
     assert "the file has no gateway" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("url", "line"),
+    [
+        ("http://a.demo:81//x/", "takes route ~default (any host, whatever is left) to api:80"),
+        ("http://a.demo:81/a%2fb", "is answered with 400: an encoded slash or backslash"),
+        ("http://demo:81/", "is answered with 404: the listener on this port does not serve"),
+    ],
+)
+def test_the_rules_of_the_gateway_count(run: Run, url: str, line: str) -> None:
+    out = run("explain", "GET", url)[1]
+    assert out.splitlines()[1].startswith(line)

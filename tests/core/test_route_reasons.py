@@ -5,11 +5,21 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from piagent.core.model import Route, Wildcard
 from piagent.core.predicates import Predicate, Request
 from piagent.core.route_reasons import Criterion, Shadow, explain, shadows
-from piagent.core.routing import RequestProblem, host_matches, match, path_matches
+from piagent.core.routing import (
+    DEFAULT,
+    PlannedGateway,
+    PlannedRoute,
+    RequestProblem,
+    Target,
+    host_matches,
+    match,
+    path_matches,
+)
 from tests.core.routes import gateway, route
 
 LABELS = st.sampled_from(["a", "b"])
@@ -222,3 +232,33 @@ def test_options_asterisk_is_matched_as_the_root() -> None:
     winner = explain(table, "OPTIONS", "a", "*").winner
     assert winner is not None
     assert winner.name == "root"
+
+
+def test_the_default_backend_comes_last_and_may_be_hidden() -> None:
+    default = PlannedRoute(DEFAULT, "", "", False, (Target("d:80"),), 0, 0, regex=True)
+
+    def with_default(*routes: Route) -> PlannedGateway:
+        made = gateway(*routes)
+        return replace(made, routes=(*made.routes, default))
+
+    table = with_default(route("r", "^/a", regex=True), route("h", "/", "h"))
+    assert shadows(table.routes) == ()
+    told = explain(table, "GET", "x", "/a")
+    assert told.winner is not None
+    assert told.winner.name == "r"
+    criteria = {loser.entry.name: loser.criterion for loser in told.losers}
+    assert criteria == {"h": Criterion.HOST, DEFAULT: Criterion.DEFAULT}
+    assert explain(table, "GET", "x", "/b").winner == default
+    assert shadows(with_default(route("all", "/")).routes) == (Shadow(DEFAULT, "", "all"),)
+
+
+def test_a_listener_that_does_not_serve_the_host_answers_404() -> None:
+    table = gateway(route("r", "/"))
+    served = ("a.lan", "*.b.lan")
+    for host, status in (("a.lan", 0), ("x.b.lan", 0), ("b.lan", 404), ("y.x.b.lan", 404)):
+        assert explain(table, "GET", host, "/", served=served).status == status
+
+
+def test_an_explanation_has_the_path_as_it_was_sent() -> None:
+    told = explain(gateway(route("r", "/")), "GET", "h", "/%61//b?c")
+    assert (told.sent, told.path) == ("/%61//b", "/a/b")

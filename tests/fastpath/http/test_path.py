@@ -50,6 +50,45 @@ def test_a_path_has_one_spelling_or_none(raw: bytes, canonical: bytes | None) ->
     assert probe.canonical_path(raw) == canonical
 
 
+@pytest.mark.parametrize(
+    ("raw", "canonical"),
+    [
+        (b"//", b"//"),
+        (b"/a//b/", b"/a//b/"),
+        (b"//a", b"//a"),
+        (b"/a//../b", b"/a/b"),
+        (b"/a/.//b", b"/a//b"),
+        (b"//..", b"/"),
+        (b"/a//.", b"/a//"),
+        (b"/..", None),
+        (b"//../..", None),
+    ],
+)
+def test_a_gateway_may_keep_empty_elements(raw: bytes, canonical: bytes | None) -> None:
+    assert probe.canonical_path(raw, keeps_slashes=True) == canonical
+
+
+def test_a_gateway_may_refuse_encoded_slashes() -> None:
+    for raw in (b"/a%2fb", b"/%5C", b"/a\\b"):
+        assert probe.canonical_path(raw, refuses_slash=True) is None
+        assert probe.canonical_path(raw) is not None
+    assert probe.canonical_path(b"/a%252f//b", refuses_slash=True) == b"/a%252f/b"
+
+
+@given(PATH_BYTES, st.booleans(), st.booleans())
+def test_both_languages_know_the_rules_of_gateways(raw: bytes, keeps: bool, refuses: bool) -> None:
+    try:
+        expected = routing.canonical_path(
+            raw, merges=not keeps, takes_encoded_slash=not refuses
+        ).encode()
+        again = routing.canonical_path(expected, merges=not keeps)
+        assert again.encode() == expected
+    except routing.BadRequestError:
+        expected = None
+    found = probe.canonical_path(raw, keeps_slashes=keeps, refuses_slash=refuses)
+    assert found == expected
+
+
 @given(PATH_BYTES)
 def test_a_canonical_path_is_its_own_canonical_form(raw: bytes) -> None:
     once = probe.canonical_path(raw)
