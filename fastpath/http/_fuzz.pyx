@@ -261,7 +261,7 @@ cdef class MessagesFuzz(Fuzz):
         self._read_body(out, &body, data, size, in_pieces)
 
     cdef void _read_request(self, outcome_t *out, body_t *body) noexcept nogil:
-        cdef int code = request_read(&self.request, &self.head, self.buffer)
+        cdef int code = request_read(&self.request, &self.head, self.buffer, 0)
         if code < 0:
             out.code = code
             return

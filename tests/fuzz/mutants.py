@@ -112,7 +112,7 @@ MUTANTS = (
     ),
     Mutant("messages", HEADS, "    self.fields[self.fields_count].kind = FIELD_OTHER\n", ""),
     Mutant("messages", REQUEST, "    if count == 1:", "    if count >= 1:"),
-    Mutant("messages", PATH, 'used > 0 and not (used == 1 and out[n] == c".")', "used > 0"),
+    Mutant("messages", PATH, ' or used == 1 and out[n] == c"."', ""),
     Mutant("messages", PATH, "digits[byte & 15]", "digits[byte & 7]"),
     Mutant(
         "messages",
