@@ -1,5 +1,5 @@
 # make demo, make test: each sets itself up first (see .ci/setup.sh) and says what it does.
-.PHONY: build bpf demo test test-arm64 lint asan tsan fuzz-structures fuzz-packet fuzz-http fuzz-mutants lab sim sim-mutants sim-scale model bench bench-l4 bench-http bench-held bench-packet bench-routes bench-forward soak bench-failover bench-lease wheelhouse clean help
+.PHONY: build bpf demo test test-arm64 lint asan tsan fuzz-structures fuzz-packet fuzz-http slow-http fuzz-mutants lab sim sim-mutants sim-scale model bench bench-l4 bench-http bench-held bench-packet bench-routes bench-forward soak bench-failover bench-lease wheelhouse clean help
 .DEFAULT_GOAL := build
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -73,10 +73,14 @@ fuzz-packet: .venv/address.stamp  ## ten million mutated frames through the pack
 fuzz-http: .venv/address.stamp  ## HTTP messages and whole exchanges, mutated; ARGS='--steps 1000000'
 	@$(PY) -m tests.fuzz messages exchanges $(ARGS)
 
+slow-http: build .venv/dev.stamp  ## slowhttptest's slow clients against a gateway, for five minutes; SECONDS=60
+	@PIAGENT_SLOW_S=$(SECONDS) $(PY) -m pytest tests/fastpath/http/test_slow_clients.py $(ARGS)
+
 fuzz-mutants: .venv/dev.stamp .venv/probes.stamp  ## each rule of a structure broken once: what the models notice
 	@$(PY) -m tests.fuzz.mutants $(ARGS)
 
 TIMES ?= 10
+SECONDS ?= 300
 lab: build .venv/dev.stamp .venv/probes.stamp  ## faults of a real cluster in namespaces, again and again: TIMES=10
 	@PIAGENT_LAB_TIMES=$(TIMES) $(PY) -m pytest tests/lab/test_quorum.py tests/lab/test_planned.py \
 	  tests/lab/test_placement.py tests/lab/test_leader.py $(ARGS)

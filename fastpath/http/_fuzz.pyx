@@ -76,11 +76,12 @@ FIELDS[:] = [
     b"X-Real-Ip: 6.6.6.6", b"Proxy-Authorization: x", b"Keep-Alive: timeout=5",
     b"Cookie: a=b; c=d", b"User-Agent: something of a length that a block of bytes does not hold",
 ]
-cdef const char *BODIES[8]
+cdef const char *BODIES[9]
 BODIES[:] = [
     b"", b"hello", b"0\r\n\r\n", b"5\r\nhello\r\n0\r\n\r\n", b"5;a=b;c=\"d\"\r\nhello\r\n0\r\n\r\n",
     b"3\r\nabc\r\n2\r\nde\r\n0\r\nX-T: 1\r\n\r\n",
     b"A\r\n0123456789\r\n00\r\nContent-Length: 1\r\n\r\n",
+    b"10\r\n0123456789abcdef\r\n01a;x\r\n0123456789abcdefghijklmnop\r\n0\r\n\r\n",
     b"5\r\nhelloGET / HTTP/1.1\r\nHost: b\r\n\r\n",
 ]
 
@@ -188,7 +189,7 @@ cdef class MessagesFuzz(Fuzz):
             self._add(FIELDS[self.roll(32)])
             self._add(b"\r\n")
         self._add(b"\r\n")
-        self._add(BODIES[self.roll(8)])
+        self._add(BODIES[self.roll(9)])
         if self.roll(4) == 0:
             self._add(b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n")
 
@@ -385,6 +386,7 @@ cdef class MessagesFuzz(Fuzz):
                 lengths += _begins(data + start, i - start, b"content-length")
                 codings += _begins(data + start, i - start, b"transfer-encoding")
                 start = i + 1
+                self.expect(start == size or data[start] != c":", b"a field without a name")
             elif byte == c"\r":
                 self.expect(data[i + 1] == c"\n", b"a bare CR is sent on")
                 self.expect(i > start or i + 2 == size, b"an empty line is sent on")

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("fastpath.memory._fuzz", reason="built with PIAGENT_PROBE=1 only")
 
 from tests.fuzz.exchanges import exchange
-from tests.fuzz.mutants import MUTANTS, Mutant, what_is_found
+from tests.fuzz.mutants import MUTANTS, SLOW, Mutant, what_is_found
 from tests.fuzz.structures import STRUCTURES, fuzz
 
 STEPS = 300_000
@@ -41,4 +41,4 @@ def test_a_broken_structure_is_found_out(mutant: Mutant) -> None:
 
 
 def test_every_structure_has_a_mutant() -> None:
-    assert {mutant.structure for mutant in MUTANTS} == set(STRUCTURES)
+    assert {mutant.structure for mutant in MUTANTS} - set(SLOW) == set(STRUCTURES)
