@@ -67,7 +67,7 @@ cdef class Balancer:
         cdef uint32_t i
         check(tables)
         self.numbering = self.numbering.assign(
-            tables, lambda slot: True, lambda slot: True, settled=True
+            tables, *[lambda slot: True] * 3, settled=True
         )
         snapshot = compile_tables(
             tables, self.numbering, {}, limits_now(16, 1, 0, udp=False), 1, False, [],

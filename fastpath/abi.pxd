@@ -248,6 +248,8 @@ cdef struct route_t:
     const pattern_t *pattern    # of the path, in place of `path`; else NULL
     conditions_t conditions
     route_t *next               # of the same host and path in the order of precedence, or NULL
+    const void *filters         # filters_t of fastpath.http.filters.table; NULL: none
+    uint64_t born               # as in backend_t
     uint32_t request_timeout_ms     # 0: none
     uint32_t backend_timeout_ms     # 0: none
     uint16_t slot               # stable for (gateway, name)
@@ -260,6 +262,7 @@ cdef struct gateway_t:
     text_t name
     route_t *routes             # n_routes, the first that matches wins; owned by the snapshot
     const void *index           # route_index_t of http/routes.pxd; owned likewise
+    const void *options         # options_t of fastpath.http.options; NULL: the defaults
     uint32_t n_routes
     uint32_t header_timeout_ms
     uint32_t body_idle_timeout_ms
@@ -403,9 +406,11 @@ cdef struct common_t:
     int log_wake                # an eventfd
     uint32_t n_workers
     void *known_clients         # clients_t of fastpath.proxy.clients; borrowed from the engine
+    void *rates                 # rates_t of fastpath.http.filters.rates; likewise
     # Those of each worker, for others to read; set before the workers start.
     counters_t *counters[MAX_WORKERS]
     # … and from what one service's connections change.
     int64_t service_open[MAX_SERVICES]      # as `clients`, by service
     uint64_t accept_due_ns[MAX_SERVICES]    # accept_rate: when the next one is due by its rate
     outlier_t outliers[MAX_BACKENDS]
+    int64_t in_flight[MAX_ROUTES]           # exchanges under way, of routes that limit them

@@ -11,6 +11,7 @@ from fastpath.atomics cimport (
     add_shared, load_acquire, load_relaxed, load_signed, store_pointer, store_release,
 )
 from fastpath.explain cimport explain_flow
+from fastpath.http.filters.rates cimport rates_t
 from fastpath.log cimport dropped_total, read_records, read_until_quiet
 from fastpath.memory.slab cimport slab_free, slab_get, slab_init, slab_t
 from fastpath.proxy.balance cimport balance_renew
@@ -73,6 +74,7 @@ cdef class Engine:
     cdef list cuts              # (generation, kind, slot) that a worker may not have seen yet
     cdef slab_t common_memory
     cdef clients_t known_clients
+    cdef slab_t rates_memory
     cdef dict service_names     # slot -> name, of those that are gone too
     cdef dict backend_names     # slot -> (service, name), likewise
     cdef list records           # of the log, that were read before their slots changed hands
@@ -116,6 +118,9 @@ cdef class Engine:
         if clients_init(&self.known_clients, 2 * n_open, self.shared.hash_key) != FP_OK:
             raise MemoryError
         self.shared.common.known_clients = &self.known_clients
+        if slab_init(&self.rates_memory, 1, sizeof(rates_t)) != FP_OK:
+            raise MemoryError
+        self.shared.common.rates = slab_get(&self.rates_memory)
         self.shared.common.log_wake = self.log_wake
         self.shared.common.log_wanted = 1
         worker_protocols(self.shared.protocols)
@@ -139,6 +144,7 @@ cdef class Engine:
             worker_free(self.workers[i])
         clients_free(&self.known_clients)
         slab_free(&self.common_memory)
+        slab_free(&self.rates_memory)
         if self.lock is not None and self.log_wake >= 0:
             os.close(self.log_wake)
 
@@ -174,7 +180,7 @@ cdef class Engine:
 
     cdef object _publish(self, tables):
         numbering = self.numbering.assign(
-            tables, self._is_idle, self._is_left, settled=self._settled()
+            tables, self._is_idle, self._is_left, self._is_unused, settled=self._settled()
         )
         listening, opened = self._listen(tables.listeners)
         try:
@@ -253,6 +259,10 @@ cdef class Engine:
     def _is_left(self, slot):
         """Whether no connection is open that the listener of this slot accepted."""
         return open_total(self.workers, self.n_workers, slot) == 0
+
+    def _is_unused(self, slot):
+        """Whether nothing is counted as in flight on the route of this slot."""
+        return load_signed(&self.shared.common.in_flight[<int>slot]) == 0
 
     def _note_new_hands(self, numbering):
         """Remember where the counters of slots stand that now count for somebody else."""

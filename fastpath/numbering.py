@@ -43,14 +43,16 @@ class Numbering:
         tables: Tables,
         is_idle: Callable[[int], bool],
         is_left: Callable[[int], bool],
+        is_unused: Callable[[int], bool],
         *,
         settled: bool,
     ) -> Numbering:
         """Number these tables; ValueError when there is too much of something.
 
         is_idle: whether no socket is open to the backend of that slot. is_left: whether no
-        connection is open that the listener of that slot accepted. settled: whether every worker
-        has gone over to the tables before these; else no slot is used again yet.
+        connection is open that the listener of that slot accepted. is_unused: whether nothing is
+        counted as in flight on the route of that slot. settled: whether every worker has gone over
+        to the tables before these; else no slot is used again yet.
         """
         names = Names(tables)
 
@@ -64,6 +66,9 @@ class Numbering:
         def listener_is_free(slot: int) -> bool:
             return settled and is_left(slot)
 
+        def route_is_free(slot: int) -> bool:
+            return settled and is_unused(slot)
+
         def is_free(_slot: int) -> bool:
             return settled
 
@@ -72,7 +77,7 @@ class Numbering:
             self.backend_slots.assign(names.backends, backend_is_free),
             self.listener_slots.assign(names.listeners, listener_is_free),
             self.gateway_slots.assign(names.gateways, is_free),
-            self.route_slots.assign(names.routes, is_free),
+            self.route_slots.assign(names.routes, route_is_free),
         )
 
     @property

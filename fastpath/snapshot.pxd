@@ -12,6 +12,8 @@ cdef class Snapshot:
     cdef snapshot_t *c
     cdef dict maglev            # key -> Maglev: the tables that `c` points to
     cdef object route_tables    # owns the gateways and routes that `c` points to
+    cdef list options           # each an OptionTable that `c` points to
+    cdef dict filters           # fastpath.filters.Filters -> FilterTable that `c` points to
 
 
 # Write a numeric address and a port, and return the size of the sockaddr; ValueError.

@@ -9,15 +9,20 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from fastpath.abi cimport (
-    PROTOCOL_HTTP, PROTOCOL_TCP, PROTOCOL_UDP, backend_t, cut_t, listener_t, range_t, service_t,
+    PROTOCOL_HTTP, PROTOCOL_TCP, PROTOCOL_UDP, backend_t, cut_t, gateway_t, listener_t, range_t,
+    route_t, service_t,
 )
+from fastpath.filter_tables cimport FilterTable
 from fastpath.http.route_tables cimport RouteTables
+from fastpath.option_tables cimport OptionTable
 from fastpath.sys_linux cimport AF_INET, AF_INET6, htons, sockaddr_any_t, sockaddr_in, sockaddr_in6
 from fastpath.table_parts cimport array_new, maglev_entries, ranges_put, token_of
 
 import socket
 import time
 
+from fastpath.filters import Filters
+from fastpath.options import Options
 from fastpath.prefixes import merged
 from fastpath.sockets import resolve
 from fastpath.tables import BALANCES
@@ -27,6 +32,8 @@ cdef class Snapshot:
 
     def __cinit__(self):
         self.maglev = {}
+        self.filters = {}
+        self.options = []
         self.c = <snapshot_t *>calloc(1, sizeof(snapshot_t))
         if self.c == NULL:
             raise MemoryError
@@ -60,7 +67,7 @@ def compile(tables, numbering, listening, limits, generation, draining, cuts, ha
     self.c.pipes_max = limits.pipes_per_worker
     self.c.sessions_max = limits.sessions_per_worker
     services = _put_services(self, tables.services, numbering, hash_key, previous)
-    gateways = _put_gateways(self, tables.gateways, numbering, services)
+    gateways = _put_gateways(self, tables.gateways, numbering, services, previous)
     _put_listeners(self, tables.listeners, numbering, listening, services, gateways)
     _put_cuts(self, cuts)
     return self
@@ -201,7 +208,9 @@ def _name(backend):
     return backend.name
 
 
-cdef dict _put_gateways(Snapshot self, tuple gateways, numbering, dict services):
+cdef dict _put_gateways(
+    Snapshot self, tuple gateways, numbering, dict services, Snapshot previous
+):
     """Fill in gateways and routes; returns name -> index."""
     cdef RouteTables tables = RouteTables(gateways)
     cdef Py_ssize_t i
@@ -211,9 +220,32 @@ cdef dict _put_gateways(Snapshot self, tuple gateways, numbering, dict services)
     self.c.gateways = tables.gateways
     for i in range(len(gateways)):
         self.c.gateway_of_slot[tables.gateways[i].slot] = &tables.gateways[i]
+        _put_options(self, &tables.gateways[i], gateways[i].options)
+    wanted = [route for each in gateways for route in each.routes]
     for i in range(tables.n_routes):
         self.c.route_of_slot[tables.routes[i].slot] = &tables.routes[i]
+        _put_filters(self, &tables.routes[i], wanted[i].filters, previous)
     return {each.name: i for i, each in enumerate(gateways)}
+
+
+cdef object _put_options(Snapshot self, gateway_t *gateway, wanted):
+    """Fill in what it lets in."""
+    if wanted == Options():
+        return
+    self.options.append(OptionTable(wanted))
+    gateway.options = (<OptionTable>self.options[len(self.options) - 1]).c
+
+
+cdef object _put_filters(Snapshot self, route_t *route, wanted, Snapshot previous):
+    """Fill in what it does to what comes through, and since when it has its slot."""
+    route.born = self.c.generation
+    if previous is not None and previous.c.route_of_slot[route.slot] != NULL:
+        route.born = previous.c.route_of_slot[route.slot].born
+    if wanted == Filters():
+        return
+    if wanted not in self.filters:
+        self.filters[wanted] = FilterTable(wanted)
+    route.filters = (<FilterTable>self.filters[wanted]).c
 
 
 cdef object _put_listeners(

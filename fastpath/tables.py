@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from fastpath.conditions import Predicate, check_conditions
+from fastpath.filters import Filters, check_filters
+from fastpath.options import Options, check_options
 from fastpath.sockets import resolve
 
 REASONS = (
@@ -183,6 +185,7 @@ class Route(NamedTuple):
     """None: every method."""
     headers: tuple[Predicate, ...] = ()
     query: tuple[Predicate, ...] = ()
+    filters: Filters = Filters()
 
 
 class Gateway(NamedTuple):
@@ -200,6 +203,7 @@ class Gateway(NamedTuple):
     """Whether `//` in a path stays."""
     refuses_slash: bool = False
     """Whether an encoded slash or backslash in a path is answered with 400."""
+    options: Options = Options()
 
 
 class Listener(NamedTuple):
@@ -364,6 +368,7 @@ def _check_gateway(gateway: Gateway, services: set[str]) -> None:
     place = f"gateway {gateway.name!r}"
     for name, value in _times(gateway):
         _check_times(place, **{name: value})
+    check_options(place, gateway.options)
     for route in gateway.routes:
         where = f"{place}: route {route.name!r}"
         _check_targets(where, route.targets, services)
@@ -376,6 +381,7 @@ def _check_gateway(gateway: Gateway, services: set[str]) -> None:
             _check_retries(where, route.retries)
         if route.sticky is not None:
             _check_sticky(where, route.sticky)
+        check_filters(where, route.filters)
 
 
 def _check_targets(where: str, targets: tuple[Target, ...], services: set[str]) -> None:

@@ -13,6 +13,14 @@ import pytest
 from msgspec.structs import replace
 
 from piagent.core.draining import Drained, drained
+from piagent.core.filters import (
+    Filters,
+    HeaderEdits,
+    RateLimit,
+    Redirect,
+    Respond,
+    Rewrite,
+)
 from piagent.core.model import Retries, RetryOn, Sticky, Wildcard
 from piagent.core.patterns import compile_pattern
 from piagent.core.plan import (
@@ -26,6 +34,7 @@ from piagent.core.plan import (
 from piagent.core.predicates import Predicate
 from piagent.core.proxying import Balance, Ejection, Limits, ProxyHeader, Proxying, Timeouts
 from piagent.core.routing import Target
+from piagent.dataplane.filters import engine_filters
 from piagent.ports import ListenError
 from tests.net import free_port
 
@@ -116,6 +125,36 @@ def test_every_field_of_a_plan_reaches_the_tables() -> None:
         "retries": (2, ("reset",), (429,), 5), "sticky": ("sid", 60),
         "program": compile_pattern("/v1").program, "methods": ("GET",),
         "headers": (("x", b"1", b""),), "query": (("v", b"^a", compile_pattern("^a").program),),
+        "filters": engine_filters(Filters()),
+    }  # fmt: skip
+
+
+def test_filters_reach_the_tables() -> None:
+    edits = HeaderEdits(set=(("a", "1"),), add=(("b", "2"),), remove=("c",))
+    filters = Filters(
+        allowed=("192.0.2.0/24",),
+        denied=("192.0.2.1/32",),
+        in_flight=3,
+        rate_limit=RateLimit(requests=10, period_ms=1000, burst=20, header="x-key"),
+        body_limit=4,
+        respond=Respond(status=200, body="é", content_type="text/html"),
+        redirect=Redirect(
+            scheme="https", host="a", port=8443, path="/b", by_prefix=True, status=308
+        ),
+        rewrite=Rewrite(host="c", path="/d", by_prefix=True),
+        strip_prefix="/e",
+        add_prefix="/f",
+        request_headers=edits,
+        response_headers=HeaderEdits(remove=("d",)),
+    )
+    assert engine_filters(filters)._asdict() == {
+        "allowed": ("192.0.2.0/24",), "denied": ("192.0.2.1/32",), "in_flight": 3,
+        "rate": (10, 1000, 20, "x-key"), "body_size": 4,
+        "respond": (200, "é".encode(), "text/html"),
+        "redirect": ("https", "a", 8443, "/b", True, 308), "rewrite": ("c", "/d", True),
+        "strip_prefix": "/e", "add_prefix": "/f",
+        "request_headers": ((("a", "1"),), (("b", "2"),), ("c",)),
+        "response_headers": ((), (), ("d",)),
     }  # fmt: skip
 
 

@@ -10,9 +10,9 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memset, strlen
 
 from fastpath.http.forward cimport (
-    ENDING_KEEP, FORWARD_SIZE_MAX, forward_request, forward_response, forward_trailers, peer_init,
-    peer_t,
+    ENDING_KEEP, FORWARD_SIZE_MAX, forward_request, forward_response, forward_trailers,
 )
+from fastpath.http.forwarded cimport peer_init, peer_t
 from fastpath.http.framing cimport (
     BODY_CHUNKED, BODY_DONE, BODY_MORE, BODY_NONE, BODY_TRAILERS, BODY_UNTIL_CLOSE, body_t,
     body_take, connection_options, options_t, response_framing,
@@ -269,7 +269,7 @@ cdef class MessagesFuzz(Fuzz):
         body[0] = self.request.body
         out.path_size = self.request.path_size
         out.head_size = forward_request(out.head, &self.request, &self.head, self.buffer,
-                                        &self.peer)
+                                        &self.peer, NULL)
 
     cdef void _read_response(self, outcome_t *out, body_t *body) noexcept nogil:
         cdef options_t options
@@ -281,7 +281,7 @@ cdef class MessagesFuzz(Fuzz):
             out.code = code
             return
         as_chunks = body.kind == BODY_CHUNKED or body.kind == BODY_UNTIL_CLOSE
-        out.head_size = forward_response(out.head, &self.head, self.buffer, body, as_chunks,
+        out.head_size = forward_response(out.head, &self.head, self.buffer, NULL, body, as_chunks,
                                          ENDING_KEEP)
 
     cdef void _read_body(self, outcome_t *out, body_t *body, const uint8_t *data, size_t size,

@@ -6,9 +6,10 @@ from libc.string cimport memcpy, memset
 
 from fastpath.abi cimport pattern_t, route_t
 from fastpath.http cimport (
-    answers, counters, forward, framing, http1, path, patterns, predicates, request, route_tables,
-    routes, totals,
+    answers, counters, forward, forwarded, framing, http1, path, patterns, predicates, request,
+    route_tables, routes, totals,
 )
+from fastpath.http.filters cimport rates
 from fastpath.http.state cimport client_t
 from fastpath.sys_linux cimport AF_INET, AF_INET6, htons, sockaddr_any_t
 
@@ -29,7 +30,7 @@ class Refused(Exception):  # noqa: N818
 
 
 def _refused(int code):
-    return Refused(REFUSAL_NAMES[-code], answers.answer_status(<http1.refusal_t>(-code)))
+    return Refused(REFUSAL_NAMES[-code], answers.answer_of(<http1.refusal_t>(-code)).status)
 
 
 cdef object _put_address(sockaddr_any_t *address, str text, int port):
@@ -91,7 +92,7 @@ cdef class Scan:
         """(host, path, query, body kind, length, forwarded head); Refused when it is malformed."""
         cdef request.request_t *req = <request.request_t *>calloc(1, sizeof(request.request_t))
         cdef uint8_t *out = <uint8_t *>malloc(forward.FORWARD_SIZE_MAX)
-        cdef forward.peer_t who
+        cdef forwarded.peer_t who
         cdef sockaddr_any_t who_address, local
         try:
             code = request.request_read(req, &self.head, self.data, 0)
@@ -99,8 +100,9 @@ cdef class Scan:
                 raise _refused(code)
             _put_address(&who_address, peer, 54321)
             _put_address(&local, "2001:db8::80" if ":" in peer else "192.0.2.80", 80)
-            forward.peer_init(&who, &who_address, &local)
-            size = forward.forward_request(out, req, &self.head, self.data, &who)
+            forwarded.peer_init(&who, &who_address, &local)
+            size = forward.forward_request(out, req, &self.head, self.data, &who,
+                                           &who_address)
             return (
                 bytes(req.host[:req.host_size]), bytes(req.path[:req.path_size]),
                 self._text(req.query), BODIES[req.body.kind], req.body.remaining, bytes(out[:size]),
@@ -123,7 +125,7 @@ cdef class Scan:
                 code = framing.connection_options(&self.head, self.data, &options)
             if code < 0:
                 raise _refused(code)
-            size = forward.forward_response(out, &self.head, self.data, &body, as_chunks,
+            size = forward.forward_response(out, &self.head, self.data, NULL, &body, as_chunks,
                                             endings[ending])
             return self.head.status, BODIES[body.kind], body.remaining, bytes(out[:size])
         finally:
@@ -162,6 +164,22 @@ cdef class Chunks:
             return bytes(data[:produced]), used, code == framing.BODY_TRAILERS
         finally:
             free(data)
+
+
+cdef class Rates:
+    """A table of rate limits."""
+
+    cdef rates.rates_t *c
+
+    def __cinit__(self):
+        self.c = <rates.rates_t *>calloc(1, sizeof(rates.rates_t))
+
+    def __dealloc__(self):
+        free(self.c)
+
+    def take(self, key, now_ns, interval_ns, ahead_ns):
+        """0, or nanoseconds to wait."""
+        return rates.rates_take(self.c, key, now_ns, interval_ns, ahead_ns)
 
 
 def canonical_path(bytes raw, keeps_slashes=False, refuses_slash=False):
@@ -272,7 +290,9 @@ cdef class Pattern:
 
 def answer(str name, bint is_head=False, bint close=True):
     """One of our own answers."""
-    cdef uint8_t out[answers.ANSWER_SIZE_MAX * 2]
-    size = answers.answer_write(out, REFUSAL_NAMES.index(name), is_head,
+    cdef uint8_t out[answers.ANSWER_HEAD_MAX * 2]
+    cdef answers.reply_t reply
+    reply.fields_size = 0
+    size = answers.answer_write(out, answers.answer_of(REFUSAL_NAMES.index(name)), &reply, is_head,
                                 forward.ENDING_CLOSE if close else forward.ENDING_KEEP)
     return bytes(out[:size])

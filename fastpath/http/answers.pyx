@@ -1,6 +1,6 @@
 """Our own answers, rendered when the module is imported."""
 
-from libc.stdint cimport uint8_t, uint16_t
+from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 
 from fastpath.http.forward cimport ENDING_CLOSE, ENDING_KEEP_10
@@ -32,50 +32,58 @@ REFUSAL_TABLE = (
     ("upstream", 502, "Bad Gateway", "the backend sent no valid response"),
     ("timeout", 504, "Gateway Timeout", "the backend took too long"),
     ("version", 505, "HTTP Version Not Supported", "only HTTP/1.0 and HTTP/1.1"),
+    ("source", 403, "Forbidden", "not for your address"),
+    ("rate", 429, "Too Many Requests", "too many requests in this time"),
+    ("in-flight", 503, "Service Unavailable", "too many requests at a time"),
+    ("body-size", 413, "Content Too Large", "the request's body is too large"),
+    ("respond", 500, "Internal Server Error", "a filter's own answer"),
+    ("redirect", 500, "Internal Server Error", "a filter's own answer"),
 )
 
 REFUSAL_NAMES = tuple(row[0] for row in REFUSAL_TABLE)
 
-cdef struct answer_t:
-    uint8_t head[ANSWER_SIZE_MAX]   # without Connection and the empty line
-    uint8_t body[ANSWER_SIZE_MAX]
-    uint16_t head_size
-    uint16_t body_size
-    uint16_t status
-
 cdef answer_t ANSWERS[<int>REFUSALS]
 
+# Keeps the bytes that ANSWERS point to.
+_TEXTS = []
 
-def _render():
+
+def render(status, phrase, content_type, body, *lines):
+    """The head of an answer, but for Connection and the empty line, as bytes."""
+    if content_type:
+        lines = (f"Content-Type: {content_type}", f"Content-Length: {len(body)}", *lines)
+    return "".join(f"{line}\r\n" for line in (f"HTTP/1.1 {status} {phrase}", *lines)).encode()
+
+
+def _fill_answers():
     """Fill ANSWERS, once at import."""
     assert len(REFUSAL_TABLE) == REFUSALS
     for index, (_, status, phrase, text) in enumerate(REFUSAL_TABLE):
         body = f"{status} {text}\n".encode()
-        head = (
-            f"HTTP/1.1 {status} {phrase}\r\nContent-Type: text/plain; charset=utf-8\r\n"
-            f"Content-Length: {len(body)}\r\n"
-        ).encode()
-        if status == 405:
-            head += b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
-        memcpy(ANSWERS[index].head, <const uint8_t *>head, len(head))
-        memcpy(ANSWERS[index].body, <const uint8_t *>body, len(body))
-        ANSWERS[index].head_size = len(head)
-        ANSWERS[index].body_size = len(body)
+        allow = ("Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",) if status == 405 else ()
+        head = render(status, phrase, "text/plain; charset=utf-8", body, *allow)
+        _TEXTS.extend((head, body))
+        ANSWERS[index].head.data = <const uint8_t *>head
+        ANSWERS[index].head.size = len(head)
+        ANSWERS[index].body.data = <const uint8_t *>body
+        ANSWERS[index].body.size = len(body)
         ANSWERS[index].status = status
 
 
-_render()
+_fill_answers()
 
 
-cdef uint16_t answer_status(refusal_t why) noexcept nogil:
-    return ANSWERS[<int>why].status
+cdef const answer_t *answer_of(refusal_t why) noexcept nogil:
+    return &ANSWERS[<int>why]
 
 
-cdef size_t answer_write(uint8_t *out, refusal_t why, bint is_head, ending_t ending) noexcept nogil:
-    cdef const answer_t *answer = &ANSWERS[<int>why]
+cdef size_t answer_write(uint8_t *out, const answer_t *answer, const reply_t *reply, bint is_head,
+                         ending_t ending) noexcept nogil:
     cdef uint8_t *end = out
-    memcpy(end, answer.head, answer.head_size)
-    end += answer.head_size
+    memcpy(end, answer.head.data, answer.head.size)
+    end += answer.head.size
+    memcpy(end, reply.fields, reply.fields_size)
+    end += reply.fields_size
     if ending == ENDING_CLOSE:
         memcpy(end, b"Connection: close\r\n", 19)
         end += 19
@@ -84,7 +92,7 @@ cdef size_t answer_write(uint8_t *out, refusal_t why, bint is_head, ending_t end
         end += 24
     memcpy(end, b"\r\n", 2)
     end += 2
-    if not is_head:
-        memcpy(end, answer.body, answer.body_size)
-        end += answer.body_size
+    if not is_head and answer.body.size > 0:
+        memcpy(end, answer.body.data, answer.body.size)
+        end += answer.body.size
     return end - out

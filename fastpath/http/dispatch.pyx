@@ -9,11 +9,14 @@ from fastpath.abi cimport (
 )
 from fastpath.http.flow cimport flow_decode, flow_t
 from fastpath.http.forward cimport forward_request
-from fastpath.http.framing cimport BODY_CHUNKED, BODY_NONE
+from fastpath.http.entry cimport entry_head, entry_request
+from fastpath.http.filters.chain cimport filters_request
+from fastpath.http.framing cimport BODY_CHUNKED, BODY_NONE, body_refusal
 from fastpath.http.http1 cimport (
-    REFUSE_BUSY, REFUSE_CHUNK, REFUSE_CONNECT, REFUSE_NO_BACKEND, REFUSE_NO_ROUTE,
-    REFUSE_UNAVAILABLE, REFUSE_UPSTREAM, head_t,
+    REFUSE_BUSY, REFUSE_CONNECT, REFUSE_NO_BACKEND, REFUSE_NO_ROUTE, REFUSE_UNAVAILABLE,
+    REFUSE_UPSTREAM, head_t,
 )
+from fastpath.http.options cimport options_t
 from fastpath.http.path cimport PATH_KEEPS_SLASHES, PATH_REFUSES_SLASH
 from fastpath.http.pool cimport pool_close, pool_connect, pool_take
 from fastpath.http.predicates cimport asked_t
@@ -41,7 +44,10 @@ cdef int dispatch_request(loop_t *loop, client_t *client) noexcept nogil:
     cdef request_t *request = &http.request
     cdef flow_t *flow = &client.request
     cdef head_t *head = client.head
-    cdef int code = request_read(request, head, flow.buffer, path_rules(loop, client))
+    cdef const options_t *options = options_of(loop, client)
+    cdef int code = entry_head(options, head, flow.buffer)
+    if code == 0:
+        code = request_read(request, head, flow.buffer, path_rules(loop, client))
     client.method = head.method
     client.is_old = head.minor == 0
     client.started_us = loop.now_us
@@ -51,14 +57,17 @@ cdef int dispatch_request(loop_t *loop, client_t *client) noexcept nogil:
     client.wants_keep = (request.options.is_keep_alive if client.is_old
                          else not request.options.is_close)
     client.has_body = request.body.kind != BODY_NONE
-    code = find_route(loop, client, request, head)
+    code = entry_request(loop, client, request, options)
+    if code == 0:
+        code = find_route(loop, client, request, head)
     if code < 0:
         return code
     flow.head = <uint8_t *>slab_get(&http.stores.forwards)
     if flow.head == NULL:
         return -REFUSE_BUSY
     flow.head_start = 0
-    flow.head_end = <uint16_t>forward_request(flow.head, request, head, flow.buffer, &client.peer)
+    flow.head_end = <uint16_t>forward_request(flow.head, request, head, flow.buffer, &client.peer,
+                                              &client.address)
     flow.keeps_head = True
     slab_put(&http.stores.heads, head)
     client.head = NULL
@@ -68,7 +77,7 @@ cdef int dispatch_request(loop_t *loop, client_t *client) noexcept nogil:
     client.is_websocket = request.is_websocket
     # What has come of the body is checked before a backend hears anything.
     if client.has_body and flow.raw_start < flow.raw_end and flow_decode(&http.stores, flow) < 0:
-        return -REFUSE_CHUNK
+        return -<int>body_refusal(&flow.body)
     http.n_requests += 1
     if loop.snapshot.service_of_slot[client.service_slot].affinity:
         client.hash = client.origin
@@ -95,13 +104,24 @@ cdef uint8_t path_rules(loop_t *loop, const client_t *client) noexcept nogil:
     return rules
 
 
-cdef int find_route(loop_t *loop, client_t *client, const request_t *request,
+cdef const options_t *options_of(const loop_t *loop, const client_t *client) noexcept nogil:
+    """Of the gateway that the client is at, by the tables of now; NULL: the defaults."""
+    cdef const listener_t *listener = loop.snapshot.listener_of_slot[client.listener_slot]
+    if listener == NULL or listener.gateway == NULL:
+        return NULL
+    return <const options_t *>listener.gateway.options
+
+
+cdef int find_route(loop_t *loop, client_t *client, request_t *request,
                     const head_t *head) noexcept nogil:
-    """Find the route by the tables of now, and note what of it the exchange needs."""
+    """Find the route by the tables of now, and note what of it the exchange needs; its filters may
+    change the request."""
     cdef listener_t *listener = loop.snapshot.listener_of_slot[client.listener_slot]
     cdef const gateway_t *gateway
-    cdef const route_t *route
+    cdef const route_t *route = NULL
     cdef asked_t asked
+    cdef int code
+    cdef int _pass
     if listener == NULL or listener.gateway == NULL:
         client.wants_keep = False       # the listener is gone, this connection is the last of it
         return -REFUSE_UNAVAILABLE
@@ -110,15 +130,33 @@ cdef int find_route(loop_t *loop, client_t *client, const request_t *request,
     client.body_idle_timeout_ms = gateway.body_idle_timeout_ms
     client.keepalive_timeout_ms = gateway.keepalive_timeout_ms
     client.tunnel_idle_timeout_ms = gateway.tunnel_idle_timeout_ms
-    request_asked(&asked, request, head, client.request.buffer)
-    route = route_find(gateway, &asked) if host_is_served(listener, &asked) else NULL
-    if route == NULL:
-        return -REFUSE_NO_ROUTE
+    # What a route without a backend rewrites is for another route; no further, lest it never ends.
+    for _pass in range(2):
+        request_asked(&asked, request, head, client.request.buffer)
+        route = NULL
+        if _pass > 0 or host_is_served(listener, &asked):
+            route = route_find(gateway, &asked)
+        if route == NULL:
+            return -REFUSE_NO_ROUTE
+        code = take_route(loop, client, request, route)
+        if code < 0:
+            return code
+        if route.n_targets > 0 or not request.is_rewritten:
+            break
+    return take_target(loop, client, route)
+
+
+cdef int take_route(loop_t *loop, client_t *client, request_t *request,
+                    const route_t *route) noexcept nogil:
     client.has_route = True
     client.route_slot = route.slot
+    client.route_born = route.born
     client.backend_timeout_ms = route.backend_timeout_ms
     client.total_deadline_ms = deadline_of(loop, route.request_timeout_ms)
-    return take_target(loop, client, route)
+    client.has_filters = route.filters != NULL
+    if client.has_filters:
+        return filters_request(loop, client, request, route)
+    return 0
 
 
 cdef int take_target(loop_t *loop, client_t *client, const route_t *route) noexcept nogil:

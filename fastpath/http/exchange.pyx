@@ -3,12 +3,13 @@
 from libc.stdint cimport uint8_t, uint16_t
 
 from fastpath.abi cimport (
-    FP_AGAIN, FP_DONE, RETRY_RESET, RETRY_TIMEOUT, backend_t, route_t,
+    FP_AGAIN, FP_DONE, RETRY_RESET, RETRY_TIMEOUT, backend_t, route_t, text_t,
 )
 from fastpath.atomics cimport count
-from fastpath.http.answers cimport answer_status, answer_write
+from fastpath.http.answers cimport answer_of, answer_t, answer_write, reply_clear
 from fastpath.http.counters cimport count_request
 from fastpath.http.dispatch cimport dispatch_again
+from fastpath.http.filters.chain cimport filters_response
 from fastpath.http.flow cimport (
     PUMP_CUT, PUMP_DONE, PUMP_MALFORMED, PUMP_STUCK, PUMP_WAIT, flow_clear, flow_decode,
     flow_flush, flow_pump, flow_rewind, flow_room, flow_t, flow_trim, flow_waits, pump_t,
@@ -17,12 +18,12 @@ from fastpath.http.forward cimport (
     ENDING_CLOSE, ENDING_KEEP, ENDING_KEEP_10, ENDING_UPGRADE, ending_t, forward_response,
 )
 from fastpath.http.framing cimport (
-    BODY_CHUNKED, BODY_NONE, BODY_UNTIL_CLOSE, body_t, connection_options, is_only, options_t,
-    response_framing,
+    BODY_CHUNKED, BODY_NONE, BODY_UNTIL_CLOSE, body_refusal, body_t, connection_options, is_only,
+    options_t, response_framing,
 )
 from fastpath.http.http1 cimport (
     FIELD_UPGRADE, HEAD_DONE, HEAD_RESPONSE, METHOD_HEAD, REFUSE_BODY_TIMEOUT, REFUSE_BUSY,
-    REFUSE_CHUNK, REFUSE_TIMEOUT, REFUSE_UPSTREAM, head_init, head_scan, head_t, refusal_t,
+    REFUSE_TIMEOUT, REFUSE_UPSTREAM, head_init, head_scan, head_t, refusal_t,
 )
 from fastpath.http.pool cimport pool_close, pool_park
 from fastpath.http.retry cimport retry_begin, retry_may
@@ -79,7 +80,7 @@ cdef int send_request(loop_t *loop, client_t *client) noexcept nogil:
         if client.response_state == RESPONSE_HEAD:
             client.deadline_ms = deadline_of(loop, client.backend_timeout_ms)
     elif outcome == PUMP_MALFORMED:
-        return -REFUSE_CHUNK if is_unanswered(client) else STEP_CUT
+        return -<int>body_refusal(&flow.body) if is_unanswered(client) else STEP_CUT
     elif outcome == PUMP_CUT:
         return STEP_CUT
     elif outcome == PUMP_STUCK:
@@ -245,11 +246,14 @@ cdef int write_head(loop_t *loop, client_t *client, ending_t ending) noexcept no
     cdef http_t *http = http_of(loop)
     cdef flow_t *flow = &client.response
     cdef head_t *head = client.head
+    cdef const text_t *lines = NULL
     flow.head = <uint8_t *>slab_get(&http.stores.forwards)
     if flow.head == NULL:
         return STEP_CUT
+    if client.has_filters and head.status >= 200:
+        lines = filters_response(loop, client)
     flow.head_start = 0
-    flow.head_end = <uint16_t>forward_response(flow.head, head, flow.buffer, &flow.body,
+    flow.head_end = <uint16_t>forward_response(flow.head, head, flow.buffer, lines, &flow.body,
                                                flow.as_chunks, ending)
     if client.sets_cookie and client.response_state != RESPONSE_INTERIM:
         put_cookie(loop, client)
@@ -357,6 +361,9 @@ cdef int exchange_answer(loop_t *loop, client_t *client, refusal_t why) noexcept
     cdef http_t *http = http_of(loop)
     cdef flow_t *flow = &client.response
     cdef ending_t ending = ENDING_CLOSE
+    cdef const answer_t *answer = http.reply.answer
+    if answer == NULL:
+        answer = answer_of(why)
     count(&http.counters.refused[<int>why], 1)
     if client.upstream != NULL:
         if is_backends_fault(client, why):
@@ -372,13 +379,16 @@ cdef int exchange_answer(loop_t *loop, client_t *client, refusal_t why) noexcept
     flow_clear(loop, &http.stores, flow)
     flow.head = <uint8_t *>slab_get(&http.stores.forwards)
     if flow.head == NULL:
+        reply_clear(&http.reply)
         return STEP_CUT
     if client.wants_keep:
         ending = ENDING_KEEP_10 if client.is_old else ENDING_KEEP
     flow.head_start = 0
-    flow.head_end = <uint16_t>answer_write(flow.head, why, client.method == METHOD_HEAD, ending)
-    client.status = answer_status(why)
+    flow.head_end = <uint16_t>answer_write(flow.head, answer, &http.reply,
+                                           client.method == METHOD_HEAD, ending)
+    client.status = answer.status
     client.state = CLIENT_ANSWER
+    reply_clear(&http.reply)
     client.deadline_ms = loop.now_ms + ANSWER_MS
     client.total_deadline_ms = 0
     exchange_count(loop, client)

@@ -1,93 +1,19 @@
 """Heads as we send them on (RFC 9110, 7.6; RFC 7239)."""
 
 from libc.stdint cimport uint8_t, uint16_t
-from libc.string cimport memcpy, strlen
 
+from fastpath.http.forwarded cimport forwarded_put, put_host
 from fastpath.http.framing cimport BODY_CHUNKED, BODY_LENGTH
 from fastpath.http.http1 cimport (
     FIELD_CONNECTION, FIELD_CONTENT_LENGTH, FIELD_EXPECT, FIELD_HOP, FIELD_OTHER, FIELD_TE,
     FIELD_TRAILER, FIELD_TRANSFER_ENCODING, FIELD_UPGRADE, field_t, is_named,
 )
-
-from fastpath.sys_linux cimport AF_INET, AF_INET6, inet_ntop, ntohs, sockaddr_any_t
-
-
-cdef inline uint8_t *put(uint8_t *out, const void *text, size_t size) noexcept nogil:
-    memcpy(out, text, size)
-    return out + size
-
-
-cdef inline uint8_t *put_text(uint8_t *out, const char *text) noexcept nogil:
-    """A literal: its length is known to the compiler."""
-    return put(out, text, strlen(text))
-
-
-cdef size_t put_number(uint8_t *out, unsigned long long value) noexcept nogil:
-    cdef uint8_t digits[20]
-    cdef size_t n = 0
-    cdef size_t i
-    while True:
-        digits[n] = c"0" + <uint8_t>(value % 10)
-        value = value // 10
-        n += 1
-        if value == 0:
-            break
-    for i in range(n):
-        out[i] = digits[n - 1 - i]
-    return n
-
-
-cdef inline uint8_t *put_field(uint8_t *out, const field_t *field,
-                               const uint8_t *data) noexcept nogil:
-    """A field line as it came; in one piece when it is spelled as we would."""
-    if field.value.at == field.name.at + field.name.size + 2:
-        out = put(out, data + field.name.at, field.name.size + 2 + field.value.size)
-    else:
-        out = put(out, data + field.name.at, field.name.size)
-        out = put_text(out, b": ")
-        out = put(out, data + field.value.at, field.value.size)
-    return put_text(out, b"\r\n")
-
-
-cdef uint8_t put_address(uint8_t *out, const sockaddr_any_t *address) noexcept nogil:
-    """Write an IP address; its size."""
-    cdef char *text = <char *>out
-    if address.any.sa_family == AF_INET:
-        inet_ntop(AF_INET, &address.v4.sin_addr, text, ADDRESS_SIZE_MAX)
-    else:
-        inet_ntop(AF_INET6, &address.v6.sin6_addr, text, ADDRESS_SIZE_MAX)
-    return <uint8_t>strlen(text)
-
-
-cdef void peer_init(peer_t *self, const sockaddr_any_t *peer,
-                    const sockaddr_any_t *local) noexcept nogil:
-    cdef uint8_t *end = self.local
-    cdef uint16_t port
-    self.is_v6 = peer.any.sa_family != AF_INET
-    self.address_size = put_address(self.address, peer)
-    if self.is_v6:
-        end = put_text(end, b"[")
-        end += put_address(end, local)
-        end = put_text(end, b"]:")
-        port = ntohs(local.v6.sin6_port)
-    else:
-        end += put_address(end, local)
-        end = put_text(end, b":")
-        port = ntohs(local.v4.sin_port)
-    self.port_size = <uint8_t>put_number(end, port)
-    self.local_size = <uint8_t>(end - self.local) + self.port_size
-
-
-cdef inline uint8_t *put_host(uint8_t *out, const request_t *request, const uint8_t *data,
-                              const peer_t *peer) noexcept nogil:
-    """The host as it was sent; without one (HTTP/1.0) where the client connected to."""
-    if request.host_field.size == 0:
-        return put(out, peer.local, peer.local_size)
-    return put(out, data + request.host_field.at, request.host_field.size)
+from fastpath.http.writing cimport put, put_field, put_number, put_text
 
 
 cdef size_t forward_request(uint8_t *out, const request_t *request, const head_t *head,
-                            const uint8_t *data, const peer_t *peer) noexcept nogil:
+                            const uint8_t *data, const peer_t *peer,
+                            const sockaddr_any_t *source) noexcept nogil:
     cdef uint8_t *end = out
     cdef const field_t *field
     cdef uint16_t i
@@ -99,7 +25,10 @@ cdef size_t forward_request(uint8_t *out, const request_t *request, const head_t
         end = put(end, request.path, request.path_size)
         end = put(end, data + request.query.at, request.query.size)
     end = put_text(end, b" HTTP/1.1\r\nHost: ")
-    end = put_host(end, request, data, peer)
+    if request.new_host.size > 0:
+        end = put(end, request.new_host.data, request.new_host.size)
+    else:
+        end = put_host(end, request, data, peer)
     end = put_text(end, b"\r\n")
     for i in range(head.fields_count):
         field = &head.fields[i]
@@ -117,7 +46,9 @@ cdef size_t forward_request(uint8_t *out, const request_t *request, const head_t
         end = put_text(end, b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
     elif request.options.takes_trailers:
         end = put_text(end, b"Connection: TE\r\nTE: trailers\r\n")
-    end = put_origin(end, request, data, peer)
+    end = forwarded_put(end, request, head, data, peer, source)
+    if request.lines.size > 0:
+        end = put(end, request.lines.data, request.lines.size)
     end = put_text(end, b"\r\n")
     return end - out
 
@@ -131,31 +62,9 @@ cdef bint has_length(const head_t *head) noexcept nogil:
     return False
 
 
-cdef uint8_t *put_origin(uint8_t *end, const request_t *request, const uint8_t *data,
-                         const peer_t *peer) noexcept nogil:
-    """Where the request comes from. What the client said of it is gone: nobody is trusted."""
-    end = put_text(end, b"X-Forwarded-For: ")
-    end = put(end, peer.address, peer.address_size)
-    end = put_text(end, b"\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: ")
-    end = put_host(end, request, data, peer)
-    end = put_text(end, b"\r\nX-Forwarded-Port: ")
-    end = put(end, peer.local + peer.local_size - peer.port_size, peer.port_size)
-    end = put_text(end, b"\r\nX-Real-Ip: ")
-    end = put(end, peer.address, peer.address_size)
-    if peer.is_v6:
-        end = put_text(end, b"\r\nForwarded: for=\"[")
-        end = put(end, peer.address, peer.address_size)
-        end = put_text(end, b"]\"")
-    else:
-        end = put_text(end, b"\r\nForwarded: for=")
-        end = put(end, peer.address, peer.address_size)
-    end = put_text(end, b";host=\"")
-    end = put_host(end, request, data, peer)
-    return put_text(end, b"\";proto=http\r\n")
-
-
 cdef size_t forward_response(uint8_t *out, const head_t *head, const uint8_t *data,
-                             const body_t *body, bint as_chunks, ending_t ending) noexcept nogil:
+                             const text_t *lines, const body_t *body, bint as_chunks,
+                             ending_t ending) noexcept nogil:
     cdef uint8_t *end = out
     cdef const field_t *field
     cdef uint16_t i
@@ -175,6 +84,8 @@ cdef size_t forward_response(uint8_t *out, const head_t *head, const uint8_t *da
         elif field.kind not in (FIELD_CONNECTION, FIELD_HOP, FIELD_TE, FIELD_TRANSFER_ENCODING,
                                 FIELD_UPGRADE):
             end = put_field(end, field, data)
+    if lines != NULL and lines.size > 0:
+        end = put(end, lines.data, lines.size)
     if as_chunks:
         end = put_text(end, b"Transfer-Encoding: chunked\r\n")
     if ending == ENDING_CLOSE:

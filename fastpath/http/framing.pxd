@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 
-from fastpath.http.http1 cimport head_t
+from fastpath.http.http1 cimport REFUSE_BODY_SIZE, REFUSE_CHUNK, head_t, refusal_t
 
 cdef enum body_kind_t:
     BODY_NONE
@@ -10,7 +10,7 @@ cdef enum body_kind_t:
     BODY_CHUNKED
     BODY_UNTIL_CLOSE            # responses only: everything up to the end of the stream
 
-# What body_take returns beside -REFUSE_CHUNK.
+# What body_take returns beside -REFUSE_CHUNK and -REFUSE_BODY_SIZE.
 cdef enum:
     BODY_MORE = 0               # feed more bytes
     BODY_DONE = 1               # the body is complete
@@ -18,9 +18,12 @@ cdef enum:
 
 cdef struct body_t:
     uint64_t remaining          # of the body, or of the chunk under way
+    uint64_t size               # in chunks: of those that have begun
+    uint64_t size_max           # in chunks; 0: no limit
     uint8_t kind                # body_kind_t
     uint8_t state               # chunk_t of framing.pyx
     uint16_t line_size          # bytes of the chunk line under way
+    bint is_too_long            # `size` passed `size_max`, and that was the refusal
 
 # What a head says about its connection.
 cdef struct options_t:
@@ -39,6 +42,10 @@ cdef int response_framing(const head_t *head, const uint8_t *data, bint is_bodil
 # Reads Connection and TE, and turns every field that Connection names into FIELD_HOP, unless the
 # field has a meaning of its own. 0 or -REFUSE_FIELD when it names more than there can be.
 cdef int connection_options(head_t *head, const uint8_t *data, options_t *options) noexcept nogil
+
+# Why a body that body_take did not take is refused.
+cdef inline refusal_t body_refusal(const body_t *self) noexcept nogil:
+    return REFUSE_BODY_SIZE if self.is_too_long else REFUSE_CHUNK
 
 # Whether the only element of `text` is `name` (lower case).
 cdef bint is_only(const uint8_t *text, size_t size, const char *name) noexcept nogil

@@ -5,8 +5,8 @@ from libc.string cimport memmove
 
 from fastpath.http.http1 cimport (
     FIELD_CONNECTION, FIELD_CONTENT_LENGTH, FIELD_HOP, FIELD_OTHER, FIELD_TE,
-    FIELD_TRANSFER_ENCODING, FIELD_UNDERSCORE, HEAD_SIZE_MAX, REFUSE_CHUNK, REFUSE_CODING,
-    REFUSE_FIELD, REFUSE_FRAMING, REFUSE_UPSTREAM, field_t, head_t, is_named,
+    FIELD_TRANSFER_ENCODING, FIELD_UNDERSCORE, HEAD_SIZE_MAX, REFUSE_BODY_SIZE, REFUSE_CHUNK,
+    REFUSE_CODING, REFUSE_FIELD, REFUSE_FRAMING, REFUSE_UPSTREAM, field_t, head_t, is_named,
 )
 
 cdef enum chunk_t:
@@ -158,6 +158,8 @@ cdef void body_init(body_t *body) noexcept nogil:
     body.kind = BODY_NONE
     body.state = CHUNK_SIZE_FIRST
     body.line_size = 0
+    body.size = body.size_max = 0
+    body.is_too_long = False
 
 
 cdef int request_framing(const head_t *head, const uint8_t *data, body_t *body) noexcept nogil:
@@ -308,7 +310,8 @@ cdef int take_chunks(body_t *self, uint8_t *data, size_t size, size_t *used,
 
 
 cdef int chunk_byte(body_t *self, uint8_t byte) noexcept nogil:
-    """One byte outside of a chunk's data: BODY_MORE, BODY_TRAILERS or -REFUSE_CHUNK."""
+    """One byte outside of a chunk's data: BODY_MORE, BODY_TRAILERS, or -REFUSE_CHUNK and
+    -REFUSE_BODY_SIZE."""
     if self.state == CHUNK_DATA_CR:
         self.state = CHUNK_DATA_LF
         return BODY_MORE if byte == c"\r" else -REFUSE_CHUNK
@@ -324,6 +327,10 @@ cdef int chunk_byte(body_t *self, uint8_t byte) noexcept nogil:
             return -REFUSE_CHUNK
         if self.remaining == 0:
             return BODY_TRAILERS
+        self.size += self.remaining
+        if self.size_max and self.size > self.size_max:
+            self.is_too_long = True
+            return -REFUSE_BODY_SIZE
         self.state = CHUNK_DATA
         return BODY_MORE
     if self.state <= CHUNK_SIZE:

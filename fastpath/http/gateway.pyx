@@ -14,11 +14,14 @@ from fastpath.abi cimport (
 from fastpath.http.dispatch cimport (
     dispatch_connected, dispatch_refused, dispatch_request, dispatch_resume,
 )
+from fastpath.http.entry cimport entry_connection, entry_leave
 from fastpath.http.exchange cimport (
     exchange_answer, exchange_answering, exchange_count, exchange_drive, exchange_expired,
 )
+from fastpath.http.filters.chain cimport filters_done
 from fastpath.http.flow cimport flow_clear, flow_rewind, flow_room, flow_t, flow_trim
-from fastpath.http.forward cimport FORWARD_SIZE_MAX, peer_init
+from fastpath.http.forward cimport FORWARD_SIZE_MAX
+from fastpath.http.forwarded cimport peer_init
 from fastpath.http.http1 cimport (
     HEAD_DONE, HEAD_REQUEST, METHOD_OTHER, REFUSE_BUSY, REFUSE_HEADER_TIMEOUT, REFUSE_TIMEOUT,
     head_init, head_scan, head_t, refusal_t,
@@ -92,6 +95,7 @@ cdef bint begin_head(loop_t *loop, client_t *client) noexcept nogil:
 
 cdef void rest(loop_t *loop, client_t *client) noexcept nogil:
     """Between requests."""
+    filters_done(loop, client)
     request_ended(http_of(loop), client)
     client.state = CLIENT_IDLE
     client.deadline_ms = loop.now_ms + client.keepalive_timeout_ms
@@ -167,6 +171,7 @@ cdef void begin_linger(loop_t *loop, client_t *client) noexcept nogil:
         pool_close(loop, client.upstream)
     flow_clear(loop, &http_of(loop).stores, &client.request)
     flow_clear(loop, &http_of(loop).stores, &client.response)
+    filters_done(loop, client)
     endpoint_end(&client.io)
     client.state = CLIENT_LINGER
     client.deadline_ms = loop.now_ms + LINGER_MS
@@ -310,6 +315,7 @@ cdef int http_accept(loop_t *loop, const listener_t *listener, int fd,
     cdef const gateway_t *gateway = listener.gateway
     cdef sockaddr_any_t local
     cdef socklen_t size = sizeof(local)
+    cdef int code
     if client == NULL:
         return -1 - REJECT_CAPACITY
     memset(client, 0, sizeof(client_t))
@@ -317,7 +323,11 @@ cdef int http_accept(loop_t *loop, const listener_t *listener, int fd,
     client.header_timeout_ms = gateway.header_timeout_ms
     client.keepalive_timeout_ms = gateway.keepalive_timeout_ms
     client.timeout.owner = client
-    client.address = peer[0]
+    client.address = client.remote = peer[0]
+    code = entry_connection(loop, client, gateway)
+    if code != FP_OK:
+        slab_put(&http.clients_memory, client)
+        return code
     client.flow = flow_hash(loop.hash_key, peer, &listener.address, IPPROTO_TCP)
     client.origin = client_hash(loop.hash_key, peer)
     local = listener.address
@@ -344,6 +354,7 @@ cdef void client_free(loop_t *loop, client_t *client) noexcept nogil:
         client.previous.next = client.next
     else:
         http.clients = client.next
+    filters_done(loop, client)
     timeout_disarm(&client.timeout)
     request_ended(http, client)
     if client.upstream != NULL:
@@ -353,6 +364,7 @@ cdef void client_free(loop_t *loop, client_t *client) noexcept nogil:
     flow_clear(loop, &http.stores, &client.request)
     flow_clear(loop, &http.stores, &client.response)
     loop_close(loop, &client.io)
+    entry_leave(loop, client)
     loop_client_closed(loop, client.listener_slot)
     slab_put(&http.clients_memory, client)
 

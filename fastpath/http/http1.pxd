@@ -43,6 +43,12 @@ cdef enum refusal_t:
     REFUSE_UPSTREAM             # 502: the backend's answer is malformed or was cut short
     REFUSE_TIMEOUT              # 504: the backend's answer, or the whole exchange, took too long
     REFUSE_VERSION              # 505
+    REFUSE_SOURCE               # 403: `allow_sources` or `deny_sources`
+    REFUSE_RATE                 # 429
+    REFUSE_IN_FLIGHT            # 503: as many requests of the route as may be are under way
+    REFUSE_BODY_SIZE            # 413
+    REFUSE_RESPOND              # no refusal: what the filter says
+    REFUSE_REDIRECT             # likewise
     REFUSALS
 
 cdef enum head_kind_t:
@@ -111,6 +117,9 @@ cdef inline bint is_named(const uint8_t *text, uint16_t size, const char *name) 
         if (text[i] | 0x20) != <uint8_t>name[i]:
             return False
     return True
+
+# What a field is to us: field_kind_t, but for FIELD_UNDERSCORE.
+cdef uint8_t field_kind(const uint8_t *name, uint16_t size) noexcept nogil
 
 # Begins a head; the buffer is scanned from its first byte.
 cdef void head_init(head_t *self, head_kind_t kind) noexcept nogil

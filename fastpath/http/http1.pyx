@@ -297,7 +297,7 @@ cdef int scan_value(head_t *self, const uint8_t *data, uint16_t end) noexcept no
         pos -= 1
     field.value.at = first
     field.value.size = pos - first
-    kind = kind_of(data + field.name.at, field.name.size)
+    kind = field_kind(data + field.name.at, field.name.size)
     if kind != FIELD_OTHER:
         field.kind = kind
     self.fields_count += 1
@@ -327,7 +327,7 @@ cdef uint8_t method_of(const uint8_t *name, uint16_t size) noexcept nogil:
     return METHOD_OTHER
 
 
-cdef uint8_t kind_of(const uint8_t *name, uint16_t size) noexcept nogil:
+cdef uint8_t field_kind(const uint8_t *name, uint16_t size) noexcept nogil:
     """What a field is to us, but for FIELD_UNDERSCORE; by length first, so that most names cost one
     comparison."""
     cdef uint8_t kind = FIELD_OTHER

@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t
 
+from fastpath.abi cimport text_t
 from fastpath.http.framing cimport body_t, options_t
 from fastpath.http.http1 cimport TARGET_SIZE_MAX, head_t, span_t
 from fastpath.http.path cimport HOST_SIZE_MAX
@@ -15,9 +16,13 @@ cdef struct request_t:
     options_t options
     span_t host_field           # Host's value, or the target's authority; size 0: none (HTTP/1.0)
     span_t query                # from its `?` on, as it was sent
+    text_t new_host             # what a filter has the backend get for Host; size 0: as it came
+    text_t lines                # field lines of a filter's own
     uint16_t host_size
     uint16_t path_size
     bint is_asterisk            # the target is `*`: `path` is `/` to match by
+    bint is_trusted             # came from a proxy that may say who asks
+    bint is_rewritten           # a filter has changed `path`, or said another host
     bint is_websocket           # asks for the upgrade that we pass on
     uint8_t host[HOST_SIZE_MAX]     # canonical
     uint8_t path[PATH_ROOM]         # canonical

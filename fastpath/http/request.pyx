@@ -19,7 +19,9 @@ cdef int request_read(request_t *self, head_t *head, const uint8_t *data,
                       uint8_t rules) noexcept nogil:
     cdef int code
     cdef span_t rest
-    self.is_asterisk = self.is_websocket = False
+    self.is_asterisk = self.is_websocket = self.is_rewritten = False
+    self.is_trusted = False
+    self.new_host.size = self.lines.size = 0
     code = request_framing(head, data, &self.body)
     if code < 0:
         return code

@@ -3,15 +3,17 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from fastpath.abi cimport MAX_BACKENDS, MAX_ROUTES, PROTOCOL_HTTP
+from fastpath.http.answers cimport reply_t
 from fastpath.http.counters cimport http_counters_t
 from fastpath.http.flow cimport flow_t, stores_t
-from fastpath.http.forward cimport peer_t
+from fastpath.http.forwarded cimport peer_t
 from fastpath.http.http1 cimport head_t
 from fastpath.http.request cimport request_t
 from fastpath.loop cimport endpoint_t, event_fn, loop_t
 from fastpath.memory.slab cimport slab_t
 from fastpath.memory.wheel cimport timeout_t
 from fastpath.proxy.balance cimport tries_t
+from fastpath.proxy.clients cimport known_client_t
 from fastpath.proxy.relay cimport pair_t
 from fastpath.sys_linux cimport sockaddr_any_t
 
@@ -64,12 +66,16 @@ cdef struct client_t:
     flow_t response
     pair_t *pair                # owned, from http_t.pairs; the tunnel
     peer_t peer
-    sockaddr_any_t address      # where it comes from
+    sockaddr_any_t address      # who asks: `remote`, or who a trusted proxy says
+    sockaddr_any_t remote       # who has connected
+    known_client_t *counted     # in known_clients, where a limit is; borrowed
+    known_client_t *counted_in_all
     uint64_t flow               # hash of addresses and ports
     uint64_t origin             # hash of the client's address alone
     uint64_t hash               # of this request
     uint64_t deadline_ms        # of the state it is in; 0: none
     uint64_t total_deadline_ms  # of the exchange; 0: none
+    uint64_t route_born         # with `route_slot`, tells the route from others that have the slot
     uint64_t started_us         # when the request's head was complete
     uint32_t header_timeout_ms  # of the gateway and the route, as they were then
     uint32_t body_idle_timeout_ms
@@ -92,6 +98,9 @@ cdef struct client_t:
     bint wants_keep             # the connection may go on after this exchange
     bint has_body               # the request has one
     bint has_route              # `route_slot` counts
+    bint is_told                # a proxy says who asks
+    bint has_filters            # the route has some
+    bint is_in_flight           # is counted in common_t.in_flight of `route_slot`
     bint is_websocket
     bint is_pooled              # the upstream came out of the pool
     bint is_replaced            # the pooled one had died, this is another
@@ -124,6 +133,7 @@ cdef struct http_t:             # the protocol's state in a loop
     http_counters_t counters
     request_t request           # scratch: the request being read
     uint32_t turns[MAX_ROUTES]  # where in its turns a route with several targets is, by slot
+    reply_t reply               # scratch: from a filter to exchange_answer
     upstream_t *idle[MAX_BACKENDS]      # by slot
     uint16_t n_idle[MAX_BACKENDS]
 

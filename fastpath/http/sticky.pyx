@@ -7,8 +7,8 @@ without a word, and it outlives reloads, for it hashes names.
 from libc.string cimport memcmp, memcpy, strlen
 
 from fastpath.abi cimport service_t
-from fastpath.http.forward cimport put_number
 from fastpath.http.http1 cimport FIELD_OTHER, field_t, is_named
+from fastpath.http.writing cimport put_number
 from fastpath.proxy.outlier cimport outlier_is_passed_over
 
 cdef enum:

@@ -14,11 +14,13 @@ from msgspec import Struct
 
 from piagent.config.build import build_gateway, build_route, build_service
 from piagent.config.checks import check_policy, check_route, check_service
+from piagent.config.entry import check_entry
 from piagent.config.file import decoded, toml
+from piagent.config.kinds import List, Table
 from piagent.config.problems import ConfigError, Problem, Report, elements, unique
 from piagent.config.proxying import check_applied
 from piagent.config.reader import read_table
-from piagent.config.schema import File, Gateway, List, Route, Service, Table
+from piagent.config.schema import File, Gateway, Route, Service
 from piagent.core.applying import Change
 from piagent.core.catalog import Thing
 from piagent.core.records import Kind, Record
@@ -125,5 +127,6 @@ def _check(tables: Applied, report: Report) -> None:
         check_applied(service, ("service", i), report)
     for i, gateway in enumerate(tables.gateway):
         unique(report, elements(("gateway", i, "listen"), (one.port for one in gateway.listen)))
+        check_entry(gateway, ("gateway", i), report)
     for i, route in enumerate(tables.route):
         check_route(route, ("route", i), report)

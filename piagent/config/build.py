@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from piagent.config.election import timing
+from piagent.config.entry import build_entry
+from piagent.config.filters import build_filters
 from piagent.config.health import build_health
 from piagent.config.key_files import resolve
 from piagent.config.proxying import build_proxying
@@ -116,6 +118,7 @@ def build_gateway(gateway: schema.Gateway) -> model.Gateway:
         default_backend=_default_backend(gateway.default_backend),
         merge_slashes=gateway.merge_slashes,
         encoded_slash=gateway.encoded_slash,
+        entry=build_entry(gateway),
     )
 
 
@@ -193,6 +196,7 @@ def build_route(route: schema.Route) -> model.Route:
         methods=route.methods,
         headers=_predicates(route.headers),
         query=_predicates(route.query),
+        filters=build_filters(route),
     )
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 from piagent.config.addresses import check_addresses
 from piagent.config.bgp import check_bgp
 from piagent.config.build import port_name
+from piagent.config.entry import check_entry
+from piagent.config.filters import check_filters, needs_no_backend
 from piagent.config.forwarding import check_forwarding, check_shared
 from piagent.config.health import check_health
 from piagent.config.names import check_dns
@@ -81,6 +83,7 @@ def check(file: File, report: Report) -> None:
     gateways = {gateway.name: gateway for gateway in file.gateway}
     for i, gateway in enumerate(file.gateway):
         check_gateway(gateway, ("gateway", i), report)
+        check_entry(gateway, ("gateway", i), report)
         if gateway.default_backend is not None:
             place = ("gateway", i, "default_backend")
             _check_backend(gateway.default_backend, services, place, report)
@@ -312,10 +315,11 @@ def check_route(route: Route, path: KeyPath, report: Report) -> None:
     """Check a route for itself."""
     unique(report, elements((*path, "hosts"), route.hosts), "once is enough")
     check_predicates(route, path, report)
-    if not route.backends:
+    check_filters(route, path, report)
+    if not route.backends and not needs_no_backend(route):
         what = "has no backend: its requests are answered with 500"
         report.warn(path, what, 'write backends = [{ service = "…" }]')
-    elif all(backend.weight == 0 for backend in route.backends):
+    elif route.backends and all(backend.weight == 0 for backend in route.backends):
         what = "no backend has a weight above 0: its requests are answered with 500"
         report.warn((*path, "backends"), what, "write weight = 1 for one of them")
     if len(route.backends) > TARGETS_MAX:

@@ -7,16 +7,10 @@ from typing import Final
 LATER_KEYS: Final[dict[str, dict[str, str]]] = {
     "gateway": {
         "certificates": "until then gateways speak plain HTTP",
-        "trusted_proxies": "until then nobody's X-Forwarded-* are believed",
-        "underscore_headers": "until then they are dropped",
-        "limits": "",
         "access_log": "",
         "access_log_format": "",
     },
     "gateway.listen": {"tls": "until then gateways speak plain HTTP"},
-    "route": {
-        "filters": "",
-    },
     "route.backends": {"filters": ""},
 }
 """Table -> key -> what holds until then."""

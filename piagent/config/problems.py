@@ -70,6 +70,11 @@ class Report:
         """Note what works but is hardly meant."""
         self._warnings.append(self._problem(path, what, cure))
 
+    def has_errors_in(self, path: KeyPath) -> bool:
+        """Tell whether something in the table at `path` has been reported."""
+        inside = _readable(key_path(path)) + "."
+        return any(problem.key.startswith(inside) for problem in self._errors)
+
     def warnings(self) -> tuple[Problem, ...]:
         """Return the warnings in the file's order; raises ConfigError when there are errors."""
         if self._errors:

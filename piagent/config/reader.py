@@ -9,10 +9,11 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from piagent.config.kinds import List, Map, Table
 from piagent.config.later import LATER, LATER_KEYS
 from piagent.config.lines import KeyPath
 from piagent.config.problems import Report, did_you_mean, key_path
-from piagent.config.schema import Kind, List, Map, Table
+from piagent.config.schema import Kind
 from piagent.config.values import OFF, Leaf, UnfitError
 
 S = TypeVar("S", bound=msgspec.Struct)

@@ -5,7 +5,7 @@ A field without a default must be in the file. `None` stands for a key that is a
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import Struct
 
@@ -17,6 +17,9 @@ from piagent.config.bgp_values import (
     Multihop,
     RouterId,
 )
+from piagent.config.entry import GatewayLimits, UnderscoreHeaders
+from piagent.config.filter_schema import Filter
+from piagent.config.kinds import List, Map, Table
 from piagent.config.values import (
     Address,
     Addresses,
@@ -47,7 +50,6 @@ from piagent.config.values import (
     HostName,
     Interface,
     IpFamily,
-    LabelName,
     LabelValue,
     Leaf,
     ListenAt,
@@ -83,36 +85,7 @@ from piagent.config.values import (
     Workers,
 )
 from piagent.core import forwarding, model, proxying
-
-
-class Table(Struct, frozen=True):
-    """A value that is a table."""
-
-    struct: type[Struct]
-    short: str | None = None
-    """The key that a bare value stands for: `"10.0.0.1"` for `{ address = "10.0.0.1" }`."""
-    off: bool = False
-    """Whether it may be "off" in place of a table; that is None, and so is no default."""
-
-
-class List(Struct, frozen=True):
-    """A value that is a list."""
-
-    of: Any
-    """The annotation of its elements: a Leaf's or a Table's."""
-    at_least: int = 0
-    bare: bool = False
-    """Whether a value that is no list stands for a list of it alone."""
-
-
-class Map(Struct, frozen=True):
-    """A value that is a table whose keys are names of the user's own."""
-
-    of: Any
-    """The annotation of its values: a Leaf's or a Table's."""
-    key: Any = LabelName
-    """The annotation of its keys: a Leaf's."""
-
+from piagent.core.entry import Underscores
 
 Labels = Annotated[dict[str, str], Map(LabelValue)]
 
@@ -352,6 +325,9 @@ class Gateway(Struct, frozen=True, kw_only=True):
     default_backend: Annotated[DefaultBackend, Table(DefaultBackend)] | None = None
     encoded_slash: EncodedSlash = model.EncodedSlash.KEEP
     merge_slashes: Flag = True
+    trusted_proxies: Networks = ()
+    underscore_headers: UnderscoreHeaders = Underscores.DROP
+    limits: Annotated[GatewayLimits, Table(GatewayLimits)] = GatewayLimits()
 
 
 class RouteBackend(Struct, frozen=True, kw_only=True):
@@ -420,6 +396,7 @@ class Route(Struct, frozen=True, kw_only=True):
     timeouts: Annotated[Timeouts, Table(Timeouts)] = Timeouts()
     retries: Annotated[Retries, Table(Retries)] | None = None
     sticky: Annotated[Sticky, Table(Sticky)] | None = None
+    filters: Annotated[tuple[Filter, ...], List(Annotated[Filter, Table(Filter)])] = ()
 
 
 class File(Struct, frozen=True, kw_only=True):

@@ -13,6 +13,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from piagent.core.entry import Entry
+from piagent.core.filters import Filters
 from piagent.core.forwarding import FlowCache, Forwarding
 from piagent.core.predicates import Predicate
 from piagent.core.proxying import Proxying
@@ -405,6 +407,7 @@ class Gateway(Struct, frozen=True, kw_only=True):
     """Takes what no route takes."""
     merge_slashes: bool = True
     encoded_slash: EncodedSlash = EncodedSlash.KEEP
+    entry: Entry = Entry()
 
 
 class PathKind(StrEnum):
@@ -473,6 +476,7 @@ class Route(Struct, frozen=True, kw_only=True):
     """Empty: every method."""
     headers: tuple[Predicate, ...] = ()
     query: tuple[Predicate, ...] = ()
+    filters: Filters = Filters()
 
 
 class Config(Struct, frozen=True, kw_only=True):

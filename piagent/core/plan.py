@@ -320,6 +320,7 @@ def _gateway(config: Config, gateway: Gateway, services: dict[str, Service]) -> 
         ),
         merges_slashes=gateway.merge_slashes,
         takes_encoded_slash=gateway.encoded_slash is EncodedSlash.KEEP,
+        entry=gateway.entry,
     )
 
 
@@ -346,6 +347,7 @@ def _route(route: Route, host: str, services: dict[str, Service]) -> PlannedRout
         methods=route.methods,
         headers=route.headers,
         query=route.query,
+        filters=route.filters,
     )
 
 

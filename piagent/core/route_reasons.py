@@ -158,11 +158,20 @@ def explain(
         return _refused(gateway, (method, host, path, sent), 404, RequestProblem.NOT_SERVED)
     request = Request(host, path, method, query.encode("utf-8", "surrogateescape"), headers)
     winner = match(gateway, request)
+    if winner is not None and winner.filters.rewrites and not _has_backend(winner):
+        # It leads to another route, once (docs/reference/http.md).
+        rewrite = winner.filters.rewrite
+        host = (rewrite.host if rewrite else "") or host
+        path = winner.filters.rewritten(path, winner.path)
+        request = Request(host, path, method, request.query, headers)
+        winner = match(gateway, request)
     losers = _losers(gateway, request, winner)
     status, problem = 0, None
     if winner is None:
         status, problem = 404, RequestProblem.NO_ROUTE
-    elif not any(target.service and target.weight for target in winner.targets):
+    elif winner.filters.status:
+        status, problem = winner.filters.status, RequestProblem.FILTER
+    elif not _has_backend(winner):
         status, problem = 500, RequestProblem.NO_BACKEND
     return Explanation(gateway.name, method, host, path, sent, status, problem, winner, losers)
 
@@ -173,6 +182,10 @@ def _canonical(gateway: PlannedGateway, path: str) -> str:
         merges=gateway.merges_slashes,
         takes_encoded_slash=gateway.takes_encoded_slash,
     )
+
+
+def _has_backend(route: PlannedRoute) -> bool:
+    return any(target.service and target.weight for target in route.targets)
 
 
 def _refused(

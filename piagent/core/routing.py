@@ -30,6 +30,8 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
+from piagent.core.entry import Entry
+from piagent.core.filters import Filters
 from piagent.core.model import PathKind, Retries, Route, Sticky, Wildcard
 from piagent.core.patterns import compile_pattern
 from piagent.core.predicates import Predicate, Request, headers_match, query_matches
@@ -82,6 +84,7 @@ class PlannedRoute(Struct, frozen=True):
     """Empty: every method."""
     headers: tuple[Predicate, ...] = ()
     query: tuple[Predicate, ...] = ()
+    filters: Filters = Filters()
 
 
 class PlannedGateway(Struct, frozen=True):
@@ -92,6 +95,7 @@ class PlannedGateway(Struct, frozen=True):
     routes: tuple[PlannedRoute, ...]
     merges_slashes: bool = True
     takes_encoded_slash: bool = True
+    entry: Entry = Entry()
 
 
 class RequestProblem(StrEnum):
@@ -109,6 +113,7 @@ class RequestProblem(StrEnum):
     ASTERISK = "the target * goes only with OPTIONS"
     NO_ROUTE = "no route matches"
     NO_BACKEND = "the route has no backend"
+    FILTER = "a filter of the route answers"
 
 
 class BadRequestError(ValueError):

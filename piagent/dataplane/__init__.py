@@ -19,6 +19,8 @@ from piagent.core.plan import Plan, PlannedService
 from piagent.core.predicates import Predicate
 from piagent.core.proxying import ProxyHeader
 from piagent.core.routing import PlannedGateway, PlannedRoute
+from piagent.dataplane.entry import engine_options
+from piagent.dataplane.filters import engine_filters
 from piagent.ports import ConnectionEnd, ListenError
 
 DRAIN_POLL_S = 0.05
@@ -154,6 +156,9 @@ def _gateway(gateway: PlannedGateway) -> engine.Gateway:
         gateway.name,
         gateway.wildcard is Wildcard.ANY_DEPTH,
         routes,
+        header_timeout_ms=gateway.entry.header_ms,
+        keepalive_timeout_ms=gateway.entry.idle_ms,
+        options=engine_options(gateway.entry),
         keeps_slashes=not gateway.merges_slashes,
         refuses_slash=not gateway.takes_encoded_slash,
     )
@@ -182,6 +187,7 @@ def _route(route: PlannedRoute) -> engine.Route:
         methods=route.methods,
         headers=tuple(map(_predicate, route.headers)),
         query=tuple(map(_predicate, route.query)),
+        filters=engine_filters(route.filters),
     )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from piagent.config.kinds import List, Table
 from piagent.config.later import LATER, LATER_KEYS
 from piagent.config.reader import kinds
-from piagent.config.schema import File, List, Table
+from piagent.config.schema import File
 from tests.config.conftest import Problems
 
 BASE = '[cluster]\nsecret_file = "cluster.secret"\n[mqtt]\nbrokers = ["mqtt://192.0.2.1"]\n'
@@ -85,14 +86,13 @@ def test_later_keys_belong_to_tables_that_exist_and_are_not_there_yet() -> None:
 
 def key_in(place: str, key: str) -> str:
     """A file with a key in the table of that place."""
-    top, _, inner = place.partition(".")
+    top, *inner = place.split(".")
+    line = f"{key} = 1"
+    for depth in range(len(inner), 0, -1):
+        struct = tables()[".".join([top, *inner[: depth - 1]])]
+        is_list = isinstance(kinds(struct)[inner[depth - 1]], List)
+        line = f"{inner[depth - 1]} = " + (f"[{{ {line} }}]" if is_list else f"{{ {line} }}")
     header = f"[[{top}]]" if isinstance(kinds(File)[top], List) else f"[{top}]"
-    if not inner:
-        line = f"{key} = 1"
-    elif isinstance(kinds(tables()[top])[inner], List):
-        line = f"{inner} = [{{ {key} = 1 }}]"
-    else:
-        line = f"{inner} = {{ {key} = 1 }}"
     return f"{header}\n{line}"
 
 

@@ -34,6 +34,7 @@ def gateway(*routes: Route, wildcard: Wildcard = Wildcard.ONE_LABEL) -> PlannedG
             methods=route.methods,
             headers=route.headers,
             query=route.query,
+            filters=route.filters,
         )
         for route, host in ordered(routes)
     )

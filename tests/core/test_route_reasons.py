@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from piagent.core.filters import Filters, Redirect, Rewrite
 from piagent.core.model import Route, Wildcard
 from piagent.core.predicates import Predicate, Request
 from piagent.core.route_reasons import Criterion, Shadow, explain, shadows
@@ -262,3 +263,27 @@ def test_a_listener_that_does_not_serve_the_host_answers_404() -> None:
 def test_an_explanation_has_the_path_as_it_was_sent() -> None:
     told = explain(gateway(route("r", "/")), "GET", "h", "/%61//b?c")
     assert (told.sent, told.path) == ("/%61//b", "/a/b")
+
+
+def test_a_filter_that_answers_is_what_becomes_of_a_request() -> None:
+    away = Filters(redirect=Redirect(scheme="https", status=308))
+    told = explain(gateway(route("empty", "/", filters=away)), "GET", "a", "/x")
+    assert (told.status, told.problem) == (308, RequestProblem.FILTER)
+
+
+def test_what_a_route_without_a_backend_rewrites_is_explained_where_it_goes_on() -> None:
+    table = gateway(
+        route("empty", "/old", filters=Filters(rewrite=Rewrite(path="/new", by_prefix=True))),
+        route("new", "/new"),
+        route("b", "/", "b"),
+    )
+    told = explain(table, "GET", "a", "/old/x?y")
+    assert told.winner is not None
+    assert (told.winner.name, told.path, told.status) == ("new", "/new/x", 0)
+    away = gateway(route("empty", "/", filters=Filters(rewrite=Rewrite(host="b"))),
+                   route("b", "/", "b"))  # fmt: skip
+    told = explain(away, "GET", "a", "/x")
+    assert told.winner is not None
+    assert (told.winner.name, told.host, told.path) == ("b", "b", "/x")
+    loop = gateway(route("empty", "/", filters=Filters(add_prefix="/x")))
+    assert explain(loop, "GET", "a", "/").status == 500

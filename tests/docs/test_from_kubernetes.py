@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from piagent.cli import COMMANDS
+from piagent.config.kinds import List, Table
 from piagent.config.reader import kinds
-from piagent.config.schema import File, List, Table
+from piagent.config.schema import File
 
 PAGE = Path("docs/explanation/from-kubernetes.md").read_text()
 METRICS = Path("docs/reference/metrics.md").read_text()

@@ -11,9 +11,10 @@ import pytest
 import tomli
 
 from piagent.config.election import OVERRIDES, PROFILES
+from piagent.config.kinds import List, Map, Table
 from piagent.config.reader import kind_of, kinds
-from piagent.config.schema import File, List, Map, Table
-from piagent.config.values import Leaf, duration_ms
+from piagent.config.schema import File
+from piagent.config.values import Leaf
 
 PAGE = Path("docs/reference/toml.md").read_text()
 ROW = re.compile(r"\| `(\w+)` \| (.+?) \| (.*) \|")
@@ -64,8 +65,8 @@ def test_the_page_has_the_defaults_of_the_schema(heading: str) -> None:
         if not shown.startswith("`") or field.default is None:
             continue
         value = tomli.loads(f"x = {shown.strip('`')}")["x"]
-        if isinstance(kind, Leaf) and kind.read is not None and isinstance(field.default, int):
-            value = duration_ms(value)
+        if isinstance(kind, Leaf) and kind.source is str and isinstance(field.default, int):
+            value = kind.read(value) if kind.read else value
         default = field.default
         if default is msgspec.NODEFAULT:
             default = field.default_factory()

@@ -12,8 +12,8 @@ from tests.style.sources import CYTHON, Finding, files, read, report
 # From the top; a name is a folder or a module right under fastpath.
 LAYERS = (
     {
-        *("engine", "explain", "forward_tables", "forwarding", "log", "snapshot", "totals"),
-        "trial",
+        *("engine", "explain", "filter_tables", "forward_tables", "forwarding", "log", "snapshot"),
+        *("option_tables", "totals", "trial"),
     },
     {"worker"},
     {"http", "packet", "proxy"},

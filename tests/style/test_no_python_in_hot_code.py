@@ -19,7 +19,8 @@ FOLDER = ROOT / "build" / "audit"
 FOR_TESTS = ("_probe", "_fuzz")
 WITH_PYTHON = {
     *("engine", "explain", "flow_cache", "forward_tables", "forwarding", "log", "snapshot"),
-    *("route_index", "route_tables", "table_parts", "totals", "trial"),
+    *("filter_tables", "option_tables", "route_index", "route_tables", "table_parts", "totals"),
+    "trial",
 }
 
 BAD = '''

@@ -1,0 +1,84 @@
+"""A route's filters, one after the other."""
+
+from libc.stdint cimport uint16_t
+from libc.string cimport memcpy
+
+from fastpath.atomics cimport add_shared
+from fastpath.http.filters.admission cimport (
+    admission_body, admission_enter, admission_source,
+)
+from fastpath.http.filters.headers cimport headers_drop
+from fastpath.http.filters.paths cimport path_rewrite
+from fastpath.http.filters.rates cimport rate_check
+from fastpath.http.filters.redirect cimport redirect_reply
+from fastpath.http.filters.table cimport (
+    HAS_BODY_LIMIT, HAS_HOST, HAS_IN_FLIGHT, HAS_PATH, HAS_RATE, HAS_REDIRECT,
+    HAS_REQUEST_HEADERS, HAS_RESPOND, HAS_RESPONSE_HEADERS, HAS_SOURCES, filters_t,
+)
+from fastpath.http.http1 cimport REFUSE_RESPOND
+from fastpath.http.state cimport http_of, http_t
+
+
+cdef int filters_request(loop_t *loop, client_t *client, request_t *request,
+                         const route_t *route) noexcept nogil:
+    cdef const filters_t *filters = <const filters_t *>route.filters
+    cdef int code = 0
+    if filters.kinds & HAS_SOURCES:
+        code = admission_source(filters, &client.address)
+    if code == 0 and filters.kinds & HAS_IN_FLIGHT:
+        code = admission_enter(loop, client, filters.in_flight_max)
+    if code == 0 and filters.kinds & HAS_RATE:
+        code = rate_check(loop, client, &filters.rate, route)
+    if code == 0 and filters.kinds & HAS_BODY_LIMIT:
+        code = admission_body(&request.body, filters.body_size_max)
+    if code == 0 and filters.kinds & (HAS_RESPOND | HAS_REDIRECT):
+        code = own_answer(loop, client, request, route)
+    if code == 0 and filters.kinds & (HAS_HOST | HAS_PATH | HAS_REQUEST_HEADERS):
+        code = edit(client, request, route)
+    return code
+
+
+cdef int own_answer(loop_t *loop, client_t *client, const request_t *request,
+                    const route_t *route) noexcept nogil:
+    """No backend is asked."""
+    cdef const filters_t *filters = <const filters_t *>route.filters
+    cdef http_t *http = http_of(loop)
+    if filters.kinds & HAS_RESPOND:
+        http.reply.answer = &filters.respond
+        return -REFUSE_RESPOND
+    return redirect_reply(&http.reply, &filters.redirect, request, route, client)
+
+
+cdef int edit(client_t *client, request_t *request, const route_t *route) noexcept nogil:
+    """What the backend gets is another request."""
+    cdef const filters_t *filters = <const filters_t *>route.filters
+    if filters.kinds & HAS_REQUEST_HEADERS:
+        headers_drop(client.head, client.request.buffer, &filters.request_headers)
+        request.lines = filters.request_headers.lines
+    if filters.kinds & HAS_HOST:
+        request.new_host = filters.new_host
+        request.host_size = <uint16_t>filters.new_host.size
+        memcpy(request.host, filters.new_host.data, filters.new_host.size)
+        request.is_rewritten = True
+    if filters.kinds & HAS_PATH:
+        request.is_rewritten = True
+        return path_rewrite(request, filters, route)
+    return 0
+
+
+cdef const text_t *filters_response(loop_t *loop, client_t *client) noexcept nogil:
+    cdef const route_t *route = loop.snapshot.route_of_slot[client.route_slot]
+    cdef const filters_t *filters
+    if route == NULL or route.filters == NULL or route.born != client.route_born:
+        return NULL
+    filters = <const filters_t *>route.filters
+    if not filters.kinds & HAS_RESPONSE_HEADERS:
+        return NULL
+    headers_drop(client.head, client.response.buffer, &filters.response_headers)
+    return &filters.response_headers.lines
+
+
+cdef void filters_done(loop_t *loop, client_t *client) noexcept nogil:
+    if client.is_in_flight:
+        client.is_in_flight = False
+        add_shared(&loop.common.in_flight[client.route_slot], -1)

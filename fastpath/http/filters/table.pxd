@@ -1,0 +1,61 @@
+"""A route's filters as the workers read them; fastpath.filter_tables fills them in."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from fastpath.abi cimport prefixes_t, text_t
+from fastpath.http.answers cimport answer_t
+
+# Which ones a route has: bits of filters_t.kinds.
+cdef enum:
+    HAS_SOURCES = 1 << 0        # allow_sources, deny_sources or both
+    HAS_ALLOW = 1 << 1
+    HAS_IN_FLIGHT = 1 << 2
+    HAS_BODY_LIMIT = 1 << 3
+    HAS_RESPOND = 1 << 4
+    HAS_REDIRECT = 1 << 5
+    HAS_HOST = 1 << 6           # rewrite, of the host
+    HAS_PATH = 1 << 7           # rewrite, of the path; strip_prefix, add_prefix
+    HAS_REQUEST_HEADERS = 1 << 8
+    HAS_RESPONSE_HEADERS = 1 << 9
+    HAS_RATE = 1 << 10
+
+cdef enum:
+    NAME_SIZE_MAX = 63          # of a field that is set, added or removed
+
+cdef struct rate_t:
+    text_t header               # whose value counts, as in edits_t; size 0: the client's address
+    uint64_t interval_ns        # from one request to the next, when they come evenly
+    uint64_t ahead_ns           # how much before its time one may come
+
+cdef struct redirect_t:
+    answer_t answer             # without Location
+    text_t host                 # size 0: the request's
+    text_t path                 # before what is kept of the request's; without a slash at its end
+    uint16_t port               # 0: the listener's
+    uint8_t is_https
+    uint8_t keeps_path          # the request's path, or …
+    uint8_t by_prefix           # … what is in it after the route's prefix
+
+cdef struct edits_t:            # of fields of a head
+    text_t lines                # to write
+    const text_t *dropped       # n_dropped names in lower case, with dashes for underscores
+    uint64_t sizes              # bit n: one of them has n bytes
+    uint32_t n_dropped
+
+cdef struct filters_t:
+    uint32_t kinds              # HAS_*
+    prefixes_t allowed
+    prefixes_t denied
+    uint32_t in_flight_max
+    uint64_t body_size_max
+    rate_t rate
+    answer_t respond
+    redirect_t redirect
+    text_t new_host
+    text_t new_path             # rewrite; of a prefix without a slash at its end
+    text_t stripped             # these, too
+    text_t added
+    edits_t request_headers
+    edits_t response_headers
+    uint8_t rewrites_path
+    uint8_t rewrites_prefix     # `new_path` stands for the route's prefix

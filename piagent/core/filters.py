@@ -1,0 +1,103 @@
+"""What a route does to requests and responses on their way (docs/reference/http.md)."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Respond(Struct, frozen=True, kw_only=True):
+    """An answer without a backend."""
+
+    status: int
+    body: str
+    content_type: str
+
+
+class Redirect(Struct, frozen=True, kw_only=True):
+    """Where a client is sent instead."""
+
+    scheme: str = ""
+    """"": the request's."""
+    host: str = ""
+    """"": the request's."""
+    port: int = 0
+    """0: the scheme's, if there is one, else the listener's."""
+    path: str | None = None
+    """Canonical; None: the request's."""
+    by_prefix: bool = False
+    """`path` stands for the route's prefix; else it is all of the new path."""
+    status: int = 302
+
+
+class Rewrite(Struct, frozen=True, kw_only=True):
+    """What a backend is asked for instead."""
+
+    host: str = ""
+    """Lower case; "": the request's."""
+    path: str | None = None
+    """Canonical; None: the request's."""
+    by_prefix: bool = False
+    """As a redirect's."""
+
+
+class RateLimit(Struct, frozen=True, kw_only=True):
+    """How often somebody may ask, of one node."""
+
+    requests: int
+    period_ms: int
+    burst: int
+    """How many may come at once after a quiet time."""
+    header: str = ""
+    """Who sends the same value of it is one; without it, and for "", one client address is."""
+
+
+class HeaderEdits(Struct, frozen=True, kw_only=True):
+    """What becomes of the fields of a head: first `set`, then `add`, then `remove`."""
+
+    set: tuple[tuple[str, str], ...] = ()
+    """Names and values, in place of what was there."""
+    add: tuple[tuple[str, str], ...] = ()
+    remove: tuple[str, ...] = ()
+
+
+class Filters(Struct, frozen=True, kw_only=True):
+    """The filters of a route, each at most once: they have an order of their own."""
+
+    allowed: tuple[str, ...] = ()
+    """CIDR prefixes of the clients that may ask; none: every one."""
+    denied: tuple[str, ...] = ()
+    in_flight: int = 0
+    """Exchanges under way at a time, on this node; 0: no limit."""
+    rate_limit: RateLimit | None = None
+    body_limit: int = 0
+    """Bytes of a request's body; 0: no limit."""
+    respond: Respond | None = None
+    redirect: Redirect | None = None
+    rewrite: Rewrite | None = None
+    strip_prefix: str = ""
+    """Taken off paths that have it, by elements; canonical."""
+    add_prefix: str = ""
+    request_headers: HeaderEdits = HeaderEdits()
+    response_headers: HeaderEdits = HeaderEdits()
+
+    @property
+    def status(self) -> int:
+        """What is answered without a backend; 0: nothing is."""
+        answer = self.respond or self.redirect
+        return answer.status if answer else 0
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether the request that goes on has another host or path."""
+        return self.rewrite is not None or bool(self.strip_prefix or self.add_prefix)
+
+    def rewritten(self, path: str, prefix: str) -> str:
+        """The canonical path that goes on, for one that a route with this path has matched."""
+        if self.rewrite is not None and self.rewrite.path is not None:
+            rest = path[len(prefix.rstrip("/")) :] if self.rewrite.by_prefix else ""
+            new = self.rewrite.path.rstrip("/") if self.rewrite.by_prefix else self.rewrite.path
+            path = new + rest or "/"
+        stripped = self.strip_prefix.rstrip("/")
+        if stripped and (path == stripped or path.startswith(stripped + "/")):
+            path = path[len(stripped) :] or "/"
+        return self.add_prefix.rstrip("/") + path

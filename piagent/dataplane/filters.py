@@ -1,0 +1,55 @@
+"""A route's filters in the engine's form."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastpath import filters as engine
+
+if TYPE_CHECKING:
+    from piagent.core.filters import Filters, HeaderEdits, RateLimit, Redirect, Respond, Rewrite
+
+
+def engine_filters(filters: Filters) -> engine.Filters:
+    """The engine's form."""
+    return engine.Filters(
+        allowed=filters.allowed,
+        denied=filters.denied,
+        in_flight=filters.in_flight,
+        rate=_rate(filters.rate_limit) if filters.rate_limit else None,
+        body_size=filters.body_limit,
+        respond=_respond(filters.respond) if filters.respond else None,
+        redirect=_redirect(filters.redirect) if filters.redirect else None,
+        rewrite=_rewrite(filters.rewrite) if filters.rewrite else None,
+        strip_prefix=filters.strip_prefix,
+        add_prefix=filters.add_prefix,
+        request_headers=_edits(filters.request_headers),
+        response_headers=_edits(filters.response_headers),
+    )
+
+
+def _rate(rate: RateLimit) -> engine.RateLimit:
+    return engine.RateLimit(rate.requests, rate.period_ms, rate.burst, rate.header)
+
+
+def _respond(respond: Respond) -> engine.Respond:
+    return engine.Respond(respond.status, respond.body.encode(), respond.content_type)
+
+
+def _redirect(redirect: Redirect) -> engine.Redirect:
+    return engine.Redirect(
+        scheme=redirect.scheme,
+        host=redirect.host,
+        port=redirect.port,
+        path=redirect.path,
+        by_prefix=redirect.by_prefix,
+        status=redirect.status,
+    )
+
+
+def _rewrite(rewrite: Rewrite) -> engine.Rewrite:
+    return engine.Rewrite(rewrite.host, rewrite.path, rewrite.by_prefix)
+
+
+def _edits(edits: HeaderEdits) -> engine.HeaderEdits:
+    return engine.HeaderEdits(edits.set, edits.add, edits.remove)
