@@ -47,7 +47,7 @@ cdef struct outcome_t:          # of reading one message
     uint8_t *body               # owned: RAW_MAX
 
 cdef const char *PIECES = b"\r\n \t:;,=\"/\\%._-+#?*@\x00\x7f\x80\xff0123aAfFgGxX"
-cdef enum: N_PIECES = 38
+cdef enum: N_PIECES = 36
 
 cdef const char *METHODS[8]
 METHODS[:] = [b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT", b"TRACE", b"M-SEARCH"]
