@@ -149,6 +149,7 @@ class Engine:
           "http": {
               "requests": {gateway: {route: {method: {status: responses sent}}}},
               "durations": {gateway: {route: a histogram}},
+              "waiting": n,                   # requests that wait for a place now
               "retries": {gateway: {route: {"begun": n, "denied": n}}},     # tries after the first
               "rejected": {reason: requests answered by the gateway itself},
               "uncounted": responses that "requests" had no room for},

@@ -431,7 +431,13 @@ class FakeDataPlane:
         self.plans.append(plan)
 
     def stats(self) -> dict[str, Any]:
-        http = {"requests": {}, "durations": {}, "retries": {}, "rejected": {}}
+        http: dict[str, Any] = {
+            "requests": {},
+            "durations": {},
+            "retries": {},
+            "waiting": 0,
+            "rejected": {},
+        }
         http["others"] = {"requests": 0, "durations": {"count": 0}}
         return {
             "services": self.counted,

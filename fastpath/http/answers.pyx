@@ -27,6 +27,8 @@ REFUSAL_TABLE = (
     ("method-size", 501, "Not Implemented", "unknown method"),
     ("no-route", 404, "Not Found", "no route matches"),
     ("unavailable", 503, "Service Unavailable", "no backend is available"),
+    ("queue-full", 503, "Service Unavailable", "too many requests wait for the service"),
+    ("queue-timeout", 503, "Service Unavailable", "the service was busy for too long"),
     ("busy", 503, "Service Unavailable", "too many requests"),
     ("connect", 502, "Bad Gateway", "no backend could be reached"),
     ("upstream", 502, "Bad Gateway", "the backend sent no valid response"),

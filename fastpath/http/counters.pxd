@@ -5,7 +5,7 @@ make it grow: what finds no place is counted in `overflow`. How long requests to
 first routes that have some, and together for those that come after them.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from fastpath.abi cimport MAX_ROUTES
 from fastpath.http.http1 cimport REFUSALS
@@ -31,6 +31,7 @@ cdef struct retry_count_t:
 cdef struct http_counters_t:
     uint64_t refused[<int>REFUSALS]
     uint64_t overflow
+    int64_t waiting             # requests that wait for a place now (queue.pxd)
     request_cell_t requests[REQUEST_CELLS]
     uint64_t duration_of_route[MAX_ROUTES]  # an index of `durations`; 0: none of its own (yet)
     uint64_t n_durations

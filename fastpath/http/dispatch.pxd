@@ -13,6 +13,9 @@ cdef int dispatch_request(loop_t *loop, client_t *client) noexcept nogil
 cdef int dispatch_connected(loop_t *loop, client_t *client) noexcept nogil
 cdef int dispatch_refused(loop_t *loop, client_t *client) noexcept nogil
 
+# In CLIENT_WAITING: there may be a place.
+cdef int dispatch_called(loop_t *loop, client_t *client) noexcept nogil
+
 # In CLIENT_BACKOFF, which is over: the next try.
 cdef int dispatch_resume(loop_t *loop, client_t *client) noexcept nogil
 

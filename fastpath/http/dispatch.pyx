@@ -19,6 +19,7 @@ from fastpath.http.http1 cimport (
 from fastpath.http.options cimport options_t
 from fastpath.http.path cimport PATH_KEEPS_SLASHES, PATH_REFUSES_SLASH
 from fastpath.http.pool cimport pool_close, pool_connect, pool_take
+from fastpath.http.queue cimport queue_called, queue_enter
 from fastpath.http.predicates cimport asked_t
 from fastpath.http.request cimport request_asked, request_read, request_t
 from fastpath.http.retry cimport is_repeatable, retry_begin, retry_may
@@ -89,7 +90,8 @@ cdef int dispatch_request(loop_t *loop, client_t *client) noexcept nogil:
     client.keeps_request = is_repeatable(client)
     client.is_active = True
     http.n_active += 1
-    return connect_next(loop, client)
+    code = queue_enter(loop, client, loop.snapshot.service_of_slot[client.service_slot])
+    return connect_next(loop, client) if code == STEP_GO else code
 
 
 cdef uint8_t path_rules(loop_t *loop, const client_t *client) noexcept nogil:
@@ -200,12 +202,16 @@ cdef const backend_t *choose(loop_t *loop, const service_t *service,
                              client_t *client) noexcept nogil:
     """The backend that the cookie names, to begin with; then by the service's policy."""
     cdef uint16_t slot = client.wanted_slot
-    if slot == MAX_BACKENDS:
-        return affinity_choose(loop, service, &client.address, client.hash, &client.tries)
+    cdef const backend_t *backend = NULL
     client.wanted_slot = MAX_BACKENDS
+    if slot != MAX_BACKENDS:
+        backend = loop.snapshot.backend_of_slot[slot]
+    # It may have been in a queue meanwhile.
+    if backend == NULL or not backend.usable or backend.service_slot != service.slot:
+        return affinity_choose(loop, service, &client.address, client.hash, &client.tries)
     client.tries.slots[0] = slot
     client.tries.n = 1
-    return loop.snapshot.backend_of_slot[slot]
+    return backend
 
 
 cdef int connect_next(loop_t *loop, client_t *client) noexcept nogil:
@@ -218,7 +224,8 @@ cdef int connect_next(loop_t *loop, client_t *client) noexcept nogil:
         backend = choose(loop, service, client)
         if backend == NULL:
             break
-        if service.proxy_header == 0 and pool_take(loop, backend, client) != NULL:
+        if (service.proxy_header == 0
+                and pool_take(loop, backend, client, not is_repeatable(client)) != NULL):
             attach(loop, client, True)
             return STEP_GO
         result = connect_to(loop, client, service, backend)
@@ -281,6 +288,11 @@ cdef int dispatch_refused(loop_t *loop, client_t *client) noexcept nogil:
     outlier_failed(loop, client.upstream.slot)
     pool_close(loop, client.upstream)
     return connect_next(loop, client)
+
+
+cdef int dispatch_called(loop_t *loop, client_t *client) noexcept nogil:
+    cdef int step = queue_called(loop, client)
+    return connect_next(loop, client) if step == STEP_GO else step
 
 
 cdef int dispatch_resume(loop_t *loop, client_t *client) noexcept nogil:

@@ -26,6 +26,7 @@ from fastpath.http.http1 cimport (
     REFUSE_TIMEOUT, REFUSE_UPSTREAM, head_init, head_scan, head_t, refusal_t,
 )
 from fastpath.http.pool cimport pool_close, pool_park
+from fastpath.http.queue cimport queue_leave
 from fastpath.http.retry cimport retry_begin, retry_may
 from fastpath.http.state cimport (
     CLIENT_ANSWER, CLIENT_EXCHANGE, RESPONSE_BODY, RESPONSE_HEAD, RESPONSE_INTERIM,
@@ -365,6 +366,7 @@ cdef int exchange_answer(loop_t *loop, client_t *client, refusal_t why) noexcept
     if answer == NULL:
         answer = answer_of(why)
     count(&http.counters.refused[<int>why], 1)
+    queue_leave(loop, client)
     if client.upstream != NULL:
         if is_backends_fault(client, why):
             outlier_failed(loop, client.upstream.slot)

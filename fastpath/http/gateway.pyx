@@ -12,7 +12,7 @@ from fastpath.abi cimport (
     REJECT_CAPACITY, fp_assert, gateway_t, listener_t,
 )
 from fastpath.http.dispatch cimport (
-    dispatch_connected, dispatch_refused, dispatch_request, dispatch_resume,
+    dispatch_called, dispatch_connected, dispatch_refused, dispatch_request, dispatch_resume,
 )
 from fastpath.http.entry cimport entry_connection, entry_leave
 from fastpath.http.exchange cimport (
@@ -23,14 +23,16 @@ from fastpath.http.flow cimport flow_clear, flow_rewind, flow_room, flow_t, flow
 from fastpath.http.forward cimport FORWARD_SIZE_MAX
 from fastpath.http.forwarded cimport peer_init
 from fastpath.http.http1 cimport (
-    HEAD_DONE, HEAD_REQUEST, METHOD_OTHER, REFUSE_BUSY, REFUSE_HEADER_TIMEOUT, REFUSE_TIMEOUT,
+    HEAD_DONE, HEAD_REQUEST, METHOD_OTHER, REFUSE_BUSY, REFUSE_HEADER_TIMEOUT,
+    REFUSE_QUEUE_TIMEOUT, REFUSE_TIMEOUT,
     head_init, head_scan, head_t, refusal_t,
 )
 from fastpath.http.pool cimport pool_close, pool_limit, pool_review
+from fastpath.http.queue cimport queue_leave
 from fastpath.http.state cimport (
     CLIENT_ANSWER, CLIENT_BACKOFF, CLIENT_CONNECTING, CLIENT_EXCHANGE, CLIENT_HEAD, CLIENT_IDLE,
-    CLIENT_LINGER, CLIENT_TUNNEL, STEP_CLOSE, STEP_CUT, STEP_GO, STEP_LINGER, STEP_NEXT,
-    STEP_TUNNEL, STEP_WAIT, client_t, http_of, http_t, request_ended, upstream_t,
+    CLIENT_LINGER, CLIENT_TUNNEL, CLIENT_WAITING, STEP_CLOSE, STEP_CUT, STEP_GO, STEP_LINGER,
+    STEP_NEXT, STEP_TUNNEL, STEP_WAIT, client_t, http_of, http_t, request_ended, upstream_t,
 )
 from fastpath.loop cimport (
     FAILED, PEER_ENDED, READABLE, TICK_MS, WRITABLE, endpoint_end, endpoint_init, endpoint_read,
@@ -97,6 +99,7 @@ cdef void rest(loop_t *loop, client_t *client) noexcept nogil:
     """Between requests."""
     filters_done(loop, client)
     request_ended(http_of(loop), client)
+    queue_leave(loop, client)
     client.state = CLIENT_IDLE
     client.deadline_ms = loop.now_ms + client.keepalive_timeout_ms
     client.total_deadline_ms = 0
@@ -115,8 +118,10 @@ cdef int step_of(loop_t *loop, client_t *client) noexcept nogil:
         return read_head(loop, client)
     if client.state == CLIENT_EXCHANGE:
         return exchange_drive(loop, client)
-    if client.state == CLIENT_CONNECTING or client.state == CLIENT_BACKOFF:
-        return STEP_CUT if client.io.ready & FAILED else STEP_WAIT
+    if client.state in (CLIENT_CONNECTING, CLIENT_BACKOFF, CLIENT_WAITING):
+        if client.io.ready & FAILED:
+            return STEP_CUT
+        return dispatch_called(loop, client) if client.state == CLIENT_WAITING else STEP_WAIT
     if client.state == CLIENT_ANSWER:
         return exchange_answering(loop, client)
     return linger(loop, client)
@@ -167,6 +172,7 @@ cdef bint has_unread(loop_t *loop, client_t *client) noexcept nogil:
 cdef void begin_linger(loop_t *loop, client_t *client) noexcept nogil:
     """All is said: close our side, and let the client read it before the socket goes."""
     request_ended(http_of(loop), client)
+    queue_leave(loop, client)
     if client.upstream != NULL:
         pool_close(loop, client.upstream)
     flow_clear(loop, &http_of(loop).stores, &client.request)
@@ -295,9 +301,11 @@ cdef void on_timeout(loop_t *loop, timeout_t *timeout) noexcept nogil:
         step = -REFUSE_HEADER_TIMEOUT
     elif client.state == CLIENT_EXCHANGE:
         step = exchange_expired(loop, client)
-    elif client.state == CLIENT_CONNECTING or client.state == CLIENT_BACKOFF:
+    elif client.state in (CLIENT_CONNECTING, CLIENT_BACKOFF, CLIENT_WAITING):
         if client.total_deadline_ms and client.total_deadline_ms <= loop.now_ms:
             step = -REFUSE_TIMEOUT
+        elif client.state == CLIENT_WAITING:
+            step = -REFUSE_QUEUE_TIMEOUT
         elif client.state == CLIENT_BACKOFF:
             step = dispatch_resume(loop, client)
         else:
@@ -357,6 +365,7 @@ cdef void client_free(loop_t *loop, client_t *client) noexcept nogil:
     filters_done(loop, client)
     timeout_disarm(&client.timeout)
     request_ended(http, client)
+    queue_leave(loop, client)
     if client.upstream != NULL:
         pool_close(loop, client.upstream)
     if client.head != NULL:
@@ -433,6 +442,7 @@ cdef void http_free(loop_t *loop) noexcept nogil:
             pair_stop(loop, http.clients.pair, False, END_STOPPED)
         else:
             client_free(loop, http.clients)
+    timeout_disarm(&http.look)
     pool_review(loop, True)
     fp_assert(http.stores.heads.n_used == 0 and http.stores.forwards.n_used == 0)
     fp_assert(http.pairs.n_used == 0 and http.upstreams_memory.n_used == 0)

@@ -38,6 +38,8 @@ cdef enum refusal_t:
     REFUSE_METHOD_SIZE          # 501: a method longer than any we know
     REFUSE_NO_ROUTE             # 404
     REFUSE_UNAVAILABLE          # 503: no backend is up
+    REFUSE_QUEUE_FULL           # 503: too many wait for the service already
+    REFUSE_QUEUE_TIMEOUT        # 503: waited for the service in vain
     REFUSE_BUSY                 # 503: no memory set aside, descriptor or local port is left
     REFUSE_CONNECT              # 502: no backend could be reached
     REFUSE_UPSTREAM             # 502: the backend's answer is malformed or was cut short

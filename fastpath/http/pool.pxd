@@ -9,10 +9,11 @@ cdef enum:
     POOL_IDLE_MS = 60000
 
 # An idle socket to the backend, now the client's; NULL: there is none that is alive and silent.
-# Whatever has come while it was idle would be taken for the response to what is sent now. So the
-# kernel is asked, for one system call a request: epoll's news are as old as the turn.
-cdef upstream_t *pool_take(loop_t *loop, const backend_t *backend,
-                           client_t *client) noexcept nogil
+# Whatever has come while it was idle would be taken for the response to what is sent now. epoll has
+# told of it by the beginning of this turn, unless the socket is idle only since then; so the kernel
+# is asked in that case, and with `ask_kernel` always: for a request that cannot be sent again.
+cdef upstream_t *pool_take(loop_t *loop, const backend_t *backend, client_t *client,
+                           bint ask_kernel) noexcept nogil
 
 # A new socket on its way to the backend for `client.upstream`: FP_OK, FP_FULL, FP_BAD, FP_PORTS.
 cdef int pool_connect(loop_t *loop, const service_t *service, const backend_t *backend,

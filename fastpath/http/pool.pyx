@@ -7,8 +7,8 @@ from libc.string cimport memcmp, memset
 from fastpath.abi cimport FP_FULL, FP_OK, backend_t, service_t
 from fastpath.http.state cimport client_t, http_of, http_t, upstream_t
 from fastpath.loop cimport (
-    FAILED, PEER_ENDED, READABLE, backend_closed, backend_parked, backend_taken, loop_arm,
-    loop_close, loop_connect, loop_t,
+    FAILED, LOOP_BATCH, PEER_ENDED, READABLE, backend_closed, backend_parked, backend_taken,
+    loop_arm, loop_close, loop_connect, loop_t,
 )
 from fastpath.memory.slab cimport slab_get, slab_put
 from fastpath.memory.wheel cimport timeout_armed, timeout_disarm, timeout_t
@@ -58,15 +58,29 @@ cdef bint is_quiet(const upstream_t *upstream) noexcept nogil:
     return recv(upstream.io.fd, &byte, 1, MSG_PEEK) < 0 and errno == EAGAIN
 
 
-cdef upstream_t *pool_take(loop_t *loop, const backend_t *backend,
-                           client_t *client) noexcept nogil:
+cdef bint is_told_of(const loop_t *loop, const upstream_t *upstream) noexcept nogil:
+    """Whether `ready` says all that epoll knew of it when the turn began."""
+    cdef uint32_t i
+    if upstream.idle_since_turn == loop.counters.turns:
+        return False
+    if max(loop.event_index, loop.n_events) >= <uint32_t>LOOP_BATCH:
+        return False            # there may be more events
+    for i in range(loop.event_index, loop.n_events):
+        if loop.events[i].data.ptr == <const void *>&upstream.io:
+            return False        # not handled yet
+    return True
+
+
+cdef upstream_t *pool_take(loop_t *loop, const backend_t *backend, client_t *client,
+                           bint ask_kernel) noexcept nogil:
     cdef http_t *http = http_of(loop)
     cdef upstream_t *upstream
     while True:
         upstream = http.idle[backend.slot]
         if upstream == NULL:
             return NULL
-        if upstream.io.ready & (READABLE | PEER_ENDED | FAILED) or not is_quiet(upstream):
+        if (upstream.io.ready & (READABLE | PEER_ENDED | FAILED)
+                or ((ask_kernel or not is_told_of(loop, upstream)) and not is_quiet(upstream))):
             pool_close(loop, upstream)
             continue
         unlink(http, upstream)
@@ -119,6 +133,7 @@ cdef void pool_park(loop_t *loop, upstream_t *upstream) noexcept nogil:
         return
     upstream.client = NULL
     upstream.idle_since_ms = loop.now_ms
+    upstream.idle_since_turn = loop.counters.turns
     link(http, upstream)
     backend_parked(loop, upstream.slot)
     pool_limit(loop)

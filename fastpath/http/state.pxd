@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from fastpath.abi cimport MAX_BACKENDS, MAX_ROUTES, PROTOCOL_HTTP
+from fastpath.abi cimport MAX_BACKENDS, MAX_ROUTES, MAX_SERVICES, PROTOCOL_HTTP
 from fastpath.http.answers cimport reply_t
 from fastpath.http.counters cimport http_counters_t
 from fastpath.http.flow cimport flow_t, stores_t
@@ -21,6 +21,7 @@ cdef enum client_state_t:
     CLIENT_IDLE                 # between requests; holds no buffer
     CLIENT_HEAD                 # a request's head has begun
     CLIENT_CONNECTING           # the head is complete, a backend's socket is being connected
+    CLIENT_WAITING              # for a place at its service (queue.pxd)
     CLIENT_BACKOFF              # a try has come to nothing, the next one is due at `deadline_ms`
     CLIENT_EXCHANGE             # request and response are under way
     CLIENT_ANSWER               # writes an answer of our own
@@ -51,6 +52,7 @@ cdef struct upstream_t:         # a socket to a backend
     upstream_t *newer           # idle ones in the order they became so
     upstream_t *older
     uint64_t idle_since_ms
+    uint64_t idle_since_turn    # of counters_t.turns
     sockaddr_any_t address      # the backend's
     uint16_t slot               # the backend's
     bint is_told                # its first bytes name a client: it serves no other
@@ -60,6 +62,8 @@ cdef struct client_t:
     timeout_t timeout           # fires at `deadline_ms` or before, then is armed anew
     client_t *next              # in http_t.clients
     client_t *previous
+    client_t *ahead             # in its queue
+    client_t *behind
     upstream_t *upstream        # owned while an exchange is under way
     head_t *head                # owned, from stores.heads: the head being read, from either side
     flow_t request              # client to backend; its buffer may hold the next request
@@ -87,6 +91,7 @@ cdef struct client_t:
     uint16_t listener_slot      # that accepted it; the listener may be gone
     uint16_t service_slot
     uint16_t route_slot
+    uint16_t place              # the service at which it has a place or waits for one
     uint16_t wanted_slot        # the backend that a sticky cookie names; MAX_BACKENDS: none
     uint16_t status             # that the client was sent
     uint8_t state               # client_state_t
@@ -105,6 +110,8 @@ cdef struct client_t:
     bint is_pooled              # the upstream came out of the pool
     bint is_replaced            # the pooled one had died, this is another
     bint is_active              # counted in http_t.n_active, …
+    bint is_waiting             # in the queue of `place`
+    bint has_place              # counted in common_t.service_open[place]
     bint is_retrying            # … and in n_retrying
     bint keeps_request          # the whole request is there until the response is decided on
     bint is_sticky              # its route has a cookie that names backends
@@ -114,6 +121,11 @@ cdef struct client_t:
     bint is_deaf                # the backend takes no more of the request
     bint keeps_upstream         # the upstream may go back to the pool
     bint cut_by_reset           # the body's end is the connection's end: cut it visibly
+
+cdef struct queue_t:             # requests that wait for a place at one service
+    client_t *first             # the one that has waited the longest
+    client_t *last
+    uint32_t n
 
 cdef struct http_t:             # the protocol's state in a loop
     stores_t stores
@@ -127,6 +139,7 @@ cdef struct http_t:             # the protocol's state in a loop
     timeout_t sweep             # closes those idle for too long
     event_fn on_upstream        # what sockets to backends call
     uint32_t n_idle_all         # upstreams in the pool
+    timeout_t look              # whether there is a place, while anybody waits
     uint32_t n_active           # requests under way
     uint32_t n_retrying         # those of them that are not in their first try
     uint64_t n_requests         # mixed into the flow's hash: requests spread, not connections
@@ -134,6 +147,7 @@ cdef struct http_t:             # the protocol's state in a loop
     request_t request           # scratch: the request being read
     uint32_t turns[MAX_ROUTES]  # where in its turns a route with several targets is, by slot
     reply_t reply               # scratch: from a filter to exchange_answer
+    queue_t queues[MAX_SERVICES]    # by slot
     upstream_t *idle[MAX_BACKENDS]      # by slot
     uint16_t n_idle[MAX_BACKENDS]
 

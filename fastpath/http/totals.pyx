@@ -3,7 +3,7 @@
 from libc.stdint cimport uint64_t
 
 from fastpath.abi cimport MAX_ROUTES
-from fastpath.atomics cimport load_acquire, load_relaxed
+from fastpath.atomics cimport load_acquire, load_relaxed, load_signed
 from fastpath.http.counters cimport DURATION_BUCKETS, REQUEST_CELLS, duration_t, http_counters_t
 
 from fastpath.counting import histogram
@@ -29,12 +29,14 @@ cdef class HttpTotals:
         self.retries = {}
         self.refused = dict.fromkeys(REFUSAL_NAMES[1:], 0)
         self.overflow = 0
+        self.waiting = 0
 
     cdef object add(self, const http_counters_t *counters):
         cdef uint64_t key, begun, denied
         cdef int i, slot
         for i in range(1, len(REFUSAL_NAMES)):
             self.refused[REFUSAL_NAMES[i]] += load_relaxed(&counters.refused[i])
+        self.waiting += load_signed(&counters.waiting)
         self.overflow += load_relaxed(&counters.overflow)
         for i in range(REQUEST_CELLS):
             key = load_acquire(&counters.requests[i].key)
@@ -79,6 +81,7 @@ cdef class HttpTotals:
             "retries": retries,
             "rejected": dict(self.refused),
             "others": {"requests": self.overflow, "durations": self._histogram(OTHERS)},
+            "waiting": self.waiting,
         }
 
     def _histogram(self, slot):

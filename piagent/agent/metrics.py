@@ -387,6 +387,12 @@ def _of_http(stats: Mapping[str, Any]) -> Iterator[Family]:
             ),
         )
     yield Family(
+        "piagent_http_waiting",
+        Kind.GAUGE,
+        "Requests that wait for a place at their service.",
+        (Sample({}, stats["waiting"]),),
+    )
+    yield Family(
         "piagent_http_rejected_total",
         Kind.COUNTER,
         "Requests that the gateway itself refused.",

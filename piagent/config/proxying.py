@@ -143,10 +143,11 @@ def _owners(file: File, address: str) -> Iterator[str]:
 
 def check_route_to(service: Service, place: KeyPath, report: Report) -> None:
     """Check what a route leads to: not all that is said of clients' connections counts there."""
-    for key in ("allowed_sources", "limits"):
-        if getattr(service, key):
-            what = f'{key} of "{service.name}" does not count for what comes through a gateway'
-            report.warn(place, what, "a service of its own for the route says so more clearly")
+    limits = ("connections_per_source", "accept_rate")
+    uncounted = [f"limits.{key}" for key in limits if getattr(service.limits, key, None)]
+    for key in ("allowed_sources", *uncounted) if service.allowed_sources else uncounted:
+        what = f'{key} of "{service.name}" does not count for what comes through a gateway'
+        report.warn(place, what, "a service of its own for the route says so more clearly")
 
 
 def check_applied(service: Service, path: KeyPath, report: Report) -> None:

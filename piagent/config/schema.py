@@ -26,6 +26,7 @@ from piagent.config.values import (
     Affinity,
     AnnounceBy,
     Attempts,
+    BackendAddress,
     Balance,
     BrokerUrl,
     CheckKind,
@@ -210,7 +211,7 @@ class ServicePort(Struct, frozen=True, kw_only=True):
 class Backend(Struct, frozen=True, kw_only=True):
     """One of a service's backends."""
 
-    address: Address
+    address: BackendAddress
     weight: Weight = 1
     node: Name | None = None
 

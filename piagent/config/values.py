@@ -137,6 +137,21 @@ def address(text: str) -> str:
     return str(found)
 
 
+def backend_address(text: str) -> str:
+    """Read the IP address of a backend."""
+    if "://" in text:
+        what = (
+            f'"{text}" is a URL, and backends are spoken to in the plain: TLS to them is not there'
+        )
+        raise UnfitError(what, "write the IP address alone; the port is target_port in ports")
+    if re.fullmatch(r"[0-9.]+:[0-9]+|\[[0-9a-fA-F:]+\]:[0-9]+", text):
+        bare = text.rpartition(":")[0].strip("[]")
+        raise UnfitError(
+            f'"{text}" has a port', f'write "{bare}"; the port is target_port in ports'
+        )
+    return address(text)
+
+
 def address_range(text: str) -> AddressRange:
     """Read a CIDR, a range "first-last" (both included) or one address."""
     if "/" in text:
@@ -386,6 +401,7 @@ _NAME_RULE: Final = f"letters, digits, '.', '_' and '-' within, at most {NAME_LE
 Name = Annotated[str, _text(f"a name ({_NAME_RULE})", "web-1", name)]
 Interface = Annotated[str, _text("the name of an interface", "eth0", interface)]
 Address = Annotated[str, _text("an IP address", "192.168.1.240", address)]
+BackendAddress = Annotated[str, _text("an IP address", "192.168.1.21", backend_address)]
 Addresses = Annotated[
     AddressRange | None,
     _text("a CIDR, a range or an address", "192.168.1.240-192.168.1.250", address_range, None),

@@ -198,8 +198,8 @@ WARNINGS = {
         service("cluster", HTTP, TO, 'allowed_sources = ["192.0.2.0/24"]') + ROUTE,
         "route[0].backends[0].service", 'allowed_sources of "a" does not count'),
     "limits of what comes through a gateway": (
-        service("cluster", HTTP, TO, "limits = { connections = 5 }") + ROUTE,
-        "route[0].backends[0].service", 'limits of "a" does not count'),
+        service("cluster", HTTP, TO, 'limits = { connections = 5, accept_rate = "9/s" }') + ROUTE,
+        "route[0].backends[0].service", 'limits.accept_rate of "a" does not count'),
 }  # fmt: skip
 
 

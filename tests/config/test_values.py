@@ -49,6 +49,18 @@ def test_some_durations_may_be_off() -> None:
             values.duration_or_off_ms(text)
 
 
+def test_a_backend_is_an_address_without_scheme_and_port() -> None:
+    assert values.backend_address("192.0.2.21") == "192.0.2.21"
+    for text in ("http://192.0.2.21", "https://192.0.2.21:8443", "h2c://web"):
+        with pytest.raises(UnfitError, match="TLS to them is not there") as refused:
+            values.backend_address(text)
+        assert "target_port" in str(refused.value.cure)
+    for text, bare in (("192.0.2.21:443", "192.0.2.21"), ("[2001:db8::1]:80", "2001:db8::1")):
+        with pytest.raises(UnfitError, match="has a port") as refused:
+            values.backend_address(text)
+        assert f'"{bare}"' in str(refused.value.cure)
+
+
 def test_a_request_is_tried_again_for_a_word_or_a_status() -> None:
     texts = ("connect-failure", "reset", "timeout", "400", "599")
     assert [values.retry_on(text) for text in texts] == [*RetryOn, 400, 599]

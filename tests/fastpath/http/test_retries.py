@@ -73,6 +73,11 @@ FAILING: list[Talk] = [
 ]  # fmt: skip
 
 
+def patience_ms(talk: Talk) -> int:
+    """Only silence has to time out; the others must not, however busy this machine is."""
+    return 100 if talk is is_silent else 10_000
+
+
 class Failing:
     """A backend that fails in its way for the first `times` requests, and then answers."""
 
@@ -111,7 +116,7 @@ UNSAFE = [("POST", b""), ("POST", b"x" * 10), ("PATCH", b"x"), ("PUT", b"x"), ("
 def test_what_may_be_repeated_gets_its_answer_however_the_first_tries_fail(talk: Talk) -> None:
     for method, body in SAFE:
         failing = Failing(talk, 2)
-        route = to(backend_timeout_ms=100, retries=again())
+        route = to(backend_timeout_ms=patience_ms(talk), retries=again())
         with serving(failing.backend(), routes=(route,)) as (engine, port), Client(port) as client:
             client.send(request(method, body))
             assert client.response(method)[0] == 200
@@ -126,7 +131,7 @@ def test_what_may_not_be_repeated_is_sent_once_however_the_try_fails(talk: Talk)
     expected = {is_busy: 503, is_silent: 504}.get(talk, 502)
     for method, body in UNSAFE:
         failing = Failing(talk, 1)
-        route = to(backend_timeout_ms=100, retries=again(10))
+        route = to(backend_timeout_ms=patience_ms(talk), retries=again(10))
         with serving(failing.backend(), routes=(route,)) as (_, port), Client(port) as client:
             client.send(request(method, body))
             status = client.response()[0]
@@ -184,9 +189,7 @@ def test_only_what_was_asked_for_and_before_a_response_is_tried_again(
     talk: Talk, status: int, retries: Retries | None
 ) -> None:
     failing = Failing(talk, 1)
-    # Only silence has to time out; the others must not, however busy this machine is.
-    patience_ms = 100 if talk is is_silent else 10_000
-    route = to(backend_timeout_ms=patience_ms, retries=retries)
+    route = to(backend_timeout_ms=patience_ms(talk), retries=retries)
     with serving(failing.backend(), routes=(route,)) as (_, port), Client(port) as client:
         client.send(request("GET"))
         while (got := client.response()[0]) < 200:
