@@ -171,8 +171,15 @@ cdef int scan_target(head_t *self, const uint8_t *data, uint16_t end) noexcept n
     return HEAD_MORE
 
 
+cdef inline bint is_usual_version(const uint8_t *text, uint16_t size) noexcept nogil:
+    """Whether it begins with what nearly everybody says; else it is looked at byte by byte."""
+    return size >= VERSION_SIZE and memcmp(text, b"HTTP/1.1", VERSION_SIZE) == 0
+
+
 cdef int scan_version(head_t *self, const uint8_t *data, uint16_t end) noexcept nogil:
     cdef int code
+    if is_usual_version(data + self.mark, end - self.mark):
+        self.pos = self.mark + VERSION_SIZE
     while self.pos < end and self.pos - self.mark < VERSION_SIZE:
         code = check_version_byte(data, self.mark, self.pos)
         if code < 0:
@@ -201,6 +208,8 @@ cdef int check_version_byte(const uint8_t *data, uint16_t start, uint16_t pos) n
 cdef int scan_status_line(head_t *self, const uint8_t *data, uint16_t end) noexcept nogil:
     cdef uint16_t i
     cdef bint is_good
+    if self.pos < VERSION_SIZE and is_usual_version(data, end):
+        self.pos = VERSION_SIZE
     while self.state == SCAN_STATUS and self.pos < end:
         i = self.pos
         if i < VERSION_SIZE:
