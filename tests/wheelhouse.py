@@ -1,8 +1,9 @@
-"""Builds the wheel and collects those it depends on, once for all tests that need them."""
+"""Builds the wheel and collects those it depends on, once a run for all tests that need them."""
 
 from __future__ import annotations
 
 import atexit
+import fcntl
 import functools
 import os
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("fastpath", "piagent")
+SHARED = ROOT / "build" / "wheelhouse"
 FILES = ("LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py")
 
 
@@ -35,15 +37,31 @@ def project_copy() -> Path:
 
 @functools.cache
 def build() -> Path:
-    """Make a folder of wheels: the project's and those of all that it needs to run."""
-    wheels = _folder("wheels")
+    """Make a folder of wheels: the project's and those of all that it needs to run.
+
+    It takes minutes of computing, so the processes of one run of the tests share it.
+    """
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", f"process {os.getpid()}")
+    SHARED.mkdir(parents=True, exist_ok=True)
+    wheels, made_by = SHARED / "wheels", SHARED / "run"
+    with (SHARED / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made_by.exists() or made_by.read_text() != run:
+            made_by.unlink(missing_ok=True)
+            shutil.rmtree(wheels, ignore_errors=True)
+            wheels.mkdir()
+            _collect(wheels)
+            made_by.write_text(run)
+    return wheels
+
+
+def _collect(wheels: Path) -> None:
     _pip_wheel(wheels, str(project_copy()), "--no-deps")
     project = next(wheels.glob("piagent-*.whl"))
     try:
         _pip_wheel(wheels, str(project), "--find-links", str(wheels))
     except subprocess.CalledProcessError as error:
         raise NoIndexError(error.stderr[-500:]) from error
-    return wheels
 
 
 def _folder(name: str) -> Path:
@@ -58,5 +76,5 @@ def _pip_wheel(wheels: Path, what: str, *options: str) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "PIAGENT_PROBE"}
     subprocess.run(
         [*command, "--wheel-dir", str(wheels), what],
-        check=True, capture_output=True, text=True, env=environment, cwd=wheels, timeout=300,
+        check=True, capture_output=True, text=True, env=environment, cwd=wheels, timeout=600,
     )  # fmt: skip

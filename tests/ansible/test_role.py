@@ -22,7 +22,7 @@ import tomli
 from tests import wheelhouse
 
 pytestmark = [
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(700),
     pytest.mark.skipif(
         importlib.util.find_spec("ansible") is None, reason="ansible-core is not installed"
     ),

@@ -12,7 +12,7 @@ import pytest
 
 from tests import wheelhouse
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(700)
 
 FOR_TESTS = ("_probe", "_fuzz")  # as in setup.py
 

@@ -17,11 +17,7 @@ from tests.style.sources import CYTHON, ROOT, Finding, files, read, report
 FOLDER = ROOT / "build" / "audit"
 # Where Python objects are at home.
 FOR_TESTS = ("_probe", "_fuzz")
-WITH_PYTHON = {
-    *("engine", "explain", "flow_cache", "forward_tables", "forwarding", "log", "snapshot"),
-    *("filter_tables", "option_tables", "route_index", "route_tables", "table_parts", "totals"),
-    "trial",
-}
+WITH_PYTHON = set(translate.constant(ROOT / "setup.py", "WITH_PYTHON"))
 
 BAD = '''
 """Samples of how Python gets in."""

@@ -26,12 +26,12 @@ WARNINGS = {
 }
 
 
-def directives(setup: Path) -> dict[str, Any]:
-    """What setup.py calls DIRECTIVES; it cannot be imported without building."""
+def constant(setup: Path, name: str) -> Any:
+    """What setup.py calls so; it cannot be imported without building."""
     for node in ast.parse(setup.read_text()).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "DIRECTIVES":
-            return dict(ast.literal_eval(node.value))
-    raise SystemExit(f"{setup}: no DIRECTIVES")
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            return ast.literal_eval(node.value)
+    raise SystemExit(f"{setup}: no {name}")
 
 
 def stale(folder: Path, setup: Path) -> bool:
@@ -47,7 +47,7 @@ def main(setup: str, folder: str, *sources: str) -> None:
         cythonize(
             [Extension(".".join(Path(each).with_suffix("").parts), [each]) for each in sources],
             build_dir=folder,
-            compiler_directives=directives(Path(setup)) | WARNINGS,
+            compiler_directives=constant(Path(setup), "DIRECTIVES") | WARNINGS,
             force=stale(Path(folder), Path(setup)),
             nthreads=os.cpu_count() or 1,
             quiet=True,
