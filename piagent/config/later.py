@@ -11,7 +11,15 @@ LATER_KEYS: Final[dict[str, dict[str, str]]] = {
         "access_log_format": "",
     },
     "gateway.listen": {"tls": "until then gateways speak plain HTTP"},
-    "route.backends": {"filters": ""},
+    "route.backends": {"filters": "until then filters are the whole route's"},
+    "route.filters": {
+        "basic_auth": "until then the backend asks who it is",
+        "forward_auth": "until then the backend asks who it is",
+        "cors": "until then response_headers can set fields that do not depend on the request",
+        "mirror": "",
+        "compress": "until then the backend compresses",
+        "error_pages": "until then respond answers with a text",
+    },
 }
 """Table -> key -> what holds until then."""
 
