@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from piagent.core.assignments import Applied, Assignment, Assignments, Stamp, compose, latest
 from piagent.core.catalog import Thing, wants_of_things
 from piagent.core.lease_types import MAX_KEYS
-from piagent.core.model import Pool, Route, routed
+from piagent.core.model import Gateway, Pool, Route, routed
 from piagent.core.records import Kind, Record, RecordName, digest, key_of
 from piagent.core.wants import Want
 
@@ -166,19 +166,22 @@ class _Work:
                 self._apply(record, change, version, read(record), _diff(before, record))
 
     def check_routes(self) -> None:
-        """Every route leads to what is there, afterwards."""
+        """Every route and default backend leads to what is there, afterwards."""
         files = self._standing.in_files
         for key, thing in self._things.items():
-            if not isinstance(thing, Route):
+            if isinstance(thing, Route):
+                wanted = [key_of(Kind.GATEWAY, thing.gateway)]
+                wanted += sorted({key_of(Kind.SERVICE, one.service) for one in thing.backends})
+                what = f"route {thing.name}"
+            elif isinstance(thing, Gateway) and thing.default_backend is not None:
+                wanted = [key_of(Kind.SERVICE, thing.default_backend.service)]
+                what = f"gateway {thing.name}"
+            else:
                 continue
-            services = sorted({key_of(Kind.SERVICE, one.service) for one in thing.backends})
-            wanted = [key_of(Kind.GATEWAY, thing.gateway)]
-            wanted += services
             for missing in (one for one in wanted if one not in self._things and one not in files):
                 blamed = missing if missing in self._outcomes else key
                 if blamed in self._outcomes:
-                    what = f"route {thing.name} leads to {missing}, which is not there"
-                    self._spoil(blamed, what)
+                    self._spoil(blamed, f"{what} leads to {missing}, which is not there")
 
     def check_wants(self) -> None:
         """What was changed gets what it asks for."""

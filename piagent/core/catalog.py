@@ -47,7 +47,7 @@ class CatalogReason(StrEnum):
     NO_SUCH_POOL_HERE = "no-such-pool-here"
     """No pool of this node's file has the VIP: the node never owns it."""
     LEADS_NOWHERE = "leads-nowhere"
-    """The gateway or service that a route names is not there."""
+    """The gateway or service that a route or a default backend names is not there."""
     PORT_TAKEN = "port-taken"
     """Another service or gateway here has the address and port."""
     TOO_MANY_VIPS = "too-many-vips"
@@ -123,11 +123,15 @@ def merge(
     services, gateways = _without_clashes(services, gateways, file.pools, notes)
     services = [_joined(one, endpoints.get(one.name, ())) for one in services]
     routes = [*file.routes, *(one for one in things if isinstance(one, Route))]
+    ports = {
+        one.name: {port.port for port in one.ports if port.protocol is Protocol.TCP}
+        for one in services
+    }
     config = replace(
         file,
         services=tuple(services),
-        gateways=tuple(gateways),
-        routes=tuple(_leading(routes, services, gateways, notes)),
+        gateways=tuple(_leading_on(one, ports, notes) for one in gateways),
+        routes=tuple(_leading(routes, ports, gateways, notes)),
     )
     return Merged(config, tuple(notes))
 
@@ -272,16 +276,25 @@ def _places(service: Service) -> list[tuple[str, int, str]]:
     return places
 
 
+def _leading_on(
+    gateway: Gateway, ports: Mapping[str, Collection[int]], notes: list[Note]
+) -> Gateway:
+    """Take a default backend that is not there away, as a route would be."""
+    if gateway.default_backend is None:
+        return gateway
+    why = _why_not(gateway.default_backend, ports)
+    if why is None:
+        return gateway
+    notes.append(Note(key_of(Kind.GATEWAY, gateway.name), CatalogReason.LEADS_NOWHERE, why))
+    return replace(gateway, default_backend=None)
+
+
 def _leading(
     routes: Sequence[Route],
-    services: Sequence[Service],
+    ports: Mapping[str, Collection[int]],
     gateways: Sequence[Gateway],
     notes: list[Note],
 ) -> Iterator[Route]:
-    ports = {
-        one.name: {port.port for port in one.ports if port.protocol is Protocol.TCP}
-        for one in services
-    }
     there = {one.name for one in gateways}
     for route in routes:
         whys = [_why_not(backend, ports) for backend in route.backends]

@@ -177,6 +177,15 @@ def test_what_left_a_file_keeps_its_place_until_it_is_applied() -> None:
     assert only(order(there, change("web"))).result is Result.CREATED
 
 
+def test_default_backends_lead_to_what_is_there_afterwards() -> None:
+    front = change("front", Kind.GATEWAY, default_backend={"service": "web"})
+    refused = only(order(standing(), front))
+    assert refused.detail == "gateway front leads to service/web, which is not there"
+    before = after(standing(), change("web"), front)
+    refused = only(order(before, deletion("web")))
+    assert refused.detail == "gateway front leads to service/web, which is not there"
+
+
 def test_routes_lead_to_what_is_there_afterwards() -> None:
     alone = order(standing(), change("r", Kind.ROUTE))
     assert only(alone).detail == "route r leads to gateway/front, which is not there"

@@ -205,6 +205,19 @@ def test_an_applied_route_that_leads_nowhere_is_left_out(wanted: Thing, why: str
     assert made.notes == (Note("route/r", CatalogReason.LEADS_NOWHERE, why),)
 
 
+def test_a_default_backend_that_leads_nowhere_is_left_out() -> None:
+    wanted = gateway(
+        "front", vips=("10.0.0.1",), default_backend=RouteBackend(service="web", port=81)
+    )
+    made = merged(config(service("web", ServiceType.CLUSTER), gateways=(wanted,)))
+    assert [one.default_backend for one in made.config.gateways] == [None]
+    why = 'service "web" has no TCP port 81'
+    assert made.notes == (Note("gateway/front", CatalogReason.LEADS_NOWHERE, why),)
+    right = replace(wanted, default_backend=RouteBackend(service="web"))
+    made = merged(config(service("web", ServiceType.CLUSTER), gateways=(right,)))
+    assert (made.config.gateways, made.notes) == ((right,), ())
+
+
 def test_a_route_that_leads_somewhere_keeps_the_share_that_does_not() -> None:
     backends = RouteBackend(service="web", weight=9), RouteBackend(service="nothing")
     wanted = replace(route("r", "front", None), backends=backends)
