@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STATES_MAX: Final = 512
+WORK_MAX: Final = 400_000
+"""Steps to make an automaton, a few tenths of a second: an agent has leases to renew meanwhile."""
+_SIMPLER: Final = "a simpler one: fewer repetitions within { }, or ^ at its beginning"
 FAILED: Final = 0
 MATCHED: Final = 1
 _FIRST: Final = 2
@@ -68,6 +71,7 @@ class _Nodes:
         self.edges: dict[int, bool] = {}
         """Passed only at the beginning (True) or the end of the value."""
         self._n = 1
+        self._work = 0
 
     def add(self, tree: Node, then: int) -> int:
         """Add what leads to `then`; the node to begin with."""
@@ -100,6 +104,12 @@ class _Nodes:
         self.leads[self._n - 1] = leads
         return self._n - 1
 
+    def spend(self, steps: int) -> None:
+        """Count what has been done; raises PatternError when it is too much."""
+        self._work += steps
+        if self._work > WORK_MAX:
+            raise PatternError("its automaton takes too long to make", _SIMPLER)
+
     def reach(self, first: list[int], *, start: bool, end: bool) -> int:
         """The bits of the nodes that wait for something, from these on without a byte.
 
@@ -117,6 +127,7 @@ class _Nodes:
             fresh = [other for other in self.leads[node] if other not in found]
             found.update(fresh)
             waiting.extend(fresh)
+        self.spend(len(found))
         return bits
 
 
@@ -153,8 +164,7 @@ class _Determined:
 
     def _add(self, chosen: int, *, start: bool = False) -> int:
         if len(self._sets) >= STATES_MAX:
-            cure = "a simpler one: fewer repetitions within { }, or ^ at its beginning"
-            raise PatternError(f"it takes more than {STATES_MAX} states", cure)
+            raise PatternError(f"it takes more than {STATES_MAX} states", _SIMPLER)
         self._sets.append(chosen)
         at_end = self._nodes.reach(list(_bits(chosen)), start=start, end=True)
         self._accepts.append(bool(at_end & 1))
@@ -169,6 +179,7 @@ class _Determined:
 
     def _next(self, taking: int) -> int:
         found = self._again
+        self._nodes.spend(taking.bit_count())
         for node in _bits(taking):
             found |= self._after[node]
         if found & 1:

@@ -100,6 +100,7 @@ def test_what_a_pattern_takes(text: str, taken: list[bytes], not_taken: list[byt
         ("(a{100}){100}", "its repetitions are too many", "smaller"),
         ("(" * 51, "more than 50 groups in each other", ""),
         ("a" * 1001, "longer than 1000 characters", "shorter"),
+        ("^(?:a?b?c?d?e?f?g?h?i?j?){90}k", "its automaton takes too long to make", "simpler"),
         ("(a|b)*a(a|b){12}", f"it takes more than {STATES_MAX} states", "simpler"),
     ],
 )
