@@ -190,7 +190,7 @@ class _Parser:
         self._depth -= 1
         if not self._take(")"):
             raise self._error("a group has no end", "write )")
-        return inner
+        return Sequence((inner,)) if isinstance(inner, Edge) else inner
 
     def _class(self) -> Node:
         opened = self._at
