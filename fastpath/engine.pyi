@@ -152,7 +152,8 @@ class Engine:
               "waiting": n,                   # requests that wait for a place now
               "retries": {gateway: {route: {"begun": n, "denied": n}}},     # tries after the first
               "rejected": {reason: requests answered by the gateway itself},
-              "uncounted": responses that "requests" had no room for},
+              "others": {"requests": responses that "requests" had no room for,
+                         "durations": a histogram of those that "durations" had none for}},
         }
         A histogram: {"buckets": [(at most so many seconds or None, how many, cumulative), …],
         "sum": in seconds, "count": n}.
