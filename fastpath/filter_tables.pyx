@@ -6,15 +6,16 @@ from libc.stdlib cimport calloc, free
 from fastpath.abi cimport prefixes_t, range_t, text_t
 from fastpath.http.answers cimport answer_t
 from fastpath.http.filters.table cimport (
-    HAS_ALLOW, HAS_BODY_LIMIT, HAS_HOST, HAS_IN_FLIGHT, HAS_PATH, HAS_RATE, HAS_REDIRECT,
-    HAS_REQUEST_HEADERS, HAS_RESPOND, HAS_RESPONSE_HEADERS, HAS_SOURCES, edits_t, redirect_t,
+    HAS_ALLOW, HAS_BODY_LIMIT, HAS_CORS, HAS_HOST, HAS_IN_FLIGHT, HAS_PAGES, HAS_PATH, HAS_RATE,
+    HAS_REDIRECT, HAS_REQUEST_HEADERS, HAS_RESPOND, HAS_RESPONSE_HEADERS, HAS_SOURCES, cors_t,
+    edits_t, origin_t, redirect_t,
 )
 from fastpath.table_parts cimport array_new, ranges_put
 
 from http.client import responses
 
-from fastpath.filters import plain_name
-from fastpath.http.answers import render
+from fastpath.filters import CORS_FIELDS, HeaderEdits, page_for, plain_name
+from fastpath.http.answers import REFUSAL_TABLE, render
 from fastpath.prefixes import merged
 
 _PORTS = {"": 0, "http": 80, "https": 443}
@@ -50,6 +51,12 @@ cdef class FilterTable:
             self.c.kinds |= HAS_REQUEST_HEADERS
         if _put_edits(self, &self.c.response_headers, filters.response_headers):
             self.c.kinds |= HAS_RESPONSE_HEADERS
+        if filters.cors is not None:
+            self.c.kinds |= HAS_CORS
+            _put_cors(self, &self.c.cors, filters.cors)
+        if filters.pages:
+            self.c.kinds |= HAS_PAGES
+            _put_pages(self, filters.pages)
 
     def __dealloc__(self):
         free(self.c)
@@ -129,6 +136,50 @@ cdef object _put_rewriting(FilterTable self, filters):
     _put_text(self, &self.c.added, filters.add_prefix.rstrip("/").encode())
     if self.c.rewrites_path or self.c.stripped.size or self.c.added.size:
         self.c.kinds |= HAS_PATH
+
+
+cdef object _put_cors(FilterTable self, cors_t *cors, wanted):
+    cdef Array array = Array()
+    cdef origin_t *origins
+    cors.is_open = "*" in wanted.origins
+    cors.says_star = cors.is_open and not wanted.credentials
+    cors.echoes_method = wanted.credentials and "*" in wanted.methods
+    cors.echoes_headers = wanted.credentials and "*" in wanted.headers
+    _put_text(self, &cors.credentials, wanted.credentials_lines())
+    _put_text(self, &cors.exposed, wanted.exposed_lines())
+    _put_text(self, &cors.allowed, wanted.allowed_lines())
+    _put_edits(self, &cors.dropped, HeaderEdits(remove=CORS_FIELDS))
+    _put_text(self, &cors.answer.head, render(204, "No Content", "", b""))
+    cors.answer.status = 204
+    array.memory = array_new(len(wanted.origins), sizeof(origin_t))
+    self.kept.append(array)
+    origins = <origin_t *>array.memory
+    for i, origin in enumerate(wanted.origins):
+        head, _, tail = origin.partition("*")
+        _put_text(self, &origins[<Py_ssize_t>i].head, head.encode())
+        _put_text(self, &origins[<Py_ssize_t>i].tail, tail.encode())
+    cors.origins = origins
+    cors.n_origins = <uint32_t>len(wanted.origins)
+
+
+cdef object _put_pages(FilterTable self, tuple pages):
+    """An answer for each status that we answer with by ourselves and that has a page."""
+    cdef Array array = Array()
+    cdef answer_t *answer
+    phrases = {status: phrase for _, status, phrase, _ in REFUSAL_TABLE}
+    array.memory = array_new(len(phrases), sizeof(answer_t))
+    self.kept.append(array)
+    answer = <answer_t *>array.memory
+    self.c.pages = answer
+    for status, phrase in phrases.items():
+        page = page_for(pages, status)
+        if page is not None:
+            head = render(status, phrase, page.content_type, page.body)
+            _put_text(self, &answer.head, head)
+            _put_text(self, &answer.body, page.body)
+            answer.status = status
+            answer += 1
+            self.c.n_pages += 1
 
 
 cdef bint _put_edits(FilterTable self, edits_t *edits, wanted) except -1:

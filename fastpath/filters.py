@@ -11,6 +11,17 @@ RESPOND_SIZE_MAX = 16384
 """As ANSWER_BODY_MAX in http/answers.pxd."""
 LINES_SIZE_MAX = 4096
 """As in http/forward.pxd."""
+CORS_LINES_MAX = 2048
+"""As in http/answers.pxd."""
+CORS_FIELDS = (
+    "access-control-allow-origin",
+    "access-control-allow-credentials",
+    "access-control-allow-methods",
+    "access-control-allow-headers",
+    "access-control-expose-headers",
+    "access-control-max-age",
+)
+"""What a route with `cors` says itself, whatever a backend says."""
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,63}")
 _FRAMING = {"host", "connection", "content-length", "transfer-encoding", "upgrade", "te"}
 _TEXT_SIZE_MAX = 255
@@ -19,6 +30,8 @@ _IN_FLIGHT_MAX = 1 << 30
 _RATE_MAX = 1_000_000
 _PERIOD_MAX_MS = 3_600_000
 _PORT_MAX = 65535
+_MAX_AGE_MAX_S = 1 << 31
+_ORIGIN = re.compile(r"\*|[!-)+-~]+(\*[!-)+-~]+)?")
 
 
 class Respond(NamedTuple):
@@ -88,6 +101,55 @@ class HeaderEdits(NamedTuple):
         return sorted({plain_name(name) for name in names})
 
 
+class Cors(NamedTuple):
+    """Whose pages may read what the route answers; "*" in a list: all."""
+
+    origins: tuple[str, ...]
+    """In lower case; one `*` in an origin stands for the beginning of a host's name."""
+    methods: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    exposed: tuple[str, ...] = ()
+    max_age_s: int = 0
+    credentials: bool = False
+
+    def credentials_lines(self) -> bytes:
+        """What every response says."""
+        return b"Access-Control-Allow-Credentials: true\r\n" if self.credentials else b""
+
+    def exposed_lines(self) -> bytes:
+        """What responses say that are not a preflight's."""
+        return self._list("Expose-Headers", self.exposed)
+
+    def allowed_lines(self) -> bytes:
+        """What preflights are told, but for what they are told of what they ask."""
+        lines = b""
+        for name, values in (("Allow-Methods", self.methods), ("Allow-Headers", self.headers)):
+            if "*" not in values:
+                lines += self._list(name, values)
+            elif not self.credentials:
+                lines += self._list(name, ("*",))
+        return lines + f"Access-Control-Max-Age: {self.max_age_s}\r\n".encode()
+
+    @staticmethod
+    def _list(name: str, values: tuple[str, ...]) -> bytes:
+        return f"Access-Control-{name}: {', '.join(values)}\r\n".encode() if values else b""
+
+
+class Page(NamedTuple):
+    """The body of answers of the gateway's own that have a status from `first` to `last`."""
+
+    first: int
+    last: int
+    body: bytes
+    content_type: str
+
+
+def page_for(pages: tuple[Page, ...], status: int) -> Page | None:
+    """The page of a status: that of the fewest others."""
+    found = (page for page in pages if page.first <= status <= page.last)
+    return min(found, key=lambda page: page.last - page.first, default=None)
+
+
 def plain_name(name: str) -> str:
     """A field's name in the form that names are compared in."""
     return name.lower().replace("_", "-")
@@ -112,6 +174,8 @@ class Filters(NamedTuple):
     add_prefix: str = ""
     request_headers: HeaderEdits = HeaderEdits()
     response_headers: HeaderEdits = HeaderEdits()
+    cors: Cors | None = None
+    pages: tuple[Page, ...] = ()
 
 
 def check_filters(place: str, filters: Filters) -> None:
@@ -140,6 +204,25 @@ def check_filters(place: str, filters: Filters) -> None:
     _check_path(place, filters.add_prefix or None)
     for edits in (filters.request_headers, filters.response_headers):
         _check_edits(place, edits)
+    if filters.cors is not None:
+        _check_cors(place, filters.cors)
+    for page in filters.pages:
+        _check_number(place, "status", page.first, 400, page.last)
+        _check_number(place, "status", page.last, page.first, 599)
+        _check_number(place, "size of the page", len(page.body), 0, RESPOND_SIZE_MAX)
+        _check_text(place, page.content_type, _TEXT_SIZE_MAX)
+
+
+def _check_cors(place: str, cors: Cors) -> None:
+    for origin in cors.origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"{place}: {origin!r} is no origin")
+    for name in (*cors.methods, *cors.headers, *cors.exposed):
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{place}: {name!r} is no name of a method or a field")
+    _check_number(place, "max_age", cors.max_age_s, 0, _MAX_AGE_MAX_S)
+    size = max(len(cors.allowed_lines()), len(cors.exposed_lines()))
+    _check_number(place, "size of the fields", size, 0, CORS_LINES_MAX)
 
 
 def _check_rate(place: str, rate: RateLimit) -> None:

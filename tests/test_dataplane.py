@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from piagent.core.draining import Drained, drained
 from piagent.core.filters import (
+    Cors,
     Filters,
     HeaderEdits,
     RateLimit,
@@ -146,6 +147,10 @@ def test_filters_reach_the_tables() -> None:
         add_prefix="/f",
         request_headers=edits,
         response_headers=HeaderEdits(remove=("d",)),
+        cors=Cors(
+            origins=("https://a",), methods=("PUT",), headers=("b",), exposed=("c",),
+            max_age_ms=9000, credentials=True,
+        ),
     )
     assert engine_filters(filters)._asdict() == {
         "allowed": ("192.0.2.0/24",), "denied": ("192.0.2.1/32",), "in_flight": 3,
@@ -155,6 +160,7 @@ def test_filters_reach_the_tables() -> None:
         "strip_prefix": "/e", "add_prefix": "/f",
         "request_headers": ((("a", "1"),), (("b", "2"),), ("c",)),
         "response_headers": ((), (), ("d",)),
+        "cors": (("https://a",), ("PUT",), ("b",), ("c",), 9, True), "pages": (),
     }  # fmt: skip
 
 

@@ -10,7 +10,8 @@ cdef enum:
     # With a head and reply_t.fields they fit into FORWARD_SIZE_MAX bytes.
     ANSWER_BODY_MAX = 16384
     ANSWER_HEAD_MAX = 512
-    REPLY_SIZE_MAX = TARGET_SIZE_MAX + 1024
+    CORS_LINES_MAX = 2048       # of what a cors filter says to everybody
+    REPLY_SIZE_MAX = TARGET_SIZE_MAX + 1536 + CORS_LINES_MAX
 
 cdef struct answer_t:
     text_t head                 # without Connection and the empty line

@@ -40,6 +40,7 @@ REFUSAL_TABLE = (
     ("body-size", 413, "Content Too Large", "the request's body is too large"),
     ("respond", 500, "Internal Server Error", "a filter's own answer"),
     ("redirect", 500, "Internal Server Error", "a filter's own answer"),
+    ("preflight", 500, "Internal Server Error", "a filter's own answer"),
 )
 
 REFUSAL_NAMES = tuple(row[0] for row in REFUSAL_TABLE)

@@ -9,7 +9,7 @@ from fastpath.atomics cimport count
 from fastpath.http.answers cimport answer_of, answer_t, answer_write, reply_clear
 from fastpath.http.counters cimport count_request
 from fastpath.http.dispatch cimport dispatch_again
-from fastpath.http.filters.chain cimport filters_response
+from fastpath.http.filters.chain cimport filters_answer, filters_put, filters_response
 from fastpath.http.flow cimport (
     PUMP_CUT, PUMP_DONE, PUMP_MALFORMED, PUMP_STUCK, PUMP_WAIT, flow_clear, flow_decode,
     flow_flush, flow_pump, flow_rewind, flow_room, flow_t, flow_trim, flow_waits, pump_t,
@@ -256,11 +256,22 @@ cdef int write_head(loop_t *loop, client_t *client, ending_t ending) noexcept no
     flow.head_start = 0
     flow.head_end = <uint16_t>forward_response(flow.head, head, flow.buffer, lines, &flow.body,
                                                flow.as_chunks, ending)
+    if client.has_filters and head.status >= 200:
+        put_fields(loop, client)
     if client.sets_cookie and client.response_state != RESPONSE_INTERIM:
         put_cookie(loop, client)
     client.head = NULL
     slab_put(&http.stores.heads, head)
     return STEP_AGAIN
+
+
+cdef void put_fields(loop_t *loop, client_t *client) noexcept nogil:
+    """Add what filters say to this request to the head that is rendered."""
+    cdef flow_t *flow = &client.response
+    cdef uint8_t *end = filters_put(flow.head + flow.head_end - 2, loop, client)
+    end[0] = c"\r"
+    end[1] = c"\n"
+    flow.head_end = <uint16_t>(end + 2 - flow.head)
 
 
 cdef void put_cookie(loop_t *loop, client_t *client) noexcept nogil:
@@ -362,7 +373,10 @@ cdef int exchange_answer(loop_t *loop, client_t *client, refusal_t why) noexcept
     cdef http_t *http = http_of(loop)
     cdef flow_t *flow = &client.response
     cdef ending_t ending = ENDING_CLOSE
-    cdef const answer_t *answer = http.reply.answer
+    cdef const answer_t *answer
+    if client.has_filters:
+        filters_answer(loop, client, why)
+    answer = http.reply.answer
     if answer == NULL:
         answer = answer_of(why)
     count(&http.counters.refused[<int>why], 1)

@@ -32,7 +32,8 @@ from fastpath.http.queue cimport queue_leave
 from fastpath.http.state cimport (
     CLIENT_ANSWER, CLIENT_BACKOFF, CLIENT_CONNECTING, CLIENT_EXCHANGE, CLIENT_HEAD, CLIENT_IDLE,
     CLIENT_LINGER, CLIENT_TUNNEL, CLIENT_WAITING, STEP_CLOSE, STEP_CUT, STEP_GO, STEP_LINGER,
-    STEP_NEXT, STEP_TUNNEL, STEP_WAIT, client_t, http_of, http_t, request_ended, upstream_t,
+    STEP_NEXT, STEP_TUNNEL, STEP_WAIT, asker_t, client_t, http_of, http_t, request_ended,
+    upstream_t,
 )
 from fastpath.loop cimport (
     FAILED, PEER_ENDED, READABLE, TICK_MS, WRITABLE, endpoint_end, endpoint_init, endpoint_read,
@@ -392,6 +393,7 @@ cdef int http_init(loop_t *loop) noexcept nogil:
     if (slab_init(&http.clients_memory, loop.capacity, sizeof(client_t)) != FP_OK
             or slab_init(&http.upstreams_memory, loop.capacity, sizeof(upstream_t)) != FP_OK
             or slab_init(&http.pairs, loop.capacity, sizeof(pair_t)) != FP_OK
+            or slab_init(&http.askers, loop.capacity, sizeof(asker_t)) != FP_OK
             or slab_init(&http.stores.forwards, 2 * loop.capacity, FORWARD_SIZE_MAX) != FP_OK
             or slab_init(&http.stores.heads, 2 * loop.capacity, sizeof(head_t)) != FP_OK):
         return FP_FULL                      # the worker calls http_free
@@ -446,10 +448,11 @@ cdef void http_free(loop_t *loop) noexcept nogil:
     pool_review(loop, True)
     fp_assert(http.stores.heads.n_used == 0 and http.stores.forwards.n_used == 0)
     fp_assert(http.pairs.n_used == 0 and http.upstreams_memory.n_used == 0)
-    fp_assert(http.clients_memory.n_used == 0)
+    fp_assert(http.clients_memory.n_used == 0 and http.askers.n_used == 0)
     slab_free(&http.stores.heads)
     slab_free(&http.stores.forwards)
     slab_free(&http.pairs)
+    slab_free(&http.askers)
     slab_free(&http.upstreams_memory)
     slab_free(&http.clients_memory)
     memory = http.state_memory

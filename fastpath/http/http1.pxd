@@ -51,6 +51,7 @@ cdef enum refusal_t:
     REFUSE_BODY_SIZE            # 413
     REFUSE_RESPOND              # no refusal: what the filter says
     REFUSE_REDIRECT             # likewise
+    REFUSE_PREFLIGHT            # likewise
     REFUSALS
 
 cdef enum head_kind_t:

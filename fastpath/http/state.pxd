@@ -57,6 +57,13 @@ cdef struct upstream_t:         # a socket to a backend
     uint16_t slot               # the backend's
     bint is_told                # its first bytes name a client: it serves no other
 
+cdef enum:
+    ORIGIN_SIZE_MAX = 254
+
+cdef struct asker_t:            # the page that a request comes from, when it may ask (CORS)
+    uint16_t size
+    uint8_t origin[ORIGIN_SIZE_MAX]
+
 cdef struct client_t:
     endpoint_t io
     timeout_t timeout           # fires at `deadline_ms` or before, then is armed anew
@@ -68,6 +75,7 @@ cdef struct client_t:
     head_t *head                # owned, from stores.heads: the head being read, from either side
     flow_t request              # client to backend; its buffer may hold the next request
     flow_t response
+    asker_t *asker              # owned, from http_t.askers, until filters_done
     pair_t *pair                # owned, from http_t.pairs; the tunnel
     peer_t peer
     sockaddr_any_t address      # who asks: `remote`, or who a trusted proxy says
@@ -132,6 +140,7 @@ cdef struct http_t:             # the protocol's state in a loop
     slab_t clients_memory
     slab_t upstreams_memory
     slab_t pairs
+    slab_t askers
     slab_t state_memory         # what holds this struct
     client_t *clients           # every one that is open
     upstream_t *oldest          # idle upstreams

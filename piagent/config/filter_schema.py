@@ -10,8 +10,11 @@ from piagent.config.filter_values import (
     AnswerStatus,
     BodySize,
     ContentType,
+    CorsHeader,
+    CorsMethod,
     FieldName,
     FieldValue,
+    Origin,
     PageText,
     PeriodRate,
     RateKey,
@@ -21,7 +24,7 @@ from piagent.config.filter_values import (
     TargetPath,
 )
 from piagent.config.kinds import List, Map, Table
-from piagent.config.values import HostName, Network, Port
+from piagent.config.values import Duration, Flag, HostName, Network, Port
 
 Fields = Annotated[dict[str, str], Map(FieldValue, FieldName)]
 Sources = Annotated[tuple[Network, ...], List(Network, at_least=1)]
@@ -33,6 +36,17 @@ class RateLimit(Struct, frozen=True, kw_only=True):
     rate: PeriodRate
     burst: Requests | None = None
     key: RateKey = "source"
+
+
+class Cors(Struct, frozen=True, kw_only=True):
+    """Whose pages may read what is answered."""
+
+    allow_origins: Annotated[tuple[Origin, ...], List(Origin, at_least=1)]
+    allow_methods: Annotated[tuple[CorsMethod, ...], List(CorsMethod)] = ()
+    allow_headers: Annotated[tuple[CorsHeader, ...], List(CorsHeader)] = ()
+    expose_headers: Annotated[tuple[CorsHeader, ...], List(CorsHeader)] = ()
+    max_age: Duration = 5000
+    allow_credentials: Flag = False
 
 
 class Respond(Struct, frozen=True, kw_only=True):
@@ -78,6 +92,7 @@ class Filter(Struct, frozen=True, kw_only=True):
     in_flight: Requests | None = None
     rate_limit: Annotated[RateLimit, Table(RateLimit)] | None = None
     body_limit: BodySize | None = None
+    cors: Annotated[Cors, Table(Cors)] | None = None
     respond: Annotated[Respond, Table(Respond)] | None = None
     redirect: Annotated[Redirect, Table(Redirect)] | None = None
     rewrite: Annotated[Rewrite, Table(Rewrite)] | None = None

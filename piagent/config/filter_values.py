@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from msgspec import Meta
 
-from piagent.config.values import CONNECTIONS_MAX, RATE_MAX, Leaf, UnfitError
+from piagent.config.values import CONNECTIONS_MAX, RATE_MAX, Leaf, UnfitError, method
 from piagent.core.routing import BadRequestError, canonical_path
 
 if TYPE_CHECKING:
@@ -35,6 +35,12 @@ OF_THE_GATEWAY: Final = (
 """Header fields that filters leave alone: names, why, what to do."""
 
 _FIELD_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+ORIGIN_LENGTH_MAX: Final = 254
+ANY: Final = "*"
+_ORIGIN: Final = re.compile(
+    r"([a-z][a-z0-9+.-]*)://((\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?"
+)
+_USUAL_PORTS: Final = {("http", ":80"), ("https", ":443")}
 SOURCE: Final = "source"
 _RATE: Final = re.compile(r"([0-9]{1,9})/([smh])")
 _PERIODS_MS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000}
@@ -109,6 +115,32 @@ def field_value(text: str) -> str:
     return text
 
 
+def origin(text: str) -> str:
+    """Read what browsers say of a page: "https://www.example.com", "https://*.example.com", "*"."""
+    found = _ORIGIN.fullmatch(text.lower())
+    if text == ANY:
+        return text
+    if found is None or len(text) > ORIGIN_LENGTH_MAX:
+        cure = 'write scheme, host and port: "https://www.example.com", "https://*.a.example:8443"'
+        raise UnfitError(f'"{text}" is not an origin', cure)
+    if (found[1], found[5]) in _USUAL_PORTS:
+        what = f'browsers leave out the port that "{found[1]}" has anyway'
+        raise UnfitError(what, f'write "{found[1]}://{found[2]}"')
+    return text.lower()
+
+
+def cors_method(text: str) -> str:
+    """Read a method, or "*" for all."""
+    return text if text == ANY else method(text)
+
+
+def cors_header(text: str) -> str:
+    """Read the name of a header, or "*" for all."""
+    if _FIELD_NAME.fullmatch(text) is None or len(text) > NAME_LENGTH_MAX:
+        raise UnfitError(f'"{text}" is not the name of a header')
+    return text
+
+
 def period_rate(text: str) -> tuple[int, int]:
     """Read "10/s", "30/m" or "100/h": requests, and the period in milliseconds."""
     found = _RATE.fullmatch(text)
@@ -179,6 +211,9 @@ PageText = Annotated[str, _text("a text", "Back at noon", page_text)]
 ContentType = Annotated[str, _text("a media type", "text/html", content_type)]
 FieldName = Annotated[str, _text("the name of a header", "x-from", field_name)]
 FieldValue = Annotated[str, _text("the value of a header", "piagent", field_value)]
+Origin = Annotated[str, _text("an origin", "https://www.example.com", origin)]
+CorsMethod = Annotated[str, _text("a method", "PUT", cors_method)]
+CorsHeader = Annotated[str, _text("the name of a header", "authorization", cors_header)]
 PeriodRate = Annotated[
     tuple[int, int] | None, _text("a rate by the second, minute or hour", "10/s", period_rate, None)
 ]

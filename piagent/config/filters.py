@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import fields
 
 from piagent.config import filter_schema
+from piagent.config.cors import build_cors, check_cors, check_edits_beside
 from piagent.config.filter_values import SOURCE
 from piagent.config.problems import elements, key_path, unique
 from piagent.core import filters as model
@@ -31,7 +32,7 @@ BODILESS = (204, 304)
 ANSWERING = ("respond", "redirect")
 """Filters after which no backend is asked."""
 REWRITING = ("rewrite", "strip_prefix", "add_prefix")
-AT_THE_BACKEND = {"in_flight", "request_headers", "response_headers"}
+AT_THE_BACKEND = {"in_flight", "cors", "request_headers", "response_headers"}
 """Filters of a route that sends requests to a backend or answers them."""
 LINES_SIZE_MAX = 4096
 """Bytes of the fields that a filter writes into one head."""
@@ -101,6 +102,10 @@ def _check_one(route: Route, key: str, place: KeyPath, report: Report) -> None:
         _check_rewrite(route, value, place, report)
     elif key in {"request_headers", "response_headers"}:
         _check_edits(value, place, report)
+        if key == "response_headers" and any(one.cors is not None for one in route.filters):
+            check_edits_beside(value, place, report)
+    elif key == "cors":
+        check_cors(route, value, place, report)
 
 
 def _check_redirect(route: Route, value: Redirect, place: KeyPath, report: Report) -> None:
@@ -167,6 +172,7 @@ def build_filters(route: Route) -> model.Filters:
         in_flight=found.get("in_flight", 0),
         rate_limit=_rate(found.get("rate_limit")),
         body_limit=found.get("body_limit", 0),
+        cors=build_cors(found["cors"]) if "cors" in found else None,
         respond=_respond(respond) if respond else None,
         redirect=_redirect(redirect) if redirect else None,
         rewrite=_rewrite(rewrite) if rewrite else None,

@@ -15,7 +15,6 @@ LATER_KEYS: Final[dict[str, dict[str, str]]] = {
     "route.filters": {
         "basic_auth": "until then the backend asks who it is",
         "forward_auth": "until then the backend asks who it is",
-        "cors": "until then response_headers can set fields that do not depend on the request",
         "mirror": "",
         "compress": "until then the backend compresses",
         "error_pages": "until then respond answers with a text",

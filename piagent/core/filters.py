@@ -51,6 +51,20 @@ class RateLimit(Struct, frozen=True, kw_only=True):
     """Who sends the same value of it is one; without it, and for "", one client address is."""
 
 
+class Cors(Struct, frozen=True, kw_only=True):
+    """Whose pages may read what is answered (Fetch standard); "*" in a list: all."""
+
+    origins: tuple[str, ...]
+    """In lower case; `*.` at the beginning of a host stands for any labels, one at least."""
+    methods: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    exposed: tuple[str, ...] = ()
+    max_age_ms: int = 0
+    """Whole seconds: how long a browser may go by what it was told."""
+    credentials: bool = False
+    """Whether a page may ask in the name of who looks at it."""
+
+
 class HeaderEdits(Struct, frozen=True, kw_only=True):
     """What becomes of the fields of a head: first `set`, then `add`, then `remove`."""
 
@@ -71,6 +85,7 @@ class Filters(Struct, frozen=True, kw_only=True):
     rate_limit: RateLimit | None = None
     body_limit: int = 0
     """Bytes of a request's body; 0: no limit."""
+    cors: Cors | None = None
     respond: Respond | None = None
     redirect: Redirect | None = None
     rewrite: Rewrite | None = None

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 from fastpath import filters as engine
 
 if TYPE_CHECKING:
-    from piagent.core.filters import Filters, HeaderEdits, RateLimit, Redirect, Respond, Rewrite
+    from piagent.core.filters import (
+        Cors,
+        Filters,
+        HeaderEdits,
+        RateLimit,
+        Redirect,
+        Respond,
+        Rewrite,
+    )
 
 
 def engine_filters(filters: Filters) -> engine.Filters:
@@ -25,11 +33,23 @@ def engine_filters(filters: Filters) -> engine.Filters:
         add_prefix=filters.add_prefix,
         request_headers=_edits(filters.request_headers),
         response_headers=_edits(filters.response_headers),
+        cors=_cors(filters.cors) if filters.cors else None,
     )
 
 
 def _rate(rate: RateLimit) -> engine.RateLimit:
     return engine.RateLimit(rate.requests, rate.period_ms, rate.burst, rate.header)
+
+
+def _cors(cors: Cors) -> engine.Cors:
+    return engine.Cors(
+        origins=cors.origins,
+        methods=cors.methods,
+        headers=cors.headers,
+        exposed=cors.exposed,
+        max_age_s=cors.max_age_ms // 1000,
+        credentials=cors.credentials,
+    )
 
 
 def _respond(respond: Respond) -> engine.Respond:

@@ -1,21 +1,23 @@
 """A route's filters, one after the other."""
 
-from libc.stdint cimport uint16_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy
 
 from fastpath.atomics cimport add_shared
+from fastpath.http.answers cimport answer_of, answer_t, reply_t
 from fastpath.http.filters.admission cimport (
     admission_body, admission_enter, admission_source,
 )
+from fastpath.http.filters.cors cimport cors_done, cors_note, cors_preflight, cors_put
 from fastpath.http.filters.headers cimport headers_drop
 from fastpath.http.filters.paths cimport path_rewrite
 from fastpath.http.filters.rates cimport rate_check
 from fastpath.http.filters.redirect cimport redirect_reply
 from fastpath.http.filters.table cimport (
-    HAS_BODY_LIMIT, HAS_HOST, HAS_IN_FLIGHT, HAS_PATH, HAS_RATE, HAS_REDIRECT,
-    HAS_REQUEST_HEADERS, HAS_RESPOND, HAS_RESPONSE_HEADERS, HAS_SOURCES, filters_t,
+    HAS_BODY_LIMIT, HAS_CORS, HAS_HOST, HAS_IN_FLIGHT, HAS_PAGES, HAS_PATH, HAS_RATE,
+    HAS_REDIRECT, HAS_REQUEST_HEADERS, HAS_RESPOND, HAS_RESPONSE_HEADERS, HAS_SOURCES, filters_t,
 )
-from fastpath.http.http1 cimport REFUSE_RESPOND
+from fastpath.http.http1 cimport REFUSE_PREFLIGHT, REFUSE_RESPOND
 from fastpath.http.state cimport http_of, http_t
 
 
@@ -23,7 +25,9 @@ cdef int filters_request(loop_t *loop, client_t *client, request_t *request,
                          const route_t *route) noexcept nogil:
     cdef const filters_t *filters = <const filters_t *>route.filters
     cdef int code = 0
-    if filters.kinds & HAS_SOURCES:
+    if filters.kinds & HAS_CORS:
+        code = cors_note(loop, client, &filters.cors)
+    if code == 0 and filters.kinds & HAS_SOURCES:
         code = admission_source(filters, &client.address)
     if code == 0 and filters.kinds & HAS_IN_FLIGHT:
         code = admission_enter(loop, client, filters.in_flight_max)
@@ -31,6 +35,8 @@ cdef int filters_request(loop_t *loop, client_t *client, request_t *request,
         code = rate_check(loop, client, &filters.rate, route)
     if code == 0 and filters.kinds & HAS_BODY_LIMIT:
         code = admission_body(&request.body, filters.body_size_max)
+    if code == 0 and filters.kinds & HAS_CORS:
+        code = cors_preflight(client, &filters.cors, &http_of(loop).reply)
     if code == 0 and filters.kinds & (HAS_RESPOND | HAS_REDIRECT):
         code = own_answer(loop, client, request, route)
     if code == 0 and filters.kinds & (HAS_HOST | HAS_PATH | HAS_REQUEST_HEADERS):
@@ -66,19 +72,57 @@ cdef int edit(client_t *client, request_t *request, const route_t *route) noexce
     return 0
 
 
-cdef const text_t *filters_response(loop_t *loop, client_t *client) noexcept nogil:
+cdef const filters_t *filters_of(const loop_t *loop, const client_t *client) noexcept nogil:
+    """Those that the request came through; NULL when there are none, or none any more."""
     cdef const route_t *route = loop.snapshot.route_of_slot[client.route_slot]
-    cdef const filters_t *filters
-    if route == NULL or route.filters == NULL or route.born != client.route_born:
+    if not client.has_route or route == NULL or route.born != client.route_born:
         return NULL
-    filters = <const filters_t *>route.filters
+    return <const filters_t *>route.filters
+
+
+cdef const text_t *filters_response(loop_t *loop, client_t *client) noexcept nogil:
+    cdef const filters_t *filters = filters_of(loop, client)
+    if filters == NULL:
+        return NULL
+    if filters.kinds & HAS_CORS:
+        headers_drop(client.head, client.response.buffer, &filters.cors.dropped)
     if not filters.kinds & HAS_RESPONSE_HEADERS:
         return NULL
     headers_drop(client.head, client.response.buffer, &filters.response_headers)
     return &filters.response_headers.lines
 
 
+cdef uint8_t *filters_put(uint8_t *out, const loop_t *loop, const client_t *client) noexcept nogil:
+    cdef const filters_t *filters = filters_of(loop, client)
+    if filters == NULL or not filters.kinds & HAS_CORS:
+        return out
+    return cors_put(out, client, &filters.cors, True)
+
+
+cdef void filters_answer(loop_t *loop, const client_t *client, refusal_t why) noexcept nogil:
+    cdef const filters_t *filters = filters_of(loop, client)
+    cdef reply_t *reply = &http_of(loop).reply
+    cdef uint8_t *end
+    if filters == NULL:
+        return
+    if filters.kinds & HAS_PAGES and reply.answer == NULL:
+        reply.answer = page_of(filters, answer_of(why).status)
+    if filters.kinds & HAS_CORS:
+        end = cors_put(reply.fields + reply.fields_size, client, &filters.cors,
+                       why != REFUSE_PREFLIGHT)
+        reply.fields_size = <uint16_t>(end - reply.fields)
+
+
+cdef const answer_t *page_of(const filters_t *filters, uint16_t status) noexcept nogil:
+    cdef uint32_t i
+    for i in range(filters.n_pages):
+        if filters.pages[i].status == status:
+            return &filters.pages[i]
+    return NULL
+
+
 cdef void filters_done(loop_t *loop, client_t *client) noexcept nogil:
+    cors_done(loop, client)
     if client.is_in_flight:
         client.is_in_flight = False
         add_shared(&loop.common.in_flight[client.route_slot], -1)

@@ -18,6 +18,8 @@ cdef enum:
     HAS_REQUEST_HEADERS = 1 << 8
     HAS_RESPONSE_HEADERS = 1 << 9
     HAS_RATE = 1 << 10
+    HAS_CORS = 1 << 11
+    HAS_PAGES = 1 << 12
 
 cdef enum:
     NAME_SIZE_MAX = 63          # of a field that is set, added or removed
@@ -42,6 +44,23 @@ cdef struct edits_t:            # of fields of a head
     uint64_t sizes              # bit n: one of them has n bytes
     uint32_t n_dropped
 
+cdef struct origin_t:           # from where pages may ask
+    text_t head                 # all of it, or what is before the `*`
+    text_t tail                 # what is behind the `*`; size 0: there is none
+
+cdef struct cors_t:
+    const origin_t *origins
+    uint32_t n_origins
+    uint8_t is_open             # every origin, and
+    uint8_t says_star           # … all are told the same
+    uint8_t echoes_method       # for a preflight: what was asked for is allowed
+    uint8_t echoes_headers
+    text_t credentials          # the lines for an origin that may ask: of every response,
+    text_t exposed              # … of all but preflights
+    text_t allowed              # … of preflights
+    edits_t dropped             # what backends say of it
+    answer_t answer             # to preflights
+
 cdef struct filters_t:
     uint32_t kinds              # HAS_*
     prefixes_t allowed
@@ -57,5 +76,8 @@ cdef struct filters_t:
     text_t added
     edits_t request_headers
     edits_t response_headers
+    cors_t cors
+    const answer_t *pages       # n_pages, of different statuses
+    uint32_t n_pages
     uint8_t rewrites_path
     uint8_t rewrites_prefix     # `new_path` stands for the route's prefix
