@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from piagent.core.draining import Drained, drained
 from piagent.core.filters import (
     Cors,
+    ErrorPage,
     Filters,
     HeaderEdits,
     RateLimit,
@@ -148,9 +149,14 @@ def test_filters_reach_the_tables() -> None:
         request_headers=edits,
         response_headers=HeaderEdits(remove=("d",)),
         cors=Cors(
-            origins=("https://a",), methods=("PUT",), headers=("b",), exposed=("c",),
-            max_age_ms=9000, credentials=True,
+            origins=("https://a",),
+            methods=("PUT",),
+            headers=("b",),
+            exposed=("c",),
+            max_age_ms=9000,
+            credentials=True,
         ),
+        error_pages=(ErrorPage(first=500, last=599, body=b"x", content_type="a/b"),),
     )
     assert engine_filters(filters)._asdict() == {
         "allowed": ("192.0.2.0/24",), "denied": ("192.0.2.1/32",), "in_flight": 3,
@@ -160,7 +166,8 @@ def test_filters_reach_the_tables() -> None:
         "strip_prefix": "/e", "add_prefix": "/f",
         "request_headers": ((("a", "1"),), (("b", "2"),), ("c",)),
         "response_headers": ((), (), ("d",)),
-        "cors": (("https://a",), ("PUT",), ("b",), ("c",), 9, True), "pages": (),
+        "cors": (("https://a",), ("PUT",), ("b",), ("c",), 9, True),
+        "pages": ((500, 599, b"x", "a/b"),),
     }  # fmt: skip
 
 

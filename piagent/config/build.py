@@ -12,6 +12,7 @@ from piagent.config.key_files import resolve
 from piagent.config.proxying import build_proxying
 from piagent.config.values import Eligible
 from piagent.core import model
+from piagent.core.filters import ErrorPage
 from piagent.core.forwarding import Forwarding
 from piagent.core.predicates import Predicate
 
@@ -35,11 +36,12 @@ def build(
     mqtt: model.Mqtt,
     token: str | None,
     bgp: model.Bgp | None,
+    pages: dict[str, tuple[ErrorPage, ...]],
 ) -> model.Config:
     """Put the model together; `file` has no problems.
 
-    `folder`: what paths are relative to. `secrets`, `mqtt`, `token` and `bgp` come from the files
-    that it names.
+    `folder`: what paths are relative to. `secrets`, `mqtt`, `token`, `bgp` and `pages`, by the
+    name of their route, come from the files that it names.
     """
     return model.Config(
         node=model.Node(
@@ -92,7 +94,7 @@ def build(
         ),
         services=tuple(build_service(service, folder) for service in file.service),
         gateways=tuple(map(build_gateway, file.gateway)),
-        routes=tuple(map(build_route, file.route)),
+        routes=tuple(build_route(route, pages.get(route.name, ())) for route in file.route),
     )
 
 
@@ -174,8 +176,8 @@ def _first_family(table: schema.Service | schema.Gateway) -> int | None:
     return int(table.ip_families[0][-1]) if table.ip_families else None
 
 
-def build_route(route: schema.Route) -> model.Route:
-    """One route."""
+def build_route(route: schema.Route, pages: tuple[ErrorPage, ...] = ()) -> model.Route:
+    """One route; `pages`: what was read from the files that it names."""
     path_kind, path = _path(route)
     return model.Route(
         name=route.name,
@@ -196,7 +198,7 @@ def build_route(route: schema.Route) -> model.Route:
         methods=route.methods,
         headers=_predicates(route.headers),
         query=_predicates(route.query),
-        filters=build_filters(route),
+        filters=build_filters(route, pages),
     )
 
 

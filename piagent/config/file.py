@@ -17,6 +17,7 @@ from piagent.config.bgp import build_bgp
 from piagent.config.build import build
 from piagent.config.checks import check
 from piagent.config.election import check_election
+from piagent.config.error_pages import read_pages
 from piagent.config.health import check_programs
 from piagent.config.host import Host, this_host
 from piagent.config.lines import KeyPath
@@ -74,6 +75,7 @@ def parse(data: bytes, file: str, host: Host) -> Loaded:
     mqtt = _mqtt(tables.mqtt, folder, report)
     token = _token(tables.admin, folder, report)
     bgp = build_bgp(tables, host, folder, report)
+    pages = read_pages(tables, folder, report)
     report.warnings()  # from here on the tables are whole
     config = build(
         tables,
@@ -84,6 +86,7 @@ def parse(data: bytes, file: str, host: Host) -> Loaded:
         mqtt=mqtt,
         token=token,
         bgp=bgp,
+        pages=pages,
     )
     _check_shadows(config, report)
     return Loaded(config, report.warnings())

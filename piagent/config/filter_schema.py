@@ -15,6 +15,7 @@ from piagent.config.filter_values import (
     FieldName,
     FieldValue,
     Origin,
+    PageStatus,
     PageText,
     PeriodRate,
     RateKey,
@@ -24,7 +25,7 @@ from piagent.config.filter_values import (
     TargetPath,
 )
 from piagent.config.kinds import List, Map, Table
-from piagent.config.values import Duration, Flag, HostName, Network, Port
+from piagent.config.values import Duration, FileName, Flag, HostName, Network, Port
 
 Fields = Annotated[dict[str, str], Map(FieldValue, FieldName)]
 Sources = Annotated[tuple[Network, ...], List(Network, at_least=1)]
@@ -100,3 +101,4 @@ class Filter(Struct, frozen=True, kw_only=True):
     add_prefix: TargetPath | None = None
     request_headers: Annotated[HeaderEdits, Table(HeaderEdits)] | None = None
     response_headers: Annotated[HeaderEdits, Table(HeaderEdits)] | None = None
+    error_pages: Annotated[dict[str, str], Map(FileName, PageStatus)] | None = None

@@ -88,6 +88,13 @@ def page_text(text: str) -> str:
     return text
 
 
+def page_status(text: str) -> str:
+    """Read the statuses that a page is for: "503", or "5xx" for all of a class."""
+    if re.fullmatch(r"[45]([0-9][0-9]|xx)", text) is None:
+        raise UnfitError(f'"{text}" is neither a status from 400 to 599 nor "4xx" or "5xx"')
+    return text
+
+
 def content_type(text: str) -> str:
     """Read a media type: it becomes a header field as it is."""
     if _TYPE.fullmatch(text) is None or len(text) > TYPE_LENGTH_MAX:
@@ -208,6 +215,7 @@ RedirectStatus = Annotated[
     ),
 ]
 PageText = Annotated[str, _text("a text", "Back at noon", page_text)]
+PageStatus = Annotated[str, _text("a status or a class", "5xx", page_status)]
 ContentType = Annotated[str, _text("a media type", "text/html", content_type)]
 FieldName = Annotated[str, _text("the name of a header", "x-from", field_name)]
 FieldValue = Annotated[str, _text("the value of a header", "piagent", field_value)]

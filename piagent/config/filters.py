@@ -8,6 +8,7 @@ from msgspec.structs import fields
 
 from piagent.config import filter_schema
 from piagent.config.cors import build_cors, check_cors, check_edits_beside
+from piagent.config.error_pages import check_pages
 from piagent.config.filter_values import SOURCE
 from piagent.config.problems import elements, key_path, unique
 from piagent.core import filters as model
@@ -32,7 +33,7 @@ BODILESS = (204, 304)
 ANSWERING = ("respond", "redirect")
 """Filters after which no backend is asked."""
 REWRITING = ("rewrite", "strip_prefix", "add_prefix")
-AT_THE_BACKEND = {"in_flight", "cors", "request_headers", "response_headers"}
+AT_THE_BACKEND = {"in_flight", "cors", "error_pages", "request_headers", "response_headers"}
 """Filters of a route that sends requests to a backend or answers them."""
 LINES_SIZE_MAX = 4096
 """Bytes of the fields that a filter writes into one head."""
@@ -61,7 +62,8 @@ def check_filters(route: Route, path: KeyPath, report: Report) -> None:
 def _check_reach(route: Route, places: dict[str, KeyPath], report: Report) -> None:
     """Check that requests come to where something is done with them."""
     order = [field.name for field in fields(filter_schema.Filter)]
-    found = sorted(places, key=order.index)
+    # Pages are for what is answered before, too: to those who may not ask.
+    found = sorted(places.keys() - {"error_pages"}, key=order.index)
     by = next((key for key in found if key in ANSWERING), None)
     if by is not None:
         for key in found[found.index(by) + 1 :]:
@@ -106,6 +108,8 @@ def _check_one(route: Route, key: str, place: KeyPath, report: Report) -> None:
             check_edits_beside(value, place, report)
     elif key == "cors":
         check_cors(route, value, place, report)
+    elif key == "error_pages":
+        check_pages(value, place, report)
 
 
 def _check_redirect(route: Route, value: Redirect, place: KeyPath, report: Report) -> None:
@@ -162,8 +166,8 @@ def _check_paths(route: Route, value: Redirect | Rewrite, place: KeyPath, report
         report.error((*place, "path_prefix"), what, "write path_full")
 
 
-def build_filters(route: Route) -> model.Filters:
-    """The filters of a route that has no problems."""
+def build_filters(route: Route, pages: tuple[model.ErrorPage, ...] = ()) -> model.Filters:
+    """The filters of a route that has no problems; `pages` have been read from its files."""
     found = {key: value for one in route.filters for key, value in _given(one)}
     respond, redirect, rewrite = map(found.get, ("respond", "redirect", "rewrite"))
     return model.Filters(
@@ -180,6 +184,7 @@ def build_filters(route: Route) -> model.Filters:
         add_prefix=found.get("add_prefix", ""),
         request_headers=_edits(found.get("request_headers")),
         response_headers=_edits(found.get("response_headers")),
+        error_pages=pages,
     )
 
 

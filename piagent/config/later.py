@@ -17,7 +17,6 @@ LATER_KEYS: Final[dict[str, dict[str, str]]] = {
         "forward_auth": "until then the backend asks who it is",
         "mirror": "",
         "compress": "until then the backend compresses",
-        "error_pages": "until then respond answers with a text",
     },
 }
 """Table -> key -> what holds until then."""

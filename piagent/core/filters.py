@@ -65,6 +65,15 @@ class Cors(Struct, frozen=True, kw_only=True):
     """Whether a page may ask in the name of who looks at it."""
 
 
+class ErrorPage(Struct, frozen=True, kw_only=True):
+    """The body of the gateway's own answers that have a status from `first` to `last`."""
+
+    first: int
+    last: int
+    body: bytes
+    content_type: str
+
+
 class HeaderEdits(Struct, frozen=True, kw_only=True):
     """What becomes of the fields of a head: first `set`, then `add`, then `remove`."""
 
@@ -94,6 +103,8 @@ class Filters(Struct, frozen=True, kw_only=True):
     add_prefix: str = ""
     request_headers: HeaderEdits = HeaderEdits()
     response_headers: HeaderEdits = HeaderEdits()
+    error_pages: tuple[ErrorPage, ...] = ()
+    """Of those that have a status the one that has the fewest others counts."""
 
     @property
     def status(self) -> int:

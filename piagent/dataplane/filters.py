@@ -34,6 +34,10 @@ def engine_filters(filters: Filters) -> engine.Filters:
         request_headers=_edits(filters.request_headers),
         response_headers=_edits(filters.response_headers),
         cors=_cors(filters.cors) if filters.cors else None,
+        pages=tuple(
+            engine.Page(page.first, page.last, page.body, page.content_type)
+            for page in filters.error_pages
+        ),
     )
 
 
