@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from fastpath.conditions import Predicate as Predicate
+from fastpath.requests import RequestRecord as RequestRecord
 from fastpath.tables import Backend as Backend
 from fastpath.tables import Gateway as Gateway
 from fastpath.tables import Listener as Listener
@@ -102,10 +103,11 @@ class Engine:
     def log_fd(self) -> int:
         """A descriptor that is readable when `read_log` has something to say; the engine's."""
 
-    def read_log(self) -> list[LogRecord]:
-        """The connections that are over since the last call, of services with `logs`.
+    def read_log(self) -> list[LogRecord | RequestRecord]:
+        """The connections and requests that are over since the last call, of services and gateways
+        with `logs`.
 
-        Each worker keeps 4096 that have not been read; what there is no room for is counted. After
+        Each worker keeps 4096 of each that were not read; what has no room is counted. After
         `stop` once those that were left, and those that it ended.
         """
 

@@ -35,8 +35,9 @@ import threading
 
 from fastpath.counting import histogram, since
 from fastpath.limits import limits_now, raise_descriptor_limit
-from fastpath.numbering import Numbering
+from fastpath.numbering import Numbering, SlotNames
 from fastpath.snapshot import compile as compile_tables
+from fastpath.requests import RequestRecord
 from fastpath.sockets import listen, prepare_stream, resolve
 from fastpath.conditions import Predicate
 from fastpath.tables import (
@@ -45,8 +46,8 @@ from fastpath.tables import (
 )
 
 __all__ = [
-    "Backend", "Engine", "Gateway", "ListenError", "Listener", "LogRecord", "Predicate", "Retries",
-    "Route", "Service", "Sticky", "Tables", "Target",
+    "Backend", "Engine", "Gateway", "ListenError", "Listener", "LogRecord", "Predicate",
+    "RequestRecord", "Retries", "Route", "Service", "Sticky", "Tables", "Target",
 ]
 
 
@@ -75,8 +76,7 @@ cdef class Engine:
     cdef slab_t common_memory
     cdef clients_t known_clients
     cdef slab_t rates_memory
-    cdef dict service_names     # slot -> name, of those that are gone too
-    cdef dict backend_names     # slot -> (service, name), likewise
+    cdef object names           # SlotNames
     cdef list records           # of the log, that were read before their slots changed hands
     cdef dict baselines         # (kind, slot) -> counters when the slot changed hands
     cdef Snapshot current
@@ -102,8 +102,7 @@ cdef class Engine:
         self.listening = {}
         self.addresses = {}
         self.cuts = []
-        self.service_names = {RELAYS_SERVICE: ""}
-        self.backend_names = {}
+        self.names = SlotNames({RELAYS_SERVICE: ""})
         self.records = []
         self.baselines = {}
         self.retired = []
@@ -197,8 +196,7 @@ cdef class Engine:
             raise
         self._note_new_hands(numbering)
         self.records += self._read()
-        self.service_names.update((slot, name) for name, slot in numbering.services.items())
-        self.backend_names.update((slot, name) for name, slot in numbering.backends.items())
+        self.names.learn(numbering)
         balance_renew(self.shared.common, self.current.c, (<Snapshot>snapshot).c)
         self.numbering = numbering
         self.listening = listening
@@ -373,15 +371,12 @@ cdef class Engine:
             records, self.records = self.records, []
             if not self.stopped:
                 records += read_until_quiet(
-                    self.shared.common, self.workers, self.n_workers, self.service_names,
-                    self.backend_names,
+                    self.shared.common, self.workers, self.n_workers, self.names
                 )
             return records
 
     cdef list _read(self):
-        return read_records(
-            self.workers, self.n_workers, self.service_names, self.backend_names
-        )
+        return read_records(self.workers, self.n_workers, self.names)
 
     def stats(self):
         """Counters, summed over the workers."""

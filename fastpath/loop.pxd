@@ -108,6 +108,7 @@ cdef struct loop_t:
     slab_t buffers              # of BUFFER_SIZE: two for each client connection
     pipes_t pipes
     ring_t log                  # of log_record_t, for Engine.read_log
+    ring_t requests             # of fastpath.http.records' request_record_t, likewise
     ages_of_pairs_t pairs[2]    # those under way, by relay.pxd's PAIRS_*
     wheel_t wheel
     uint8_t *scratch            # BUFFER_SIZE; content is lost when a handler returns

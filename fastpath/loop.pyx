@@ -44,6 +44,7 @@ cdef int loop_init(loop_t *self, uint16_t index, uint32_t capacity) noexcept nog
 cdef void loop_free(loop_t *self) noexcept nogil:
     pipes_free(&self.pipes)
     ring_free(&self.log)
+    ring_free(&self.requests)
     fp_assert(self.buffers.n_used == 0)
     slab_free(&self.buffers)
     free(self.scratch)

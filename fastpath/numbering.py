@@ -104,3 +104,22 @@ class Numbering:
     def routes(self) -> Mapping[Hashable, int]:
         """(gateway, route) -> slot."""
         return self.route_slots.used
+
+
+class SlotNames:
+    """What slots are called, those included whose owner is gone."""
+
+    def __init__(self, services: dict[int, str]) -> None:
+        """Begin with names of services that no tables have."""
+        self.services: dict[int, Hashable] = {**services}
+        self.backends: dict[int, Hashable] = {}
+        self.gateways: dict[int, Hashable] = {}
+        self.routes: dict[int, Hashable] = {}
+        """As Numbering has them."""
+
+    def learn(self, numbering: Numbering) -> None:
+        """These names hold from now on."""
+        self.services.update((slot, name) for name, slot in numbering.services.items())
+        self.backends.update((slot, name) for name, slot in numbering.backends.items())
+        self.gateways.update((slot, name) for name, slot in numbering.gateways.items())
+        self.routes.update((slot, name) for name, slot in numbering.routes.items())

@@ -27,6 +27,7 @@ cdef class OptionTable:
         self.c.body_size_max = wanted.body_size
         self.c.connections_max = wanted.connections
         self.c.connections_per_source = wanted.connections_per_source
+        self.c.logs = bool(wanted.logs)
 
     def __dealloc__(self):
         if self.c != NULL:

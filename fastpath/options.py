@@ -30,6 +30,8 @@ class Options(NamedTuple):
     connections: int = 0
     connections_per_source: int = 0
     """Open ones at a time, in all and from one client address; 0: no limit of its own."""
+    logs: bool = False
+    """Whether there is a RequestRecord of each request when it is over."""
 
 
 def check_options(place: str, options: Options) -> None:

@@ -391,15 +391,57 @@ class ConnectionEnd(NamedTuple):
     """How it ended, or why it was turned away: the engine's words (docs/reference/reasons.md)."""
 
 
-class ConnectionEnds(Protocol):
+class RequestEnd(NamedTuple):
+    """A request to a gateway that is over.
+
+    Texts are the client's, byte by byte as in Latin-1; `...` follows what was too long to be kept.
+    """
+
+    gateway: str
+    route: str | None
+    """None: none matched, or it was not looked for."""
+    service: str | None
+    backend: str | None
+    """The last one that got it; None: nobody did."""
+    client: str
+    """The address of who asks."""
+    method: str
+    host: str | None
+    path: str | None
+    """Canonical, without the query; None: the target has none."""
+    version: str
+    status: int
+    """0: the client was sent none."""
+    bytes_in: int
+    """Of the body, from the client."""
+    bytes_out: int
+    started: float
+    """Unix time in seconds: the first byte of the head."""
+    head_s: float
+    """From there to the head's last byte."""
+    queue_s: float
+    connect_s: float | None
+    """Of the last try; 0: the socket was open already. None: as `backend`."""
+    response_s: float | None
+    """From when the backend could take the request to its response's head; None: there is none."""
+    duration_s: float
+    retries: int
+    end: str
+    """How it ended, or why it was refused: the engine's words (docs/reference/access-log.md)."""
+    id: str | None
+    referer: str | None
+    agent: str | None
+
+
+class Ends(Protocol):
     """The engine, as the access log sees it."""
 
     def log_fd(self) -> int:
         """A descriptor that is readable when `read_log` has something to say."""
         ...
 
-    def read_log(self) -> Sequence[ConnectionEnd]:
-        """What ended since the last call, of services with an access log."""
+    def read_log(self) -> Sequence[ConnectionEnd | RequestEnd]:
+        """What ended since the last call, of services and gateways with an access log."""
         ...
 
 
@@ -486,7 +528,7 @@ class Forwarding(Protocol):
         ...
 
 
-class DataPlane(ConnectionEnds, Protocol):
+class DataPlane(Ends, Protocol):
     """The engine."""
 
     def apply(self, plan: Plan) -> None:

@@ -26,6 +26,7 @@ from piagent.ports import (
     LinkState,
     ProbeResult,
     Received,
+    RequestEnd,
     Subscribed,
     Will,
 )
@@ -419,7 +420,7 @@ class FakeDataPlane:
         """Service port -> backend -> what `stats` says of it."""
         self.cut_off: list[tuple[str, str]] = []
         """Backends whose connections were cut, each (service, backend)."""
-        self.ends: list[ConnectionEnd] = []
+        self.ends: list[ConnectionEnd | RequestEnd] = []
         """What `read_log` has to say; see `wake`."""
         self._wake: tuple[socket.socket, socket.socket] | None = None
         self.relays: list[tuple[int, int]] = []
@@ -482,7 +483,7 @@ class FakeDataPlane:
             self._wake = socket.socketpair()
         return self._wake[0].fileno()
 
-    def read_log(self) -> list[ConnectionEnd]:
+    def read_log(self) -> list[ConnectionEnd | RequestEnd]:
         if self._wake is not None and self.stopped:
             for end in self._wake:
                 end.close()
@@ -491,8 +492,8 @@ class FakeDataPlane:
         ends, self.ends = self.ends, []
         return ends
 
-    def wake(self, *ends: ConnectionEnd) -> None:
-        """Connections that have ended."""
+    def wake(self, *ends: ConnectionEnd | RequestEnd) -> None:
+        """Connections and requests that have ended."""
         self.ends += ends
         if self._wake is not None:
             self._wake[1].send(b"x")

@@ -7,6 +7,9 @@ from fastpath.abi cimport (
     FP_FULL, FP_OK, FP_PORTS, MAX_BACKENDS, MAX_TRIES, RETRY_CONNECT, backend_t, gateway_t,
     listener_t, route_t, service_t, target_t,
 )
+from fastpath.http.access cimport (
+    access_attached, access_begin, access_called, access_connecting, access_head_in,
+)
 from fastpath.http.flow cimport flow_decode, flow_t
 from fastpath.http.forward cimport forward_request
 from fastpath.http.entry cimport entry_head, entry_request
@@ -59,6 +62,8 @@ cdef int dispatch_request(loop_t *loop, client_t *client) noexcept nogil:
                          else not request.options.is_close)
     client.has_body = request.body.kind != BODY_NONE
     code = entry_request(loop, client, request, options)
+    if options != NULL and options.logs:
+        access_begin(loop, client, request)
     if code == 0:
         code = find_route(loop, client, request, head)
     if code < 0:
@@ -69,6 +74,7 @@ cdef int dispatch_request(loop_t *loop, client_t *client) noexcept nogil:
     flow.head_start = 0
     flow.head_end = <uint16_t>forward_request(flow.head, request, head, flow.buffer, &client.peer,
                                               &client.address)
+    access_head_in(client, flow.head_end)
     flow.keeps_head = True
     slab_put(&http.stores.heads, head)
     client.head = NULL
@@ -190,6 +196,7 @@ cdef void attach(loop_t *loop, client_t *client, bint is_pooled) noexcept nogil:
     if service != NULL:
         affinity_remember(loop, service, &client.address, client.upstream.slot)
     client.sets_cookie = client.is_sticky and backend != NULL and backend.token != client.token
+    access_attached(loop, client, client.upstream.slot, is_pooled)
     client.state = CLIENT_EXCHANGE
     client.response_state = RESPONSE_HEAD
     client.is_pooled = is_pooled
@@ -251,6 +258,7 @@ cdef int connect_next(loop_t *loop, client_t *client) noexcept nogil:
 cdef int connect_to(loop_t *loop, client_t *client, const service_t *service,
                     const backend_t *backend) noexcept nogil:
     cdef int result = pool_connect(loop, service, backend, client)
+    access_connecting(loop, client)
     if result == FP_OK:
         client.state = CLIENT_CONNECTING
         client.deadline_ms = deadline_of(loop, service.connect_timeout_ms)
@@ -292,7 +300,10 @@ cdef int dispatch_refused(loop_t *loop, client_t *client) noexcept nogil:
 
 cdef int dispatch_called(loop_t *loop, client_t *client) noexcept nogil:
     cdef int step = queue_called(loop, client)
-    return connect_next(loop, client) if step == STEP_GO else step
+    if step != STEP_GO:
+        return step
+    access_called(loop, client)
+    return connect_next(loop, client)
 
 
 cdef int dispatch_resume(loop_t *loop, client_t *client) noexcept nogil:

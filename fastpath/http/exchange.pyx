@@ -6,6 +6,9 @@ from fastpath.abi cimport (
     FP_AGAIN, FP_DONE, RETRY_RESET, RETRY_TIMEOUT, backend_t, route_t, text_t,
 )
 from fastpath.atomics cimport count
+from fastpath.http.access cimport (
+    access_answered, access_ends, access_head_out, access_moved, access_refused,
+)
 from fastpath.http.answers cimport answer_of, answer_t, answer_write, reply_clear
 from fastpath.http.counters cimport count_request
 from fastpath.http.dispatch cimport dispatch_again
@@ -27,6 +30,7 @@ from fastpath.http.http1 cimport (
 )
 from fastpath.http.pool cimport pool_close, pool_park
 from fastpath.http.queue cimport queue_leave
+from fastpath.http.records cimport ENDED_BACKEND, ENDED_DONE, ENDED_TIMEOUT
 from fastpath.http.retry cimport retry_begin, retry_may
 from fastpath.http.state cimport (
     CLIENT_ANSWER, CLIENT_EXCHANGE, RESPONSE_BODY, RESPONSE_HEAD, RESPONSE_INTERIM,
@@ -72,6 +76,7 @@ cdef int send_request(loop_t *loop, client_t *client) noexcept nogil:
     if flow.moved:
         client.was_sent = True
         count(&loop.counters.backends[upstream.slot].bytes_in, flow.moved)
+        access_moved(client, flow.moved, 0)
         flow.moved = 0
         if client.response_state == RESPONSE_HEAD:
             client.deadline_ms = deadline_of(loop, client.body_idle_timeout_ms)
@@ -178,6 +183,7 @@ cdef int respond(loop_t *loop, client_t *client) noexcept nogil:
     if head.status < 200:
         return respond_interim(loop, client, &options)
     outlier_answered(loop, client.upstream.slot)
+    access_answered(loop, client)
     client.status = head.status
     client.keeps_upstream = options.is_keep_alive if head.minor == 0 else not options.is_close
     if is_open_ended(&flow.body) and client.is_old:
@@ -217,6 +223,7 @@ cdef int respond_interim(loop_t *loop, client_t *client, const options_t *option
         if not client.is_websocket or not options.is_upgrade or not is_websocket(client):
             return -REFUSE_UPSTREAM
         outlier_answered(loop, client.upstream.slot)
+        access_answered(loop, client)
         client.status = 101
         client.response_state = RESPONSE_UPGRADE
         return write_head(loop, client, ENDING_UPGRADE)
@@ -260,6 +267,7 @@ cdef int write_head(loop_t *loop, client_t *client, ending_t ending) noexcept no
         put_fields(loop, client)
     if client.sets_cookie and client.response_state != RESPONSE_INTERIM:
         put_cookie(loop, client)
+    access_head_out(client, flow.head_end)
     client.head = NULL
     slab_put(&http.stores.heads, head)
     return STEP_AGAIN
@@ -310,6 +318,7 @@ cdef int pass_body(loop_t *loop, client_t *client) noexcept nogil:
     cdef pump_t outcome = flow_pump(loop, &http_of(loop).stores, flow, &upstream.io, &client.io)
     if flow.moved:
         count(&loop.counters.backends[upstream.slot].bytes_out, flow.moved)
+        access_moved(client, 0, flow.moved)
         flow.moved = 0
         client.deadline_ms = deadline_of(loop, client.body_idle_timeout_ms)
     if outcome == PUMP_DONE:
@@ -325,6 +334,7 @@ cdef int pass_body(loop_t *loop, client_t *client) noexcept nogil:
 cdef int broken_off(loop_t *loop, client_t *client) noexcept nogil:
     """The backend's body ended before its end; the client must see that."""
     count(&http_of(loop).counters.refused[<int>REFUSE_UPSTREAM], 1)
+    access_ends(client, ENDED_BACKEND)
     exchange_count(loop, client)
     return STEP_CUT
 
@@ -336,6 +346,7 @@ cdef int finish(loop_t *loop, client_t *client) noexcept nogil:
         pool_park_of(loop, client)
     else:
         pool_close(loop, client.upstream)
+    access_ends(client, ENDED_DONE)
     exchange_count(loop, client)
     flow_clear(loop, &http_of(loop).stores, flow)
     if not client.is_request_done:
@@ -360,6 +371,7 @@ cdef inline void pool_park_of(loop_t *loop, client_t *client) noexcept nogil:
 cdef int exchange_expired(loop_t *loop, client_t *client) noexcept nogil:
     if not is_unanswered(client):
         count(&http_of(loop).counters.refused[<int>REFUSE_TIMEOUT], 1)
+        access_ends(client, ENDED_TIMEOUT)
         exchange_count(loop, client)
         return STEP_CUT
     if client.total_deadline_ms and client.total_deadline_ms <= loop.now_ms:
@@ -380,6 +392,7 @@ cdef int exchange_answer(loop_t *loop, client_t *client, refusal_t why) noexcept
     if answer == NULL:
         answer = answer_of(why)
     count(&http.counters.refused[<int>why], 1)
+    access_refused(loop, client, why, 0 if client.method == METHOD_HEAD else answer.body.size)
     queue_leave(loop, client)
     if client.upstream != NULL:
         if is_backends_fault(client, why):

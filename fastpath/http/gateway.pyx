@@ -11,6 +11,7 @@ from fastpath.abi cimport (
     BUFFER_SIZE, CUT_BACKEND, END_CUT, END_STOPPED, FP_AGAIN, FP_FULL, FP_OK, PROTOCOL_HTTP,
     REJECT_CAPACITY, fp_assert, gateway_t, listener_t,
 )
+from fastpath.http.access cimport access_done, access_ends, access_moved, access_tunnel
 from fastpath.http.dispatch cimport (
     dispatch_called, dispatch_connected, dispatch_refused, dispatch_request, dispatch_resume,
 )
@@ -29,6 +30,7 @@ from fastpath.http.http1 cimport (
 )
 from fastpath.http.pool cimport pool_close, pool_limit, pool_review
 from fastpath.http.queue cimport queue_leave
+from fastpath.http.records cimport ENDED_CUT, ENDED_STOPPED, REQUESTS_SIZE, request_record_t
 from fastpath.http.state cimport (
     CLIENT_ANSWER, CLIENT_BACKOFF, CLIENT_CONNECTING, CLIENT_EXCHANGE, CLIENT_HEAD, CLIENT_IDLE,
     CLIENT_LINGER, CLIENT_TUNNEL, CLIENT_WAITING, STEP_CLOSE, STEP_CUT, STEP_GO, STEP_LINGER,
@@ -40,6 +42,7 @@ from fastpath.loop cimport (
     endpoint_t, loop_again, loop_arm, loop_client_closed, loop_close, loop_reset, loop_t,
     loop_watch, protocol_t,
 )
+from fastpath.memory.ring cimport ring_init
 from fastpath.memory.slab cimport slab_free, slab_get, slab_init, slab_put, slab_t
 from fastpath.memory.wheel cimport timeout_armed, timeout_disarm, timeout_t
 from fastpath.proxy.balance cimport client_hash, flow_hash
@@ -92,12 +95,14 @@ cdef bint begin_head(loop_t *loop, client_t *client) noexcept nogil:
         return False
     head_init(client.head, HEAD_REQUEST)
     client.state = CLIENT_HEAD
+    client.begun_us = loop.now_us
     client.deadline_ms = loop.now_ms + client.header_timeout_ms
     return True
 
 
 cdef void rest(loop_t *loop, client_t *client) noexcept nogil:
     """Between requests."""
+    access_done(loop, client)
     filters_done(loop, client)
     request_ended(http_of(loop), client)
     queue_leave(loop, client)
@@ -106,6 +111,7 @@ cdef void rest(loop_t *loop, client_t *client) noexcept nogil:
     client.total_deadline_ms = 0
     client.method = METHOD_OTHER
     client.status = 0
+    client.n_retries = 0
     client.is_old = client.wants_keep = client.has_body = client.has_route = False
     flow_rewind(&client.request)
     flow_trim(loop, &http_of(loop).stores, &client.request)
@@ -172,6 +178,7 @@ cdef bint has_unread(loop_t *loop, client_t *client) noexcept nogil:
 
 cdef void begin_linger(loop_t *loop, client_t *client) noexcept nogil:
     """All is said: close our side, and let the client read it before the socket goes."""
+    access_done(loop, client)
     request_ended(http_of(loop), client)
     queue_leave(loop, client)
     if client.upstream != NULL:
@@ -209,6 +216,7 @@ cdef void open_tunnel(loop_t *loop, client_t *client) noexcept nogil:
         client_free(loop, client)
         return
     exchange_count(loop, client)
+    access_tunnel(client)
     request_ended(http, client)
     timeout_disarm(&client.timeout)
     memset(pair, 0, sizeof(pair_t))
@@ -240,6 +248,7 @@ cdef void hand_over(loop_t *loop, flow_t *flow, uint8_t **waiting, uint16_t *sta
 cdef void on_tunnel_end(loop_t *loop, pair_t *pair) noexcept nogil:
     cdef client_t *client = <client_t *>pair.owner
     client.pair = NULL
+    access_moved(client, pair.inward.moved, pair.outward.moved)
     slab_put(&http_of(loop).pairs, pair)
     client_free(loop, client)
 
@@ -357,6 +366,7 @@ cdef int http_accept(loop_t *loop, const listener_t *listener, int fd,
 cdef void client_free(loop_t *loop, client_t *client) noexcept nogil:
     """Close what is open and give everything back."""
     cdef http_t *http = http_of(loop)
+    access_done(loop, client)
     if client.next != NULL:
         client.next.previous = client.previous
     if client.previous != NULL:
@@ -394,6 +404,8 @@ cdef int http_init(loop_t *loop) noexcept nogil:
             or slab_init(&http.upstreams_memory, loop.capacity, sizeof(upstream_t)) != FP_OK
             or slab_init(&http.pairs, loop.capacity, sizeof(pair_t)) != FP_OK
             or slab_init(&http.askers, loop.capacity, sizeof(asker_t)) != FP_OK
+            or slab_init(&http.records, loop.capacity, sizeof(request_record_t)) != FP_OK
+            or ring_init(&loop.requests, REQUESTS_SIZE, sizeof(request_record_t)) != FP_OK
             or slab_init(&http.stores.forwards, 2 * loop.capacity, FORWARD_SIZE_MAX) != FP_OK
             or slab_init(&http.stores.heads, 2 * loop.capacity, sizeof(head_t)) != FP_OK):
         return FP_FULL                      # the worker calls http_free
@@ -426,6 +438,7 @@ cdef void http_cut(loop_t *loop, uint8_t kind, uint16_t slot) noexcept nogil:
     while client != NULL:
         following = client.next
         if is_cut(client, kind, slot):
+            access_ends(client, ENDED_CUT)
             if client.state == CLIENT_TUNNEL:
                 pair_stop(loop, client.pair, True, END_CUT)
             else:
@@ -440,6 +453,7 @@ cdef void http_free(loop_t *loop) noexcept nogil:
     if http == NULL:
         return
     while http.clients != NULL:
+        access_ends(http.clients, ENDED_STOPPED)
         if http.clients.state == CLIENT_TUNNEL:
             pair_stop(loop, http.clients.pair, False, END_STOPPED)
         else:
@@ -449,10 +463,12 @@ cdef void http_free(loop_t *loop) noexcept nogil:
     fp_assert(http.stores.heads.n_used == 0 and http.stores.forwards.n_used == 0)
     fp_assert(http.pairs.n_used == 0 and http.upstreams_memory.n_used == 0)
     fp_assert(http.clients_memory.n_used == 0 and http.askers.n_used == 0)
+    fp_assert(http.records.n_used == 0)
     slab_free(&http.stores.heads)
     slab_free(&http.stores.forwards)
     slab_free(&http.pairs)
     slab_free(&http.askers)
+    slab_free(&http.records)
     slab_free(&http.upstreams_memory)
     slab_free(&http.clients_memory)
     memory = http.state_memory

@@ -55,6 +55,7 @@ cdef void head_init(head_t *self, head_kind_t kind) noexcept nogil:
     self.pos = self.mark = self.fields_count = self.status = 0
     self.kind = kind
     self.minor = self.method = 0
+    self.method_name.size = self.target.size = 0
     if kind == HEAD_REQUEST:
         self.state = SCAN_START
     elif kind == HEAD_RESPONSE:

@@ -19,3 +19,4 @@ cdef struct options_t:
     uint16_t fields_max
     uint16_t target_size_max
     uint8_t underscores         # underscores_t
+    bint logs                   # a record of each request at its end

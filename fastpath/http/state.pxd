@@ -8,6 +8,7 @@ from fastpath.http.counters cimport http_counters_t
 from fastpath.http.flow cimport flow_t, stores_t
 from fastpath.http.forwarded cimport peer_t
 from fastpath.http.http1 cimport head_t
+from fastpath.http.records cimport request_record_t
 from fastpath.http.request cimport request_t
 from fastpath.loop cimport endpoint_t, event_fn, loop_t
 from fastpath.memory.slab cimport slab_t
@@ -77,6 +78,7 @@ cdef struct client_t:
     flow_t response
     asker_t *asker              # owned, from http_t.askers, until filters_done
     pair_t *pair                # owned, from http_t.pairs; the tunnel
+    request_record_t *record    # owned, from http_t.records; NULL: this request is not logged
     peer_t peer
     sockaddr_any_t address      # who asks: `remote`, or who a trusted proxy says
     sockaddr_any_t remote       # who has connected
@@ -88,7 +90,8 @@ cdef struct client_t:
     uint64_t deadline_ms        # of the state it is in; 0: none
     uint64_t total_deadline_ms  # of the exchange; 0: none
     uint64_t route_born         # with `route_slot`, tells the route from others that have the slot
-    uint64_t started_us         # when the request's head was complete
+    uint64_t begun_us           # when the request's head began
+    uint64_t started_us         # when it was complete
     uint32_t header_timeout_ms  # of the gateway and the route, as they were then
     uint32_t body_idle_timeout_ms
     uint32_t keepalive_timeout_ms
@@ -141,6 +144,7 @@ cdef struct http_t:             # the protocol's state in a loop
     slab_t upstreams_memory
     slab_t pairs
     slab_t askers
+    slab_t records
     slab_t state_memory         # what holds this struct
     client_t *clients           # every one that is open
     upstream_t *oldest          # idle upstreams

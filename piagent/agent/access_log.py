@@ -1,25 +1,22 @@
-"""The access log: a line of JSON for each connection that is over, of services that ask for it."""
+"""Access logs: a line for each connection or request that is over, where one is asked for."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from typing import Final
 
-import msgspec
-
+from piagent.agent.log_lines import connection_line, request_line
 from piagent.agent.tasks import Tasks
-from piagent.core.model import host_port
+from piagent.core.entry import LogFormat
 from piagent.core.plan import Plan
-from piagent.ports import ConnectionEnd, ConnectionEnds, Lines
+from piagent.ports import ConnectionEnd, Ends, Lines, RequestEnd
 
 PAUSE_S: Final = 0.05
 """Between looks at what has ended, so that many connections are one wake-up."""
 KNOWN_MAX: Final = 4096
-"""Services whose log is known, those that are gone included: their last lines are still to come."""
-
-_encode = msgspec.json.Encoder().encode
+"""Services (or gateways) whose log is known, those that are gone included: their last lines are
+still to come."""
 
 
 class AccessLog:
@@ -27,7 +24,7 @@ class AccessLog:
 
     def __init__(
         self,
-        ends: ConnectionEnds,
+        ends: Ends,
         plan: Callable[[], Plan | None],
         lines: Callable[[str], Lines],
     ) -> None:
@@ -37,6 +34,7 @@ class AccessLog:
         self._make = lines
         self._seen: Plan | None = None
         self._logs: dict[str, str] = {}  # service port -> path
+        self._gateways: dict[str, tuple[str, LogFormat]] = {}  # likewise
         self._files: dict[str, Lines] = {}  # path -> it, of those that got a line
         self._closed_dropped = 0
         self._closing = Tasks()
@@ -53,7 +51,7 @@ class AccessLog:
         return {path: trouble for path, trouble in found if trouble is not None}
 
     def start(self) -> None:
-        """Watch for connections that end."""
+        """Watch for what ends."""
         asyncio.get_running_loop().add_reader(self._ends.log_fd(), self._soon)
 
     def follow(self) -> None:
@@ -64,7 +62,12 @@ class AccessLog:
         self._seen = plan
         named = {one.name: one.proxying.access_log or "" for one in plan.services}
         self._logs = named if len(self._logs) > KNOWN_MAX else self._logs | named
-        for path in self._files.keys() - named.values():
+        gates = {
+            gateway.name: (gateway.entry.access_log or "", gateway.entry.log_format)
+            for gateway in plan.gateways
+        }
+        self._gateways = gates if len(self._gateways) > KNOWN_MAX else self._gateways | gates
+        for path in self._files.keys() - named.values() - {path for path, _ in gates.values()}:
             self._closing.spawn(self._close(self._files.pop(path)))
 
     def reopen(self) -> None:
@@ -73,7 +76,7 @@ class AccessLog:
             file.reopen()
 
     async def stop(self) -> None:
-        """Write what is left; the engine has stopped, and knows how each connection ended."""
+        """Write what is left; the engine has stopped, and knows how everything ended."""
         if self._timer is not None:
             self._timer.cancel()
         asyncio.get_running_loop().remove_reader(self._ends.log_fd())
@@ -98,32 +101,17 @@ class AccessLog:
                 self._files[path] = self._make(path)
             self._files[path].write(lines)
 
-    def _sorted(self, ends: Iterable[ConnectionEnd]) -> dict[str, list[bytes]]:
+    def _sorted(self, ends: Iterable[ConnectionEnd | RequestEnd]) -> dict[str, list[bytes]]:
         lines: dict[str, list[bytes]] = {}
         for end in ends:
-            path = self._logs.get(end.service)
-            if path:
-                lines.setdefault(path, []).append(line_of(end))
+            if isinstance(end, RequestEnd):
+                path, form = self._gateways.get(end.gateway, ("", LogFormat.JSON))
+                if path:
+                    lines.setdefault(path, []).append(request_line(end, form))
+            elif path := self._logs.get(end.service, ""):
+                lines.setdefault(path, []).append(connection_line(end))
         return lines
 
     async def _close(self, file: Lines) -> None:
         await file.close()
         self._closed_dropped += file.dropped
-
-
-def line_of(end: ConnectionEnd) -> bytes:
-    """Write it down; docs/reference/access-log.md says what each key is."""
-    started = datetime.fromtimestamp(end.started, UTC)
-    said = {
-        "time": started.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z",
-        "service": end.service,
-        "client": host_port(end.client, end.client_port),
-        "address": host_port(end.address, end.port),
-        "backend": end.backend,
-        "connect_ms": None if end.connect_s is None else round(end.connect_s * 1000, 3),
-        "duration_ms": round(end.duration_s * 1000, 3),
-        "bytes_in": end.bytes_in,
-        "bytes_out": end.bytes_out,
-        "end": end.end,
-    }
-    return _encode(said) + b"\n"

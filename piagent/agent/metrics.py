@@ -189,7 +189,7 @@ def of_access_log(late: int, unwritten: int) -> Iterator[Family]:
     yield Family(
         "piagent_access_log_dropped_total",
         Kind.COUNTER,
-        "Connections without their line in an access log.",
+        "Connections and requests without their line in an access log.",
         (Sample({"reason": "late"}, late), Sample({"reason": "unwritten"}, unwritten)),
     )
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from piagent.config.build import build_gateway, build_route, build_service
 from piagent.config.checks import check_policy, check_route, check_service
-from piagent.config.entry import check_entry
+from piagent.config.entry import check_applied_entry, check_entry
 from piagent.config.error_pages import refuse_pages
 from piagent.config.file import decoded, toml
 from piagent.config.kinds import List, Table
@@ -129,6 +129,7 @@ def _check(tables: Applied, report: Report) -> None:
     for i, gateway in enumerate(tables.gateway):
         unique(report, elements(("gateway", i, "listen"), (one.port for one in gateway.listen)))
         check_entry(gateway, ("gateway", i), report)
+        check_applied_entry(gateway, ("gateway", i), report)
     for i, route in enumerate(tables.route):
         check_route(route, ("route", i), report)
         refuse_pages(route, ("route", i), report)

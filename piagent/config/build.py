@@ -93,7 +93,7 @@ def build(
             for pool in file.pool
         ),
         services=tuple(build_service(service, folder) for service in file.service),
-        gateways=tuple(map(build_gateway, file.gateway)),
+        gateways=tuple(build_gateway(gateway, folder) for gateway in file.gateway),
         routes=tuple(build_route(route, pages.get(route.name, ())) for route in file.route),
     )
 
@@ -104,8 +104,8 @@ def _state_file(name: str | None, host: Host, folder: Path) -> str | None:
     return None if host.state_directory is None else f"{host.state_directory}/{STATE_FILE}"
 
 
-def build_gateway(gateway: schema.Gateway) -> model.Gateway:
-    """One gateway."""
+def build_gateway(gateway: schema.Gateway, folder: Path | None = None) -> model.Gateway:
+    """One gateway; `folder`: as for a service."""
     return model.Gateway(
         name=gateway.name,
         vips=gateway.address,
@@ -120,7 +120,7 @@ def build_gateway(gateway: schema.Gateway) -> model.Gateway:
         default_backend=_default_backend(gateway.default_backend),
         merge_slashes=gateway.merge_slashes,
         encoded_slash=gateway.encoded_slash,
-        entry=build_entry(gateway),
+        entry=build_entry(gateway, folder),
     )
 
 

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Final
 from msgspec import Meta, Struct
 
 from piagent.config.filter_values import BodySize, size
+from piagent.config.key_files import STDOUT, log_path
 from piagent.config.problems import elements, unique
 from piagent.config.values import Connections, Leaf, PositiveDuration, UnfitError
-from piagent.core.entry import Entry, Underscores
+from piagent.core.entry import Entry, LogFormat, Underscores
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from piagent.config.lines import KeyPath
     from piagent.config.problems import Report
@@ -60,6 +62,12 @@ UnderscoreHeaders = Annotated[
 ]
 
 
+AccessLogFormat = Annotated[
+    LogFormat,
+    Leaf(source=LogFormat, wants="one of json, combined", example='"json"'),
+]
+
+
 class GatewayLimits(Struct, frozen=True, kw_only=True):
     """How much a gateway takes."""
 
@@ -77,13 +85,23 @@ def check_entry(gateway: Gateway, path: KeyPath, report: Report) -> None:
     """Check what one gateway lets in."""
     unique(report, elements((*path, "trusted_proxies"), gateway.trusted_proxies), "once is enough")
     limits = gateway.limits
+    if gateway.access_log is None and gateway.access_log_format is not LogFormat.JSON:
+        what = "a format, and no access_log that it would count for"
+        report.warn((*path, "access_log_format"), what, 'access_log = "-"')
     if limits.connections and (limits.connections_per_source or 0) > limits.connections:
         what = f"one client would have more than the {limits.connections} of all together"
         report.warn((*path, "limits", "connections_per_source"), what, "a lower one")
 
 
-def build_entry(gateway: Gateway) -> Entry:
-    """What a gateway without problems lets in."""
+def check_applied_entry(gateway: Gateway, path: KeyPath, report: Report) -> None:
+    """Check that what is applied, which counts on every node, takes nothing that is a node's."""
+    if gateway.access_log not in {None, "", STDOUT}:
+        what = "who may apply gateways may not write to files of every node"
+        report.error((*path, "access_log"), what, 'write "-", or keep it in the nodes\' files')
+
+
+def build_entry(gateway: Gateway, folder: Path | None) -> Entry:
+    """What a gateway without problems lets in; `folder`: what the log's path is relative to."""
     limits = gateway.limits
     return Entry(
         trusted=gateway.trusted_proxies,
@@ -96,4 +114,6 @@ def build_entry(gateway: Gateway) -> Entry:
         connections_per_source=limits.connections_per_source or 0,
         header_ms=limits.header_time,
         idle_ms=limits.idle_time,
+        access_log=log_path(gateway.access_log, folder),
+        log_format=gateway.access_log_format,
     )

@@ -1,4 +1,4 @@
-"""The files that a configuration names: secrets, the brokers' password, keys and certificates."""
+"""The files that a configuration names: secrets, a password, keys, certificates, access logs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,18 @@ if TYPE_CHECKING:
 SECRET_SIZE_MIN: Final = 16
 SECRETS_MAX: Final = 3
 SIZE_MAX: Final = 4096
+STDOUT: Final = "-"
 HOW_TO_MAKE_ONE: Final = "openssl rand -hex 32"
 
 
 def resolve(name: str, folder: Path) -> Path:
     """Return the path that a name in the file stands for: relative to the file's folder."""
     return Path(os.path.normpath(folder / name))
+
+
+def log_path(name: str | None, folder: Path | None) -> str | None:
+    """Return where an access log goes; without a folder paths stay as they are."""
+    return name if name in {None, STDOUT} or folder is None else str(resolve(name, folder))
 
 
 def read_secrets(name: str, folder: Path, path: KeyPath, report: Report) -> tuple[bytes, ...]:

@@ -5,11 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 LATER_KEYS: Final[dict[str, dict[str, str]]] = {
-    "gateway": {
-        "certificates": "until then gateways speak plain HTTP",
-        "access_log": "",
-        "access_log_format": "",
-    },
+    "gateway": {"certificates": "until then gateways speak plain HTTP"},
     "gateway.listen": {"tls": "until then gateways speak plain HTTP"},
     "route.backends": {"filters": "until then filters are the whole route's"},
     "route.filters": {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import fields
 
-from piagent.config.key_files import resolve
+from piagent.config.key_files import STDOUT, log_path
 from piagent.config.problems import elements, key_path, unique
 from piagent.core.model import HealthKind, Protocol
 from piagent.core.plan import is_loopback
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 AFFINITY_MS: Final = 3 * 3_600_000
 """What Kubernetes' ClientIP has."""
 SOURCES_MAX: Final = 16
-STDOUT: Final = "-"
 
 OF_LISTENERS: Final = (
     "allowed_sources", "trusted_proxies", "proxy_protocol", "limits", "access_log",
@@ -166,7 +165,6 @@ def check_applied(service: Service, path: KeyPath, report: Report) -> None:
 def build_proxying(service: Service, folder: Path | None) -> Proxying:
     """What becomes of its connections; `folder`: what the log's path is relative to."""
     timeout = AFFINITY_MS if service.affinity_timeout is None else service.affinity_timeout
-    log = service.access_log
     return Proxying(
         balance=service.balance,
         affinity_ms=timeout if service.affinity is Affinity.CLIENT_IP else None,
@@ -179,7 +177,7 @@ def build_proxying(service: Service, folder: Path | None) -> Proxying:
         slow_start_ms=service.slow_start,
         drain_ms=service.drain_timeout,
         ejection=_ejection(service.ejection),
-        access_log=log if log in {None, STDOUT} or folder is None else str(resolve(log, folder)),
+        access_log=log_path(service.access_log, folder),
     )
 
 

@@ -17,7 +17,7 @@ from piagent.config.bgp_values import (
     Multihop,
     RouterId,
 )
-from piagent.config.entry import GatewayLimits, UnderscoreHeaders
+from piagent.config.entry import AccessLogFormat, GatewayLimits, UnderscoreHeaders
 from piagent.config.filter_schema import Filter
 from piagent.config.kinds import List, Map, Table
 from piagent.config.values import (
@@ -86,7 +86,7 @@ from piagent.config.values import (
     Workers,
 )
 from piagent.core import forwarding, model, proxying
-from piagent.core.entry import Underscores
+from piagent.core.entry import LogFormat, Underscores
 
 Labels = Annotated[dict[str, str], Map(LabelValue)]
 
@@ -329,6 +329,8 @@ class Gateway(Struct, frozen=True, kw_only=True):
     trusted_proxies: Networks = ()
     underscore_headers: UnderscoreHeaders = Underscores.DROP
     limits: Annotated[GatewayLimits, Table(GatewayLimits)] = GatewayLimits()
+    access_log: LogFile | None = None
+    access_log_format: AccessLogFormat = LogFormat.JSON
 
 
 class RouteBackend(Struct, frozen=True, kw_only=True):

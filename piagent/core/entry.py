@@ -16,6 +16,13 @@ class Underscores(StrEnum):
     REJECT = "reject"
 
 
+class LogFormat(StrEnum):
+    """How a line of a gateway's access log is written."""
+
+    JSON = "json"
+    COMBINED = "combined"
+
+
 class Entry(Struct, frozen=True, kw_only=True):
     """The limits of a gateway, and its trust."""
 
@@ -33,3 +40,6 @@ class Entry(Struct, frozen=True, kw_only=True):
     """For a request's head, from its first byte on."""
     idle_ms: int = 75_000
     """Between requests."""
+    access_log: str | None = None
+    """"-" or a path: a line for each request; None: there is none."""
+    log_format: LogFormat = LogFormat.JSON

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from typing import Any
 
 from fastpath import engine
+from fastpath.requests import RequestRecord
 from piagent.core.flow import Flow
 from piagent.core.identity import once
 from piagent.core.model import Protocol, Retries, Sticky, Wildcard
@@ -21,7 +22,7 @@ from piagent.core.proxying import ProxyHeader
 from piagent.core.routing import PlannedGateway, PlannedRoute
 from piagent.dataplane.entry import engine_options
 from piagent.dataplane.filters import engine_filters
-from piagent.ports import ConnectionEnd, ListenError
+from piagent.ports import ConnectionEnd, ListenError, RequestEnd
 
 DRAIN_POLL_S = 0.05
 _HEADER_VERSIONS = {None: 0, ProxyHeader.V1: 1, ProxyHeader.V2: 2}
@@ -53,12 +54,17 @@ class EngineDataPlane:
         """A descriptor that is readable when `read_log` has something to say."""
         return self._engine.log_fd()
 
-    def read_log(self) -> list[ConnectionEnd]:
-        """The connections that ended since the last call, of services with an access log.
+    def read_log(self) -> list[ConnectionEnd | RequestEnd]:
+        """What ended since the last call, of services and gateways with an access log.
 
-        After `stop` those that it ended, once.
+        After `stop` what it ended, once.
         """
-        return [ConnectionEnd._make(record) for record in self._engine.read_log()]
+        return [
+            RequestEnd._make(record)
+            if isinstance(record, RequestRecord)
+            else ConnectionEnd._make(record)
+            for record in self._engine.read_log()
+        ]
 
     def explain(self, flow: Flow) -> dict[str, Any]:
         """What becomes of a flow that came now, and why, as `Engine.explain` gives it."""

@@ -21,4 +21,5 @@ def engine_options(entry: Entry) -> Options:
         body_size=entry.body_size,
         connections=entry.connections,
         connections_per_source=entry.connections_per_source,
+        logs=entry.access_log is not None,
     )

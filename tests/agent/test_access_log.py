@@ -11,10 +11,14 @@ import pytest
 from msgspec.structs import replace
 
 from piagent.adapters.line_file import LineFile
-from piagent.agent.access_log import PAUSE_S, AccessLog, line_of
+from piagent.agent.access_log import PAUSE_S, AccessLog
+from piagent.agent.log_lines import connection_line
+from piagent.core.entry import Entry, LogFormat
+from piagent.core.model import Wildcard
 from piagent.core.plan import Plan, PlannedBackend, PlannedListener, PlannedService
 from piagent.core.proxying import Proxying
-from piagent.ports import ConnectionEnd
+from piagent.core.routing import PlannedGateway
+from piagent.ports import ConnectionEnd, RequestEnd
 from tests.agent.nodes import VIP, Bench, config, service
 from tests.fakes import FakeBroker, FakeDataPlane, FakeLines
 from tests.net import free_port
@@ -57,7 +61,7 @@ class Logging:
 
 
 def test_a_line_says_who_where_when_how_long_how_much_and_how_it_ended() -> None:
-    assert line_of(END) == (
+    assert connection_line(END) == (
         b'{"time":"2026-01-01T00:00:00.042Z","service":"web:80","client":"[2001:db8::9]:51234",'
         b'"address":"10.0.0.9:80","backend":"10.0.0.1:8080","connect_ms":0.412,'
         b'"duration_ms":1500.0,"bytes_in":120,"bytes_out":4096,"end":"client"}\n'
@@ -65,12 +69,14 @@ def test_a_line_says_who_where_when_how_long_how_much_and_how_it_ended() -> None
 
 
 def test_a_line_of_who_was_turned_away_has_no_backend() -> None:
-    said = json.loads(line_of(END._replace(backend=None, connect_s=None, end="client_limit")))
+    said = json.loads(
+        connection_line(END._replace(backend=None, connect_s=None, end="client_limit"))
+    )
     assert (said["backend"], said["connect_ms"], said["end"]) == (None, None, "client_limit")
 
 
 def test_what_a_name_brings_stays_in_its_line() -> None:
-    assert line_of(END._replace(service='a"\n\\b')).count(b"\n") == 1
+    assert connection_line(END._replace(service='a"\n\\b')).count(b"\n") == 1
 
 
 async def test_each_line_goes_where_its_service_says() -> None:
@@ -78,7 +84,7 @@ async def test_each_line_goes_where_its_service_says() -> None:
     ends = [END._replace(service=f"{name}:80") for name in ("web", "mail", "web", "quiet", "gone")]
     node.plane.wake(*ends)
     await until(lambda: len(node.written("web.log")) == 2, "they are written")
-    assert node.written("-") == [line_of(ends[1])]
+    assert node.written("-") == [connection_line(ends[1])]
     assert node.files.keys() == {"web.log", "-"}
     await node.stop()
 
@@ -96,7 +102,7 @@ async def test_many_connections_are_few_looks() -> None:
     looks = 0
     read = node.plane.read_log
 
-    def counting() -> list[ConnectionEnd]:
+    def counting() -> list[ConnectionEnd | RequestEnd]:
         nonlocal looks
         looks += 1
         return read()
@@ -121,7 +127,7 @@ async def test_what_comes_late_of_a_service_that_is_gone_is_written_and_its_file
     await until(lambda: first.closed, "nobody names it any more")
     node.plane.wake(END)
     await until(lambda: node.files["web.log"] is not first, "it came late")
-    assert node.written("web.log") == [line_of(END)]
+    assert node.written("web.log") == [connection_line(END)]
     await node.stop()
     assert node.files["web.log"].closed
 
@@ -168,7 +174,7 @@ async def test_an_agent_logs_reopens_at_a_reload_and_tells_of_trouble(tmp_path: 
     one.plane.wake(END)
     await until(lambda: "web.log" in one.logs, "it is written")
     file = one.logs["web.log"]
-    assert file.lines == [line_of(END)]
+    assert file.lines == [connection_line(END)]
     assert not one.agent.reload(lambda: None), "a bad file"
     assert file.opened == 2
     file.trouble = "No space left on device"
@@ -186,6 +192,54 @@ async def test_an_agent_logs_reopens_at_a_reload_and_tells_of_trouble(tmp_path: 
     ]  # fmt: skip
     await one.stop()
     assert file.closed
+
+
+async def test_requests_come_to_files_in_their_gateways_formats_and_files_may_be_moved(
+    tmp_path: Path,
+) -> None:
+    plane = pytest.importorskip("piagent.dataplane").EngineDataPlane(1, b"secret")
+    paths = {form: tmp_path / f"{form}.log" for form in LogFormat}
+    ports = {form: free_port() for form in LogFormat}
+    plan = Plan(
+        tuple(PlannedListener("127.0.0.1", ports[form], form, http=True) for form in LogFormat),
+        (),
+        tuple(
+            PlannedGateway(
+                form, Wildcard.ONE_LABEL, (),
+                entry=Entry(access_log=str(paths[form]), log_format=form),
+            )
+            for form in LogFormat
+        ),
+    )  # fmt: skip
+    log = AccessLog(plane, lambda: plan, LineFile)
+    log.start()
+
+    async def ask(path: str) -> None:
+        for port in ports.values():
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            request = f"GET /{path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+            writer.write(request.encode())
+            await reader.read()
+            writer.close()
+
+    try:
+        plane.apply(plan)
+        await ask("first")
+        await until(lambda: all(path.exists() for path in paths.values()), "there are lines")
+        for path in paths.values():
+            path.rename(path.with_suffix(".old"))
+        log.reopen()
+        await ask("second")
+        await until(lambda: all(path.exists() for path in paths.values()), "there are new files")
+    finally:
+        plane.stop()
+        await log.stop()
+    for suffix, asked in ((".old", "/first"), (".log", "/second")):
+        said = json.loads(paths[LogFormat.JSON].with_suffix(suffix).read_text())
+        assert (said["gateway"], said["path"], said["end"]) == ("json", asked, "no-route")
+        line = paths[LogFormat.COMBINED].with_suffix(suffix).read_text()
+        assert f'"GET {asked} HTTP/1.1" 404 ' in line
+        assert line.count("\n") == 1
 
 
 async def test_what_the_engine_tells_comes_to_a_file(tmp_path: Path) -> None:

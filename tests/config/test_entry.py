@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from piagent.core.entry import Entry, Underscores
+from piagent.config.applied import read_record
+from piagent.core.entry import Entry, LogFormat, Underscores
+from piagent.core.records import Kind, Record
 from tests.config.conftest import Load, Problems
 
 BASE = """
@@ -55,9 +59,36 @@ connections = 1000, connections_per_source = 20, header_time = "5s", idle_time =
     )
 
 
+def test_an_access_log_is_relative_to_the_file_and_has_a_format(load: Load, folder: Path) -> None:
+    text = 'access_log = "logs/web.log"\naccess_log_format = "combined"'
+    assert load(BASE + text).config.gateways[0].entry == Entry(
+        access_log=f"{folder}/logs/web.log", log_format=LogFormat.COMBINED
+    )
+    assert load(BASE + 'access_log = "-"').config.gateways[0].entry == Entry(access_log="-")
+
+
+def test_a_format_without_a_log_is_a_warning(load: Load) -> None:
+    (warning,) = load(BASE + 'access_log_format = "combined"').warnings
+    assert (warning.key, warning.cure) == ("gateway[0].access_log_format", 'access_log = "-"')
+
+
+def test_who_applies_a_gateway_writes_to_no_file() -> None:
+    table = {"name": "web", "address": "192.0.2.80", "listen": [{"port": 80}]}
+    said = {
+        log: str(
+            read_record(Record(kind=Kind.GATEWAY, name="web", table=table | {"access_log": log}))
+        )
+        for log in ("-", "/etc/passwd")
+    }
+    assert "may not write to files" in said["/etc/passwd"]
+    assert "may not write to files" not in said["-"]
+
+
 @pytest.mark.parametrize(
     ("text", "what", "cure"),
     [
+        ("access_log = 'logs/'", "access_log", ""),
+        ("access_log_format = 'combind'", "one of json, combined", 'did you mean "combined"?'),
         ("trusted_proxies = []", "is empty", "trusted_proxies = ["),
         ("trusted_proxies = ['a']", '"a" is neither a CIDR', ""),
         ("trusted_proxies = ['10.0.0.1', '10.0.0.1']", "already taken", "once is enough"),
