@@ -36,7 +36,6 @@ DIRECTIVES = {
 
 # -fsigned-char: plain char is unsigned on ARM; the same code must mean the same everywhere.
 FLAGS = ["-fsigned-char", "-fvisibility=hidden", "-fno-semantic-interposition", "-Wall"]
-WATCHED = ["-O1", "-g3", "-DFP_DEBUG"] if DEBUG or SANITIZE else []
 SANITIZERS = {
     "": [],
     "address": [
@@ -54,7 +53,11 @@ if SANITIZE and "--inplace" in sys.argv:
 
 def optimised(module: str) -> list[str]:
     """How the C of a module is compiled."""
-    return WATCHED or ["-O1" if module in WITH_PYTHON else "-O3", "-g"]
+    if SANITIZE:  # what GCC adds to Cython's Python takes it half a minute a module to optimise
+        return ["-O0" if module in WITH_PYTHON else "-O1", "-g1", "-DFP_DEBUG"]
+    if DEBUG:
+        return ["-O1", "-g3", "-DFP_DEBUG"]
+    return ["-O1" if module in WITH_PYTHON else "-O3", "-g"]
 
 
 def extensions() -> list[Extension]:
