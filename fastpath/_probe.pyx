@@ -70,7 +70,7 @@ cdef class Balancer:
             tables, *[lambda slot: True] * 3, settled=True
         )
         snapshot = compile_tables(
-            tables, self.numbering, {}, limits_now(16, 1, 0, udp=False), 1, False, [],
+            tables, self.numbering, {}, limits_now(16, 1, 0, udp=False), 1, False, [], bytes(16),
             self.snapshot,
         )
         if self.snapshot is not None:
