@@ -81,6 +81,8 @@ cdef void access_begin(loop_t *loop, client_t *client, const request_t *request)
     else:
         record.client = client.address
         record.complete_us = client.started_us
+        record.id_size = request.id_size
+        memcpy(record.id, request.id, request.id_size)
         say(&record.host, request.host, request.host_size)
         if request.is_asterisk:
             say(&record.path, b"*", 1)

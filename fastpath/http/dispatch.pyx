@@ -25,6 +25,7 @@ from fastpath.http.pool cimport pool_close, pool_connect, pool_take
 from fastpath.http.queue cimport queue_called, queue_enter
 from fastpath.http.predicates cimport asked_t
 from fastpath.http.request cimport request_asked, request_read, request_t
+from fastpath.http.request_id cimport request_identify
 from fastpath.http.retry cimport is_repeatable, retry_begin, retry_may
 from fastpath.http.routes cimport host_is_served, route_find
 from fastpath.http.state cimport (
@@ -62,6 +63,7 @@ cdef int dispatch_request(loop_t *loop, client_t *client) noexcept nogil:
                          else not request.options.is_close)
     client.has_body = request.body.kind != BODY_NONE
     code = entry_request(loop, client, request, options)
+    request_identify(request, head, flow.buffer, &http.ids)
     if options != NULL and options.logs:
         access_begin(loop, client, request)
     if code == 0:

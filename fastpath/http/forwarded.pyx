@@ -148,7 +148,8 @@ cdef uint8_t *put_told(uint8_t *end, const head_t *head, const uint8_t *data,
         size = field.name.size
         if field.kind != FIELD_MANAGED or is_for(field, data):
             continue
-        if is_named(name, size, b"x-real-ip") or is_named(name, size, b"forwarded"):
+        if (is_named(name, size, b"x-real-ip") or is_named(name, size, b"forwarded")
+                or is_named(name, size, b"x-request-id")):
             continue
         bit = 0
         if is_named(name, size, b"x-forwarded-proto"):
@@ -198,4 +199,9 @@ cdef uint8_t *forwarded_put(uint8_t *end, const request_t *request, const head_t
     end = put(end, peer.address, peer.address_size)
     end = put_text(end, b"]\";host=\"" if peer.is_v6 else b";host=\"")
     end = put_host(end, request, data, peer)
-    return put_text(end, b"\";proto=http\r\n")
+    end = put_text(end, b"\";proto=http\r\n")
+    if request.id_size > 0:
+        end = put_text(end, b"X-Request-Id: ")
+        end = put(end, request.id, request.id_size)
+        end = put_text(end, b"\r\n")
+    return end

@@ -31,6 +31,7 @@ from fastpath.http.http1 cimport (
 from fastpath.http.pool cimport pool_close, pool_limit, pool_review
 from fastpath.http.queue cimport queue_leave
 from fastpath.http.records cimport ENDED_CUT, ENDED_STOPPED, REQUESTS_SIZE, request_record_t
+from fastpath.http.request_id cimport request_ids_init
 from fastpath.http.state cimport (
     CLIENT_ANSWER, CLIENT_BACKOFF, CLIENT_CONNECTING, CLIENT_EXCHANGE, CLIENT_HEAD, CLIENT_IDLE,
     CLIENT_LINGER, CLIENT_TUNNEL, CLIENT_WAITING, STEP_CLOSE, STEP_CUT, STEP_GO, STEP_LINGER,
@@ -400,7 +401,8 @@ cdef int http_init(loop_t *loop) noexcept nogil:
     http.state_memory = memory
     http.on_upstream = on_upstream
     loop.states[<int>PROTOCOL_HTTP] = http
-    if (slab_init(&http.clients_memory, loop.capacity, sizeof(client_t)) != FP_OK
+    if (request_ids_init(&http.ids) != FP_OK
+            or slab_init(&http.clients_memory, loop.capacity, sizeof(client_t)) != FP_OK
             or slab_init(&http.upstreams_memory, loop.capacity, sizeof(upstream_t)) != FP_OK
             or slab_init(&http.pairs, loop.capacity, sizeof(pair_t)) != FP_OK
             or slab_init(&http.askers, loop.capacity, sizeof(asker_t)) != FP_OK

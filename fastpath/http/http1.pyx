@@ -360,6 +360,8 @@ cdef uint8_t field_kind(const uint8_t *name, uint16_t size) noexcept nogil:
             kind = FIELD_CONNECTION
         elif is_named(name, size, b"keep-alive"):
             kind = FIELD_HOP
+    elif size == 12:
+        kind = FIELD_MANAGED if is_named(name, size, b"x-request-id") else FIELD_OTHER
     elif size == 14 and is_named(name, size, b"content-length"):
         kind = FIELD_CONTENT_LENGTH
     elif size == 17 and is_named(name, size, b"transfer-encoding"):

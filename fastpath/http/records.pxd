@@ -6,12 +6,12 @@ What clients say is copied as far as there is room; what it is worth for a line 
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 
 from fastpath.http.http1 cimport METHOD_SIZE_MAX
+from fastpath.http.request cimport REQUEST_ID_MAX
 from fastpath.sys_linux cimport sockaddr_any_t
 
 cdef enum:
     REQUESTS_SIZE = 4096        # records of one worker that Python has not read yet
     SAID_MAX = 256              # bytes that are kept of one text
-    REQUEST_ID_MAX = 64
 
 # How a request ended that no refusal_t ended; names in fastpath.requests.
 cdef enum request_end_t:

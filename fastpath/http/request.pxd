@@ -10,6 +10,7 @@ from fastpath.http.predicates cimport asked_t
 
 cdef enum:
     PATH_ROOM = TARGET_SIZE_MAX + 4     # path_canonical wants a little more than it gives
+    REQUEST_ID_MAX = 64
 
 cdef struct request_t:
     body_t body
@@ -24,6 +25,8 @@ cdef struct request_t:
     bint is_trusted             # came from a proxy that may say who asks
     bint is_rewritten           # a filter has changed `path`, or said another host
     bint is_websocket           # asks for the upgrade that we pass on
+    uint8_t id_size             # 0: it gets no X-Request-Id
+    uint8_t id[REQUEST_ID_MAX]
     uint8_t host[HOST_SIZE_MAX]     # canonical
     uint8_t path[PATH_ROOM]         # canonical
 

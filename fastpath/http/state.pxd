@@ -10,6 +10,7 @@ from fastpath.http.forwarded cimport peer_t
 from fastpath.http.http1 cimport head_t
 from fastpath.http.records cimport request_record_t
 from fastpath.http.request cimport request_t
+from fastpath.http.request_id cimport request_ids_t
 from fastpath.loop cimport endpoint_t, event_fn, loop_t
 from fastpath.memory.slab cimport slab_t
 from fastpath.memory.wheel cimport timeout_t
@@ -155,6 +156,7 @@ cdef struct http_t:             # the protocol's state in a loop
     timeout_t look              # whether there is a place, while anybody waits
     uint32_t n_active           # requests under way
     uint32_t n_retrying         # those of them that are not in their first try
+    request_ids_t ids
     uint64_t n_requests         # mixed into the flow's hash: requests spread, not connections
     http_counters_t counters
     request_t request           # scratch: the request being read

@@ -29,6 +29,7 @@ OF_THE_GATEWAY: Final = (
     ({"connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization",
       "upgrade"},
      "is about one connection and never passed on", "leave it out"),
+    ({"x-request-id"}, "is what the gateway calls the request by", "leave it out"),
     ({"forwarded", "x-real-ip", "x-forwarded-"},
      "says where a request comes from, and backends trust the gateway for that", "leave it out"),
 )  # fmt: skip

@@ -105,7 +105,7 @@ def is_taken_out(name: str) -> bool:
     """Tell whether the gateway takes a header out of requests, by its name in lower case."""
     return (
         name in HOP_BY_HOP
-        or name in {"x-real-ip", "forwarded"}
+        or name in {"x-real-ip", "x-request-id", "forwarded"}
         or name.startswith(("proxy-", "x-forwarded-"))
         or "_" in name
     )

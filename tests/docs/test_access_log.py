@@ -43,7 +43,7 @@ REQUEST_END = RequestEnd(
     client="192.168.1.9", method="GET", host="wiki.lan", path="/start", version="HTTP/1.1",
     status=200, bytes_in=0, bytes_out=5120, started=1_795_974_120.123, head_s=0.0, queue_s=0.0,
     connect_s=0.000_31, response_s=0.004_214, duration_s=0.004_702, retries=0, end="done",
-    id=None, referer="http://wiki.lan/", agent="curl/8.5.0",
+    id="2f1c8e0b5d7a94634ab3917c05de6f28", referer="http://wiki.lan/", agent="curl/8.5.0",
 )  # fmt: skip
 
 

@@ -302,3 +302,48 @@ def test_what_nobody_reads_is_dropped_and_counted() -> None:
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert client.response()[0] == 204
         told(engine)
+
+
+@pytest.mark.parametrize(
+    ("sent", "is_kept"),
+    [
+        ((), False),
+        (("X-Request-Id: a.B_9-",), True),
+        (("x-request-ID: " + "a" * 64,), True),
+        (("X-Request-Id: " + "a" * 65,), False),
+        (("X-Request-Id:",), False),
+        (("X-Request-Id: a b",), False),
+        (("X-Request-Id: a@b",), False),
+        (("X-Request-Id: a", "X-Request-Id: b"), False),
+        (("X_Request_Id: a",), False),
+    ],
+)
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_a_request_has_an_id_of_its_own_or_a_trusted_proxy_s(
+    sent: tuple[str, ...], *, is_kept: bool, is_trusted: bool
+) -> None:
+    web = Web()
+    options = Options(logs=True, underscores="keep", trusted=("127.0.0.0/8",) if is_trusted else ())
+    with serving(web.backend(), options=options) as (engine, port), Client(port) as client:
+        assert client.get("/", *sent)[0] == 200
+        assert client.get("/", "Connection: X-Request-Id")[0] == 200
+        records = told(engine, 2)
+    ids = [each for seen in web.requests for each in seen.all("x-request-id")]
+    assert ids == [each.id for each in records]
+    first, second = ids
+    assert len(second) == 32
+    assert int(second, 16) >= 0
+    if is_kept and is_trusted:
+        assert first == sent[0].partition(": ")[2]
+    else:
+        assert (first[:16], int(first[16:], 16) + 1) == (second[:16], int(second[16:], 16))
+    assert [each for seen in web.requests for each in seen.all("x_request_id")] == []
+
+
+def test_workers_give_ids_of_their_own() -> None:
+    found = set()
+    for _ in range(3):
+        with serving(options=LOGS, routes=()) as (engine, port), Client(port) as client:
+            assert client.get()[0] == 404
+            found.add((told(engine)[0].id or "")[:16])
+    assert len(found) == 3
