@@ -8,7 +8,7 @@ from fastpath.http.answers cimport answer_t
 from fastpath.http.filters.table cimport (
     HAS_ALLOW, HAS_BODY_LIMIT, HAS_CORS, HAS_HOST, HAS_IN_FLIGHT, HAS_PAGES, HAS_PATH, HAS_RATE,
     HAS_REDIRECT, HAS_REQUEST_HEADERS, HAS_RESPOND, HAS_RESPONSE_HEADERS, HAS_SOURCES, cors_t,
-    edits_t, origin_t, redirect_t,
+    edits_t, origin_t, redirect_t, target_filters_t,
 )
 from fastpath.table_parts cimport array_new, ranges_put
 
@@ -34,7 +34,8 @@ cdef class Array:
 cdef class FilterTable:
     """Owns one filters_t and all that it points to."""
 
-    def __cinit__(self, filters):
+    def __cinit__(self, filters, tuple targets):
+        """Fill it in; `targets` are those of the route that get requests."""
         self.kept = []
         self.c = <filters_t *>calloc(1, sizeof(filters_t))
         if self.c == NULL:
@@ -57,6 +58,8 @@ cdef class FilterTable:
         if filters.pages:
             self.c.kinds |= HAS_PAGES
             _put_pages(self, filters.pages)
+        if any([target.has_filters for target in targets]):
+            _put_targets(self, targets)
 
     def __dealloc__(self):
         free(self.c)
@@ -180,6 +183,19 @@ cdef object _put_pages(FilterTable self, tuple pages):
             answer.status = status
             answer += 1
             self.c.n_pages += 1
+
+
+cdef object _put_targets(FilterTable self, tuple targets):
+    cdef Array array = Array()
+    cdef target_filters_t *found
+    array.memory = array_new(len(targets), sizeof(target_filters_t))
+    self.kept.append(array)
+    found = <target_filters_t *>array.memory
+    self.c.of_targets = found
+    for target in targets:
+        _put_edits(self, &found.request_headers, target.request_headers)
+        _put_edits(self, &found.response_headers, target.response_headers)
+        found += 1
 
 
 cdef bint _put_edits(FilterTable self, edits_t *edits, wanted) except -1:

@@ -203,7 +203,7 @@ def check_filters(place: str, filters: Filters) -> None:
     _check_path(place, filters.strip_prefix or None)
     _check_path(place, filters.add_prefix or None)
     for edits in (filters.request_headers, filters.response_headers):
-        _check_edits(place, edits)
+        check_edits(place, edits)
     if filters.cors is not None:
         _check_cors(place, filters.cors)
     for page in filters.pages:
@@ -233,7 +233,15 @@ def _check_rate(place: str, rate: RateLimit) -> None:
         raise ValueError(f"{place}: {rate.header!r} is no name of a field")
 
 
-def _check_edits(place: str, edits: HeaderEdits) -> None:
+def check_edits(place: str, *several: HeaderEdits) -> None:
+    """Raise ValueError, naming the place, for what cannot be done to one head."""
+    for edits in several:
+        _check_fields(place, edits)
+    size = sum(len(edits.lines()) for edits in several)
+    _check_number(place, "size of the fields", size, 0, LINES_SIZE_MAX)
+
+
+def _check_fields(place: str, edits: HeaderEdits) -> None:
     for name in (*dict((*edits.set, *edits.add)), *edits.remove):
         if not _NAME.fullmatch(name):
             raise ValueError(f"{place}: {name!r} is no name of a field")
@@ -241,7 +249,6 @@ def _check_edits(place: str, edits: HeaderEdits) -> None:
             raise ValueError(f"{place}: {name!r} is for the gateway to write")
     for _, text in (*edits.set, *edits.add):
         _check_text(place, text, LINES_SIZE_MAX)
-    _check_number(place, "size of the fields", len(edits.lines()), 0, LINES_SIZE_MAX)
 
 
 def _check_number(place: str, what: str, value: int, least: int, most: int) -> None:

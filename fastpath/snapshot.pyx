@@ -224,7 +224,7 @@ cdef dict _put_gateways(
     wanted = [route for each in gateways for route in each.routes]
     for i in range(tables.n_routes):
         self.c.route_of_slot[tables.routes[i].slot] = &tables.routes[i]
-        _put_filters(self, &tables.routes[i], wanted[i].filters, previous)
+        _put_filters(self, &tables.routes[i], wanted[i], previous)
     return {each.name: i for i, each in enumerate(gateways)}
 
 
@@ -241,11 +241,13 @@ cdef object _put_filters(Snapshot self, route_t *route, wanted, Snapshot previou
     route.born = self.c.generation
     if previous is not None and previous.c.route_of_slot[route.slot] != NULL:
         route.born = previous.c.route_of_slot[route.slot].born
-    if wanted == Filters():
+    targets = tuple([target for target in wanted.targets if target.weight > 0])
+    if wanted.filters == Filters() and not any([target.has_filters for target in targets]):
         return
-    if wanted not in self.filters:
-        self.filters[wanted] = FilterTable(wanted)
-    route.filters = (<FilterTable>self.filters[wanted]).c
+    key = (wanted.filters, targets)
+    if key not in self.filters:
+        self.filters[key] = FilterTable(wanted.filters, targets)
+    route.filters = (<FilterTable>self.filters[key]).c
 
 
 cdef object _put_listeners(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from fastpath.conditions import Predicate, check_conditions
-from fastpath.filters import Filters, check_filters
+from fastpath.filters import Filters, HeaderEdits, check_edits, check_filters
 from fastpath.options import Options, check_options
 from fastpath.sockets import resolve
 
@@ -141,6 +141,14 @@ class Target(NamedTuple):
     """"": one that is not there, its share is answered with 500."""
     weight: int = 1
     """Its share, against the others'; 0: nothing."""
+    request_headers: HeaderEdits = HeaderEdits()
+    """What becomes of the fields of its requests, after what the route does."""
+    response_headers: HeaderEdits = HeaderEdits()
+
+    @property
+    def has_filters(self) -> bool:
+        """Whether it is not like any other."""
+        return any(any(edits) for edits in (self.request_headers, self.response_headers))
 
 
 class Retries(NamedTuple):
@@ -382,6 +390,9 @@ def _check_gateway(gateway: Gateway, services: set[str]) -> None:
         if route.sticky is not None:
             _check_sticky(where, route.sticky)
         check_filters(where, route.filters)
+        for target in route.targets:
+            check_edits(where, route.filters.request_headers, target.request_headers)
+            check_edits(where, route.filters.response_headers, target.response_headers)
 
 
 def _check_targets(where: str, targets: tuple[Target, ...], services: set[str]) -> None:

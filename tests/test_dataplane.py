@@ -75,6 +75,8 @@ def tcp_plan(port: int, backend_port: int) -> Plan:
 
 
 def test_every_field_of_a_plan_reaches_the_tables() -> None:
+    edits = (HeaderEdits(set=(("a", "1"),)), HeaderEdits(remove=("b",)))
+    target = Target("api:80", 9, *edits)
     plan = Plan(
         (
             PlannedListener("127.0.0.9", 80, "web", True, draining=True, hosts=("a.lan",)),
@@ -94,7 +96,7 @@ def test_every_field_of_a_plan_reaches_the_tables() -> None:
                 takes_encoded_slash=False,
                 routes=(
                     PlannedRoute(
-                        *("r", "*.lan", "/v1", False, (Target("api:80", 9),), 60_000, 30_000),
+                        *("r", "*.lan", "/v1", False, (target,), 60_000, 30_000),
                         Retries(attempts=2, on=(RetryOn.RESET,), statuses=(429,), backoff_ms=5),
                         Sticky(cookie="sid", ttl_ms=60_000),
                         regex=True,
@@ -122,7 +124,8 @@ def test_every_field_of_a_plan_reaches_the_tables() -> None:
     assert made.gateways[0].keeps_slashes
     assert made.gateways[0].refuses_slash
     assert made.gateways[0].routes[0]._asdict() == {
-        "name": "r", "host": "*.lan", "path": "/v1", "exact": False, "targets": (("api:80", 9),),
+        "name": "r", "host": "*.lan", "path": "/v1", "exact": False,
+        "targets": (("api:80", 9, ((("a", "1"),), (), ()), ((), (), ("b",))),),
         "request_timeout_ms": 60_000, "backend_timeout_ms": 30_000,
         "retries": (2, ("reset",), (429,), 5), "sticky": ("sid", 60),
         "program": compile_pattern("/v1").program, "methods": ("GET",),

@@ -13,7 +13,7 @@ from fastpath.http.access cimport (
 from fastpath.http.flow cimport flow_decode, flow_t
 from fastpath.http.forward cimport forward_request
 from fastpath.http.entry cimport entry_head, entry_request
-from fastpath.http.filters.chain cimport filters_request
+from fastpath.http.filters.chain cimport filters_request, filters_target
 from fastpath.http.framing cimport BODY_CHUNKED, BODY_NONE, body_refusal
 from fastpath.http.http1 cimport (
     REFUSE_BUSY, REFUSE_CONNECT, REFUSE_NO_BACKEND, REFUSE_NO_ROUTE, REFUSE_UNAVAILABLE,
@@ -153,7 +153,10 @@ cdef int find_route(loop_t *loop, client_t *client, request_t *request,
             return code
         if route.n_targets > 0 or not request.is_rewritten:
             break
-    return take_target(loop, client, route)
+    code = take_target(loop, client, route)
+    if code == 0 and client.has_filters:
+        filters_target(client, request, route)
+    return code
 
 
 cdef int take_route(loop_t *loop, client_t *client, request_t *request,

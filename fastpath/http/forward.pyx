@@ -49,6 +49,8 @@ cdef size_t forward_request(uint8_t *out, const request_t *request, const head_t
     end = forwarded_put(end, request, head, data, peer, source)
     if request.lines.size > 0:
         end = put(end, request.lines.data, request.lines.size)
+    if request.target_lines.size > 0:
+        end = put(end, request.target_lines.data, request.target_lines.size)
     end = put_text(end, b"\r\n")
     return end - out
 

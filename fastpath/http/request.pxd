@@ -19,6 +19,7 @@ cdef struct request_t:
     span_t query                # from its `?` on, as it was sent
     text_t new_host             # what a filter has the backend get for Host; size 0: as it came
     text_t lines                # field lines of a filter's own
+    text_t target_lines         # of one of the target's
     uint16_t host_size
     uint16_t path_size
     bint is_asterisk            # the target is `*`: `path` is `/` to match by

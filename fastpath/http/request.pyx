@@ -22,7 +22,7 @@ cdef int request_read(request_t *self, head_t *head, const uint8_t *data,
     self.is_asterisk = self.is_websocket = self.is_rewritten = False
     self.is_trusted = False
     self.id_size = 0
-    self.new_host.size = self.lines.size = 0
+    self.new_host.size = self.lines.size = self.target_lines.size = 0
     code = request_framing(head, data, &self.body)
     if code < 0:
         return code

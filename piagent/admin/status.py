@@ -10,7 +10,6 @@ from typing import Any
 from msgspec import Struct
 
 from piagent.core.proxying import ProxyHeader
-from piagent.core.routing import Target
 
 
 class BrokerStatus(Struct, frozen=True, kw_only=True):
@@ -124,6 +123,16 @@ class GatewayStatus(Struct, frozen=True, kw_only=True):
     ports: tuple[int, ...]
     applied: int
     """As a service's."""
+
+
+class Target(Struct, frozen=True):
+    """Where a share of a route's requests goes.
+
+    Not what becomes of its header fields: a filter may set a password.
+    """
+
+    service: str
+    weight: int = 1
 
 
 class RouteStatus(Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from piagent.config.election import timing
 from piagent.config.entry import build_entry
-from piagent.config.filters import build_filters
+from piagent.config.filters import build_edits, build_filters, edits_of
 from piagent.config.health import build_health
 from piagent.config.key_files import resolve
 from piagent.config.proxying import build_proxying
@@ -186,7 +186,13 @@ def build_route(route: schema.Route, pages: tuple[ErrorPage, ...] = ()) -> model
         path_kind=path_kind,
         path=path,
         backends=tuple(
-            model.RouteBackend(service=one.service, port=one.port, weight=one.weight)
+            model.RouteBackend(
+                service=one.service,
+                port=one.port,
+                weight=one.weight,
+                request_headers=build_edits(edits_of(one.filters, "request_headers")),
+                response_headers=build_edits(edits_of(one.filters, "response_headers")),
+            )
             for one in route.backends
         ),
         request_timeout_ms=route.timeouts.request,

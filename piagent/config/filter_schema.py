@@ -85,6 +85,13 @@ class HeaderEdits(Struct, frozen=True, kw_only=True):
     remove: Annotated[tuple[FieldName, ...], List(FieldName)] = ()
 
 
+class BackendFilter(Struct, frozen=True, kw_only=True):
+    """One filter of a backend of a route: one of these keys."""
+
+    request_headers: Annotated[HeaderEdits, Table(HeaderEdits)] | None = None
+    response_headers: Annotated[HeaderEdits, Table(HeaderEdits)] | None = None
+
+
 class Filter(Struct, frozen=True, kw_only=True):
     """One filter: one of these keys."""
 

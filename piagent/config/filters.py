@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from piagent.config.filter_schema import (
+        BackendFilter,
         Filter,
         HeaderEdits,
         RateLimit,
@@ -40,9 +41,22 @@ LINES_SIZE_MAX = 4096
 
 
 def check_filters(route: Route, path: KeyPath, report: Report) -> None:
-    """Check the filters of one route."""
+    """Check the filters of one route, and of its backends."""
+    first = _places(route.filters, path, report)
+    for key, place in first.items():
+        _check_one(route, key, place, report)
+    _check_reach(route, first, report)
+    for i, backend in enumerate(route.backends):
+        for key, place in _places(backend.filters, (*path, "backends", i), report).items():
+            _check_beside(route, key, edits_of(backend.filters, key), place, report)
+
+
+def _places(
+    filters: tuple[Filter | BackendFilter, ...], path: KeyPath, report: Report
+) -> dict[str, KeyPath]:
+    """Where each is that is there, the first of a kind; two of a kind are an error."""
     first: dict[str, KeyPath] = {}
-    for i, one in enumerate(route.filters):
+    for i, one in enumerate(filters):
         place = (*path, "filters", i)
         found = [key for key, _ in _given(one)]
         if len(found) > 1 or not (found or report.has_errors_in(place)):
@@ -51,12 +65,38 @@ def check_filters(route: Route, path: KeyPath, report: Report) -> None:
             report.error(place, what, cure)
         for key in found:
             if key in first:
-                what = f"the route has {key} already, at {key_path(first[key])}"
-                report.error((*place, key), what, "one of a kind in a route")
+                what = f"there is {key} already, at {key_path(first[key])}"
+                report.error((*place, key), what, "one of a kind")
             first.setdefault(key, (*place, key))
-    for key, place in first.items():
-        _check_one(route, key, place, report)
-    _check_reach(route, first, report)
+    return first
+
+
+def edits_of(filters: tuple[Filter | BackendFilter, ...], key: str) -> HeaderEdits | None:
+    """The edits of that name, request_headers or response_headers, if there are some."""
+    return next((value for one in filters if (value := getattr(one, key)) is not None), None)
+
+
+def _check_beside(
+    route: Route, key: str, value: HeaderEdits | None, place: KeyPath, report: Report
+) -> None:
+    """Check the edits of a backend, which come after those of its route."""
+    of_route = edits_of(route.filters, key)
+    if value is None:
+        return
+    _check_edits(value, place, report)
+    if key == "response_headers" and any(one.cors is not None for one in route.filters):
+        check_edits_beside(value, place, report)
+    if of_route is None:
+        return
+    both = _names(value) & _names(of_route)
+    if both:
+        what = f"{', '.join(sorted(both))}: the route's {key} has that, too"
+        report.error(place, what, "leave one of the two out")
+    _check_size((*_written(value), *_written(of_route)), place, report)
+
+
+def _names(value: HeaderEdits) -> set[str]:
+    return {plain(name) for name in (*value.set, *value.add, *value.remove)}
 
 
 def _check_reach(route: Route, places: dict[str, KeyPath], report: Report) -> None:
@@ -85,7 +125,7 @@ def needs_no_backend(route: Route) -> bool:
     )
 
 
-def _given(one: Filter) -> Iterator[tuple[str, Any]]:
+def _given(one: Filter | BackendFilter) -> Iterator[tuple[str, Any]]:
     for field in fields(one):
         if (value := getattr(one, field.name)) is not None:
             yield field.name, value
@@ -142,7 +182,11 @@ def _check_edits(value: HeaderEdits, place: KeyPath, report: Report) -> None:
             if name and plain(name) in removed:
                 what = f'"{name}" is removed, too, and that comes last'
                 report.error((*place, key, name), what, "leave one of the two out")
-    size = sum(len(f"{name}: {text}\r\n") for name, text in _written(value))
+    _check_size(_written(value), place, report)
+
+
+def _check_size(fields: tuple[tuple[str, str], ...], place: KeyPath, report: Report) -> None:
+    size = sum(len(f"{name}: {text}\r\n") for name, text in fields)
     if size > LINES_SIZE_MAX:
         report.error(place, f"{size} bytes of fields, {LINES_SIZE_MAX} at most", "write fewer")
 
@@ -182,8 +226,8 @@ def build_filters(route: Route, pages: tuple[model.ErrorPage, ...] = ()) -> mode
         rewrite=_rewrite(rewrite) if rewrite else None,
         strip_prefix=found.get("strip_prefix", ""),
         add_prefix=found.get("add_prefix", ""),
-        request_headers=_edits(found.get("request_headers")),
-        response_headers=_edits(found.get("response_headers")),
+        request_headers=build_edits(found.get("request_headers")),
+        response_headers=build_edits(found.get("response_headers")),
         error_pages=pages,
     )
 
@@ -220,7 +264,8 @@ def _rewrite(value: Rewrite) -> model.Rewrite:
     )
 
 
-def _edits(value: HeaderEdits | None) -> model.HeaderEdits:
+def build_edits(value: HeaderEdits | None) -> model.HeaderEdits:
+    """The edits that there are; by default none."""
     if value is None:
         return model.HeaderEdits()
     return model.HeaderEdits(

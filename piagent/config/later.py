@@ -7,7 +7,6 @@ from typing import Final
 LATER_KEYS: Final[dict[str, dict[str, str]]] = {
     "gateway": {"certificates": "until then gateways speak plain HTTP"},
     "gateway.listen": {"tls": "until then gateways speak plain HTTP"},
-    "route.backends": {"filters": "until then filters are the whole route's"},
     "route.filters": {
         "basic_auth": "until then the backend asks who it is",
         "forward_auth": "until then the backend asks who it is",

@@ -18,7 +18,7 @@ from piagent.config.bgp_values import (
     RouterId,
 )
 from piagent.config.entry import AccessLogFormat, GatewayLimits, UnderscoreHeaders
-from piagent.config.filter_schema import Filter
+from piagent.config.filter_schema import BackendFilter, Filter
 from piagent.config.kinds import List, Map, Table
 from piagent.config.values import (
     Address,
@@ -339,6 +339,9 @@ class RouteBackend(Struct, frozen=True, kw_only=True):
     service: Name
     port: Port | None = None
     weight: RouteWeight = 1
+    filters: Annotated[
+        tuple[BackendFilter, ...], List(Annotated[BackendFilter, Table(BackendFilter)])
+    ] = ()
 
 
 class HeaderMatch(Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from typing import Final
 from msgspec import Struct
 
 from piagent.core.entry import Entry
-from piagent.core.filters import Filters
+from piagent.core.filters import Filters, HeaderEdits
 from piagent.core.forwarding import FlowCache, Forwarding
 from piagent.core.predicates import Predicate
 from piagent.core.proxying import Proxying
@@ -426,6 +426,9 @@ class RouteBackend(Struct, frozen=True, kw_only=True):
     """A `port` of the service; None: its first."""
     weight: int = 1
     """Its share, against the others'; 0: nothing."""
+    request_headers: HeaderEdits = HeaderEdits()
+    """What becomes of its share, after what the route does."""
+    response_headers: HeaderEdits = HeaderEdits()
 
 
 class RetryOn(StrEnum):

@@ -353,8 +353,9 @@ def _route(route: Route, host: str, services: dict[str, Service]) -> PlannedRout
 
 def _target(backend: RouteBackend, services: dict[str, Service]) -> Target:
     service = services.get(backend.service)
+    edits = (backend.request_headers, backend.response_headers)
     if service is None:
-        return Target("", backend.weight)
+        return Target("", backend.weight, *edits)
     ports = (port for port in service.ports if port.protocol is Protocol.TCP)
     port = next((port for port in ports if backend.port in {None, port.port}), None)
-    return Target(service_key(service, port) if port else "", backend.weight)
+    return Target(service_key(service, port) if port else "", backend.weight, *edits)

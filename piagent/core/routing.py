@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 
 from piagent.core.entry import Entry
-from piagent.core.filters import Filters
+from piagent.core.filters import Filters, HeaderEdits
 from piagent.core.model import PathKind, Retries, Route, Sticky, Wildcard
 from piagent.core.patterns import compile_pattern
 from piagent.core.predicates import Predicate, Request, headers_match, query_matches
@@ -58,6 +58,8 @@ class Target(Struct, frozen=True):
     service: str
     """A PlannedService's name; "": one that is not there, its share is answered with 500."""
     weight: int = 1
+    request_headers: HeaderEdits = HeaderEdits()
+    response_headers: HeaderEdits = HeaderEdits()
 
 
 DEFAULT: Final = "~default"

@@ -21,7 +21,7 @@ from piagent.core.predicates import Predicate
 from piagent.core.proxying import ProxyHeader
 from piagent.core.routing import PlannedGateway, PlannedRoute
 from piagent.dataplane.entry import engine_options
-from piagent.dataplane.filters import engine_filters
+from piagent.dataplane.filters import engine_edits, engine_filters
 from piagent.ports import ConnectionEnd, ListenError, RequestEnd
 
 DRAIN_POLL_S = 0.05
@@ -184,7 +184,15 @@ def _route(route: PlannedRoute) -> engine.Route:
         route.host,
         route.path,
         route.exact,
-        tuple(engine.Target(target.service, target.weight) for target in route.targets),
+        tuple(
+            engine.Target(
+                target.service,
+                target.weight,
+                engine_edits(target.request_headers),
+                engine_edits(target.response_headers),
+            )
+            for target in route.targets
+        ),
         route.request_timeout_ms,
         route.backend_timeout_ms,
         retries=_retries(route.retries),

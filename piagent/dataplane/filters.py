@@ -31,8 +31,8 @@ def engine_filters(filters: Filters) -> engine.Filters:
         rewrite=_rewrite(filters.rewrite) if filters.rewrite else None,
         strip_prefix=filters.strip_prefix,
         add_prefix=filters.add_prefix,
-        request_headers=_edits(filters.request_headers),
-        response_headers=_edits(filters.response_headers),
+        request_headers=engine_edits(filters.request_headers),
+        response_headers=engine_edits(filters.response_headers),
         cors=_cors(filters.cors) if filters.cors else None,
         pages=tuple(
             engine.Page(page.first, page.last, page.body, page.content_type)
@@ -75,5 +75,6 @@ def _rewrite(rewrite: Rewrite) -> engine.Rewrite:
     return engine.Rewrite(rewrite.host, rewrite.path, rewrite.by_prefix)
 
 
-def _edits(edits: HeaderEdits) -> engine.HeaderEdits:
+def engine_edits(edits: HeaderEdits) -> engine.HeaderEdits:
+    """The engine's form of edits."""
     return engine.HeaderEdits(edits.set, edits.add, edits.remove)

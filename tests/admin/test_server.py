@@ -29,13 +29,13 @@ from piagent.admin.status import (
     RemoveEndpoint,
     RouteStatus,
     Status,
+    Target,
     VipStatus,
     Why,
     WhyService,
 )
 from piagent.core.applying import Order, Outcome, Result, Verdict
 from piagent.core.flow import FlowQuestion
-from piagent.core.routing import Target
 from tests.waiting import until
 
 

@@ -182,7 +182,7 @@ def test_nothing_is_done_after_an_answer(errors: Problems) -> None:
         ("{}", "filters[0]: a filter is a table with one key, this one has 0", "strip_prefix"),
         ("{ in_flight = 1, body_limit = '1B' }", "this one has 2", "{ … }, { … }"),
         ("{ in_flight = 1 }, { in_flight = 2 }",
-         "filters[1].in_flight: the route has in_flight already, at route[0].filters[0].in_flight",
+         "filters[1].in_flight: there is in_flight already, at route[0].filters[0].in_flight",
          "one of a kind"),
         ("{ in_flght = 1 }", "filters[0].in_flght: unknown key", 'did you mean "in_flight"?'),
         ("{ in_flight = 0 }", "a number of requests, 1 to", "write in_flight = 100"),
@@ -229,3 +229,36 @@ def test_a_prefix_is_replaced_only_where_one_was_matched(errors: Problems) -> No
 def test_backends_that_no_request_reaches_are_a_warning(load: Load) -> None:
     found = [each.what for each in load(route("{ respond = {} }")).warnings]
     assert [what for what in found if "no request comes to the route's backends" in what]
+
+
+def of_backend(filters: str, rest: str = "") -> str:
+    return f'{BASE}backends = [{{ service = "app", filters = [{filters}] }}]\n{rest}'
+
+
+def test_a_backend_edits_its_share(load: Load) -> None:
+    text = "{ request_headers = { set = { a = '1' } } }, { response_headers = { remove = ['b'] } }"
+    (backend,) = load(of_backend(text)).config.routes[0].backends
+    assert backend.request_headers == HeaderEdits(set=(("a", "1"),))
+    assert backend.response_headers == HeaderEdits(remove=("b",))
+
+
+@pytest.mark.parametrize(
+    ("text", "rest", "what"),
+    [
+        ("{}", "", "backends[0].filters[0]: a filter is a table with one key"),
+        ("{ in_flight = 1 }", "", "backends[0].filters[0].in_flight: unknown key"),
+        ("{ request_headers = {} }", "", "request_headers: changes nothing"),
+        ("{ request_headers = { set = { Host = 'a' } } }", "", "what requests are routed by"),
+        ("{ request_headers = { set = { a_b = '1' } } }",
+         "filters = [{ request_headers = { remove = ['A-B'] } }]", "a-b: the route's request_h"),
+        (f"{{ request_headers = {{ set = {{ b = '{'1' * 2044}1' }} }} }}",
+         f"filters = [{{ request_headers = {{ set = {{ a = '{'1' * 2042}' }} }} }}]", "4097 bytes"),
+        ("{ response_headers = { remove = ['access-control-allow-origin'] } }",
+         "filters = [{ cors = { allow_origins = ['*'] } }]", "is what cors writes"),
+    ],
+)  # fmt: skip
+def test_an_edit_of_a_share_that_cannot_be_says_why(
+    errors: Problems, text: str, rest: str, what: str
+) -> None:
+    (problem,) = errors(of_backend(text, rest))
+    assert what in f"{problem.key}: {problem.what}"

@@ -13,6 +13,10 @@ from fastpath.loop cimport loop_t
 cdef int filters_request(loop_t *loop, client_t *client, request_t *request,
                          const route_t *route) noexcept nogil
 
+# For a route with filters, when `client.service_slot` is chosen: what those of the target do.
+cdef void filters_target(client_t *client, request_t *request,
+                         const route_t *route) noexcept nogil
+
 # The head of a final response is complete in `client.head`: hides the fields that filters take out,
 # and returns the lines that they put in, or NULL.
 cdef const text_t *filters_response(loop_t *loop, client_t *client) noexcept nogil

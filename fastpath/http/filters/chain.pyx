@@ -16,9 +16,11 @@ from fastpath.http.filters.redirect cimport redirect_reply
 from fastpath.http.filters.table cimport (
     HAS_BODY_LIMIT, HAS_CORS, HAS_HOST, HAS_IN_FLIGHT, HAS_PAGES, HAS_PATH, HAS_RATE,
     HAS_REDIRECT, HAS_REQUEST_HEADERS, HAS_RESPOND, HAS_RESPONSE_HEADERS, HAS_SOURCES, filters_t,
+    target_filters_t,
 )
 from fastpath.http.http1 cimport REFUSE_PREFLIGHT, REFUSE_RESPOND
 from fastpath.http.state cimport http_of, http_t
+from fastpath.http.writing cimport put
 
 
 cdef int filters_request(loop_t *loop, client_t *client, request_t *request,
@@ -72,18 +74,52 @@ cdef int edit(client_t *client, request_t *request, const route_t *route) noexce
     return 0
 
 
-cdef const filters_t *filters_of(const loop_t *loop, const client_t *client) noexcept nogil:
-    """Those that the request came through; NULL when there are none, or none any more."""
-    cdef const route_t *route = loop.snapshot.route_of_slot[client.route_slot]
-    if not client.has_route or route == NULL or route.born != client.route_born:
+cdef const target_filters_t *target_of(const client_t *client,
+                                       const route_t *route) noexcept nogil:
+    """Those of the target that was chosen, or NULL."""
+    cdef const filters_t *filters = <const filters_t *>route.filters
+    cdef uint32_t i
+    if filters.of_targets == NULL:
         return NULL
-    return <const filters_t *>route.filters
+    for i in range(route.n_targets):
+        if (route.targets[i].service != NULL
+                and route.targets[i].service.slot == client.service_slot):
+            return &filters.of_targets[i]
+    return NULL
+
+
+cdef void filters_target(client_t *client, request_t *request,
+                         const route_t *route) noexcept nogil:
+    cdef const target_filters_t *target = target_of(client, route)
+    if target != NULL:
+        headers_drop(client.head, client.request.buffer, &target.request_headers)
+        request.target_lines = target.request_headers.lines
+
+
+cdef const route_t *route_of(const loop_t *loop, const client_t *client) noexcept nogil:
+    """The route that the request came through; NULL when it has no filters, or is gone."""
+    cdef const route_t *route = loop.snapshot.route_of_slot[client.route_slot]
+    if (not client.has_route or route == NULL or route.born != client.route_born
+            or route.filters == NULL):
+        return NULL
+    return route
+
+
+cdef const filters_t *filters_of(const loop_t *loop, const client_t *client) noexcept nogil:
+    cdef const route_t *route = route_of(loop, client)
+    return <const filters_t *>route.filters if route != NULL else NULL
 
 
 cdef const text_t *filters_response(loop_t *loop, client_t *client) noexcept nogil:
-    cdef const filters_t *filters = filters_of(loop, client)
-    if filters == NULL:
+    cdef const route_t *route = route_of(loop, client)
+    cdef const filters_t *filters
+    cdef const target_filters_t *target
+    if route == NULL:
         return NULL
+    filters = <const filters_t *>route.filters
+    target = target_of(client, route)
+    if target != NULL:
+        headers_drop(client.head, client.response.buffer, &target.response_headers)
     if filters.kinds & HAS_CORS:
         headers_drop(client.head, client.response.buffer, &filters.cors.dropped)
     if not filters.kinds & HAS_RESPONSE_HEADERS:
@@ -93,8 +129,16 @@ cdef const text_t *filters_response(loop_t *loop, client_t *client) noexcept nog
 
 
 cdef uint8_t *filters_put(uint8_t *out, const loop_t *loop, const client_t *client) noexcept nogil:
-    cdef const filters_t *filters = filters_of(loop, client)
-    if filters == NULL or not filters.kinds & HAS_CORS:
+    cdef const route_t *route = route_of(loop, client)
+    cdef const filters_t *filters
+    cdef const target_filters_t *target
+    if route == NULL:
+        return out
+    filters = <const filters_t *>route.filters
+    target = target_of(client, route)
+    if target != NULL and target.response_headers.lines.size > 0:
+        out = put(out, target.response_headers.lines.data, target.response_headers.lines.size)
+    if not filters.kinds & HAS_CORS:
         return out
     return cors_put(out, client, &filters.cors, True)
 

@@ -61,6 +61,10 @@ cdef struct cors_t:
     edits_t dropped             # what backends say of it
     answer_t answer             # to preflights
 
+cdef struct target_filters_t:   # of one of a route's targets
+    edits_t request_headers
+    edits_t response_headers
+
 cdef struct filters_t:
     uint32_t kinds              # HAS_*
     prefixes_t allowed
@@ -79,5 +83,6 @@ cdef struct filters_t:
     cors_t cors
     const answer_t *pages       # n_pages, of different statuses
     uint32_t n_pages
+    const target_filters_t *of_targets      # by their order in the route; NULL: there are none
     uint8_t rewrites_path
     uint8_t rewrites_prefix     # `new_path` stands for the route's prefix
