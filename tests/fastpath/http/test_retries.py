@@ -75,7 +75,7 @@ FAILING: list[Talk] = [
 
 def patience_ms(talk: Talk) -> int:
     """Only silence has to time out; the others must not, however busy this machine is."""
-    return 100 if talk is is_silent else 10_000
+    return 500 if talk is is_silent else 10_000
 
 
 class Failing:
@@ -135,6 +135,7 @@ def test_what_may_not_be_repeated_is_sent_once_however_the_try_fails(talk: Talk)
         with serving(failing.backend(), routes=(route,)) as (_, port), Client(port) as client:
             client.send(request(method, body))
             status = client.response()[0]
+            wait_until(lambda: failing.tries >= 1)  # noqa: B023 -- a 504 may be faster than it
         if talk is resets_at_once:
             # Whether a byte of it was taken before the reset came is the kernel's to know.
             assert (failing.tries, status) in {(1, 502), (2, 200)}
@@ -194,6 +195,7 @@ def test_only_what_was_asked_for_and_before_a_response_is_tried_again(
         client.send(request("GET"))
         while (got := client.response()[0]) < 200:
             pass
+        wait_until(lambda: failing.tries >= 1)  # a 504 may be faster than it
         assert (failing.tries, got) == (1, status)
 
 
