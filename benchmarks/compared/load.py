@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.commanded import Commanded
 from benchmarks.peers import LOAD_CPU
 from benchmarks.processes import family, pinned, rss_kib, threads_ns
 
@@ -73,27 +74,13 @@ class LoadError(RuntimeError):
     """A run that shows nothing."""
 
 
-class Load:
+class Load(Commanded):
     """The process that is both ends."""
 
     def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
-        self._process = process
+        super().__init__(process, "the load generator", LoadError)
         self._request = folder / "request"
-        self.pid = process.pid
-        self.ports = Ports(*map(int, self._hear("ports", "the start")))
-
-    def _hear(self, answer: str, what: str) -> list[str]:
-        assert self._process.stdout is not None
-        first, *words = self._process.stdout.readline().split() or [""]
-        if first != answer:
-            raise LoadError(f"the load generator ended at {what}")
-        return words
-
-    def _say(self, line: str, answer: str) -> list[str]:
-        assert self._process.stdin is not None
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
-        return self._hear(answer, repr(line))
+        self.ports = Ports(*map(int, self.hear("ports", "the start")))
 
     def measure(self, workload: Workload, proxy: Proxy, seconds: float) -> Sample:
         """One run; the proxy is idle whenever its CPU time is read."""
@@ -102,11 +89,11 @@ class Load:
         if workload.request:
             self._request.write_bytes(workload.request)
             what += f" {self._request}"
-        self._say(f"open {what}", "ready")
+        self.say(f"open {what}", "ready")
         before = threads_ns(pid)
-        done = self._say(f"run {seconds}", "done")
+        done = self.say(f"run {seconds}", "done")
         spent = {thread: ns - before.get(thread, 0) for thread, ns in threads_ns(pid).items()}
-        self._say("close", "closed")
+        self.say("close", "closed")
         count, errors, passed_s = int(done[0]), int(done[1]), float(done[2])
         if count == 0 or (errors > count / 1000 and workload.port != "udp"):
             raise LoadError(f"{what}: {count} answers, {errors} errors")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.commanded import Commanded
 from benchmarks.processes import pinned
 from piagent.adapters import netns
 
@@ -34,38 +35,24 @@ class WireError(RuntimeError):
     """It ended, and said why on standard error."""
 
 
-class Wire:
+class Wire(Commanded):
     """The process."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-        self.pid = process.pid
-        self._hear("ready", "the start")
-
-    def _hear(self, answer: str, what: str) -> list[str]:
-        assert self._process.stdout is not None
-        first, *words = self._process.stdout.readline().split() or [""]
-        if first != answer:
-            raise WireError(f"the wire ended at {what}")
-        return words
-
-    def _say(self, line: str, answer: str) -> list[str]:
-        assert self._process.stdin is not None
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
-        return self._hear(answer, repr(line))
+        super().__init__(process, "the wire", WireError)
+        self.hear("ready", "the start")
 
     def frames(self, file: Path) -> int:
         """Send these from now on, one after the other, again and again; how many they are."""
-        return int(self._say(f"frames {file}", "frames")[0])
+        return int(self.say(f"frames {file}", "frames")[0])
 
     def sink(self, *, on: bool) -> None:
         """End what comes out of the interfaces, or let it pass."""
-        self._say(f"sink {'on' if on else 'off'}", "sink")
+        self.say(f"sink {'on' if on else 'off'}", "sink")
 
     def run(self, index: int, seconds: float, limit: int = 0) -> Passed:
         """Send into an interface; no more than `limit` frames, if not 0."""
-        found = self._say(f"run {index} {seconds} {limit}", "done")
+        found = self.say(f"run {index} {seconds} {limit}", "done")
         forwarded, others, sent, lost = map(int, found[:4])
         return Passed(forwarded, others, sent, lost, float(found[4]))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from piagent.config.filter_values import ANY
+from piagent.config.filter_values import ANY, plain_name
 from piagent.config.problems import elements, unique
 from piagent.core import filters as model
 
@@ -52,7 +52,7 @@ def check_edits_beside(value: HeaderEdits, place: KeyPath, report: Report) -> No
     """Check that nothing else writes what the filter writes."""
     for key in ("set", "add", "remove"):
         for i, name in enumerate(getattr(value, key)):
-            if name.lower().replace("_", "-").startswith("access-control-"):
+            if plain_name(name).startswith("access-control-"):
                 where = (*place, key, i if key == "remove" else name)
                 report.error(where, f'"{name}" is what cors writes', "leave one of the two out")
 

@@ -103,11 +103,16 @@ def content_type(text: str) -> str:
     return text
 
 
+def plain_name(text: str) -> str:
+    """The form in which names of fields are the same."""
+    return text.lower().replace("_", "-")
+
+
 def field_name(text: str) -> str:
     """Read the name of a header field that a filter may write or take out."""
     if _FIELD_NAME.fullmatch(text) is None or len(text) > NAME_LENGTH_MAX:
         raise UnfitError(f'"{text}" is not the name of a header')
-    plain = text.lower().replace("_", "-")
+    plain = plain_name(text)
     for names, why, cure in OF_THE_GATEWAY:
         if plain in names or (plain.startswith("x-forwarded-") and "x-forwarded-" in names):
             raise UnfitError(f'"{text}" {why}', cure)

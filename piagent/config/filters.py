@@ -9,7 +9,7 @@ from msgspec.structs import fields
 from piagent.config import filter_schema
 from piagent.config.cors import build_cors, check_cors, check_edits_beside
 from piagent.config.error_pages import check_pages
-from piagent.config.filter_values import SOURCE
+from piagent.config.filter_values import SOURCE, plain_name
 from piagent.config.problems import elements, key_path, unique
 from piagent.core import filters as model
 
@@ -96,7 +96,7 @@ def _check_beside(
 
 
 def _names(value: HeaderEdits) -> set[str]:
-    return {plain(name) for name in (*value.set, *value.add, *value.remove)}
+    return {plain_name(name) for name in (*value.set, *value.add, *value.remove)}
 
 
 def _check_reach(route: Route, places: dict[str, KeyPath], report: Report) -> None:
@@ -172,14 +172,14 @@ def _check_edits(value: HeaderEdits, place: KeyPath, report: Report) -> None:
     for key in ("set", "add", "remove"):
         unique(
             report,
-            (((*place, key, i if key == "remove" else name), plain(name))
+            (((*place, key, i if key == "remove" else name), plain_name(name))
              for i, name in enumerate(getattr(value, key))),
             "case does not matter, and an underscore counts as a dash",
         )  # fmt: skip
-    removed = {plain(name) for name in value.remove}
+    removed = {plain_name(name) for name in value.remove}
     for key in ("set", "add"):
         for name in getattr(value, key):
-            if name and plain(name) in removed:
+            if name and plain_name(name) in removed:
                 what = f'"{name}" is removed, too, and that comes last'
                 report.error((*place, key, name), what, "leave one of the two out")
     _check_size(_written(value), place, report)
@@ -189,11 +189,6 @@ def _check_size(fields: tuple[tuple[str, str], ...], place: KeyPath, report: Rep
     size = sum(len(f"{name}: {text}\r\n") for name, text in fields)
     if size > LINES_SIZE_MAX:
         report.error(place, f"{size} bytes of fields, {LINES_SIZE_MAX} at most", "write fewer")
-
-
-def plain(name: str) -> str:
-    """The form in which names of fields are the same."""
-    return name.lower().replace("_", "-")
 
 
 def _written(value: HeaderEdits) -> tuple[tuple[str, str], ...]:
