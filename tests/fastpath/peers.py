@@ -16,6 +16,14 @@ from tests.waiting import wait_until
 Handler = Callable[[socket.socket], None]
 PATIENCE_S = 20.0
 
+_opened: list[Server | Datagrams | Refusing | Silent] = []
+
+
+def close_all() -> None:
+    """Close every backend that there is."""
+    while _opened:
+        _opened.pop().close()
+
 
 def echo(connection: socket.socket) -> None:
     """Send back what comes, up to its end."""
@@ -34,6 +42,7 @@ class Server:
         self.port: int = self._listening.getsockname()[1]
         self.n_accepted = 0
         self.open: list[socket.socket] = []
+        _opened.append(self)
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -79,6 +88,7 @@ class Datagrams:
         self.silent = False
         self._thread = threading.Thread(target=self._answer, daemon=True)
         self._thread.start()
+        _opened.append(self)
 
     def _answer(self) -> None:
         while True:
@@ -105,8 +115,9 @@ class Datagrams:
 
     def close(self) -> None:
         """Nobody listens there any more."""
-        self._bound.sendto(b"", (self.address, self.port))  # recvfrom does not hear a close
-        wait_until(lambda: not self._thread.is_alive())
+        if self._thread.is_alive():
+            self._bound.sendto(b"", (self.address, self.port))  # recvfrom does not hear a close
+            wait_until(lambda: not self._thread.is_alive())
         self._bound.close()
 
 
@@ -117,19 +128,27 @@ class Refusing:
         self._bound = socket.socket()
         self._bound.bind(("127.0.0.1", 0))
         self.port: int = self._bound.getsockname()[1]
+        _opened.append(self)
 
     def listen(self, answer: bytes) -> None:
         """Refuse no more: answer whatever comes first."""
         self._bound.listen()
 
         def serve() -> None:
-            while True:
-                connection, _ = self._bound.accept()
-                with connection, contextlib.suppress(OSError):
-                    if connection.recv(100):
-                        connection.sendall(answer)
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = self._bound.accept()
+                    with connection, contextlib.suppress(OSError):
+                        if connection.recv(100):
+                            connection.sendall(answer)
 
         threading.Thread(target=serve, daemon=True).start()
+
+    def close(self) -> None:
+        """Nobody listens there any more."""
+        with contextlib.suppress(OSError):
+            self._bound.shutdown(socket.SHUT_RDWR)
+        self._bound.close()
 
     def backend(self, name: str) -> Backend:
         """As the engine's tables name it."""
@@ -148,6 +167,7 @@ class Silent:
             filling.setblocking(False)
             filling.connect_ex(("127.0.0.1", self.port))
             self._filling.append(filling)
+        _opened.append(self)
 
     def backend(self, name: str) -> Backend:
         """As the engine's tables name it."""

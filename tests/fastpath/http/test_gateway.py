@@ -164,7 +164,7 @@ def test_a_backend_that_takes_too_long_gives_504(change: dict[str, int]) -> None
         with Client(port) as client:
             assert client.get()[0] == 504
             assert client.get()[0] == 504
-        assert engine.stats()["http"]["requests"]["g"]["r"] == {"GET": {504: 2}}
+        wait_until(lambda: engine.stats()["http"]["requests"]["g"]["r"] == {"GET": {504: 2}})
         wait_until(lambda: engine.stats()["services"]["s"]["b"]["open"] == 0)
 
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fastpath.engine import Backend, Service, Tables
@@ -338,13 +338,14 @@ def test_a_backend_that_goes_down_moves_only_its_own_flows(
 
 
 @given(seed=HASH, n_tried=st.integers(0, 7))
+@example(seed=93777832, n_tried=6)  # both that are left are not among the first 64 draws
 def test_maglev_goes_on_to_other_entries_that_the_hash_draws(seed: int, n_tried: int) -> None:
-    made = balancer(named([1, 2, 3, 1, 2, 3, 1, 2]), "maglev")
-    order = [made.entry("s", seed)]
-    for number in range(1, 1000):
-        name = made.entry("s", draw(seed, number))
-        if name not in order:
-            order.append(name)
+    weights = named([1, 2, 3, 1, 2, 3, 1, 2])
+    made = balancer(weights, "maglev")
+    names = list(weights)
+    drawn = [made.entry("s", seed)] + [made.entry("s", draw(seed, n)) for n in range(1, 64)]
+    then = names[seed % 8 :] + names[: seed % 8]  # 64 draws are enough: the next one that can
+    order = list(dict.fromkeys(drawn + then))
     assert made.choose("s", seed, order[:n_tried]) == order[n_tried]
 
 
