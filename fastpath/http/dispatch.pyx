@@ -49,10 +49,11 @@ cdef int dispatch_request(loop_t *loop, client_t *client) noexcept nogil:
     cdef request_t *request = &http.request
     cdef flow_t *flow = &client.request
     cdef head_t *head = client.head
-    cdef const options_t *options = options_of(loop, client)
+    cdef const listener_t *listener = loop.snapshot.listener_of_slot[client.listener_slot]
+    cdef const options_t *options = options_of(listener)
     cdef int code = entry_head(options, head, flow.buffer)
     if code == 0:
-        code = request_read(request, head, flow.buffer, path_rules(loop, client))
+        code = request_read(request, head, flow.buffer, path_rules(listener))
     client.method = head.method
     client.is_old = head.minor == 0
     client.started_us = loop.now_us
@@ -67,7 +68,7 @@ cdef int dispatch_request(loop_t *loop, client_t *client) noexcept nogil:
     if options != NULL and options.logs:
         access_begin(loop, client, request)
     if code == 0:
-        code = find_route(loop, client, request, head)
+        code = find_route(loop, client, listener, request)
     if code < 0:
         return code
     flow.head = <uint8_t *>slab_get(&http.stores.forwards)
@@ -102,9 +103,8 @@ cdef int dispatch_request(loop_t *loop, client_t *client) noexcept nogil:
     return connect_next(loop, client) if code == STEP_GO else code
 
 
-cdef uint8_t path_rules(loop_t *loop, const client_t *client) noexcept nogil:
+cdef uint8_t path_rules(const listener_t *listener) noexcept nogil:
     """How the gateway wants paths."""
-    cdef const listener_t *listener = loop.snapshot.listener_of_slot[client.listener_slot]
     cdef uint8_t rules = 0
     if listener != NULL and listener.gateway != NULL:
         if listener.gateway.keeps_slashes:
@@ -114,19 +114,17 @@ cdef uint8_t path_rules(loop_t *loop, const client_t *client) noexcept nogil:
     return rules
 
 
-cdef const options_t *options_of(const loop_t *loop, const client_t *client) noexcept nogil:
-    """Of the gateway that the client is at, by the tables of now; NULL: the defaults."""
-    cdef const listener_t *listener = loop.snapshot.listener_of_slot[client.listener_slot]
+cdef const options_t *options_of(const listener_t *listener) noexcept nogil:
+    """Of the gateway; NULL: the defaults."""
     if listener == NULL or listener.gateway == NULL:
         return NULL
     return <const options_t *>listener.gateway.options
 
 
-cdef int find_route(loop_t *loop, client_t *client, request_t *request,
-                    const head_t *head) noexcept nogil:
+cdef int find_route(loop_t *loop, client_t *client, const listener_t *listener,
+                    request_t *request) noexcept nogil:
     """Find the route by the tables of now, and note what of it the exchange needs; its filters may
     change the request."""
-    cdef listener_t *listener = loop.snapshot.listener_of_slot[client.listener_slot]
     cdef const gateway_t *gateway
     cdef const route_t *route = NULL
     cdef asked_t asked
@@ -142,7 +140,7 @@ cdef int find_route(loop_t *loop, client_t *client, request_t *request,
     client.tunnel_idle_timeout_ms = gateway.tunnel_idle_timeout_ms
     # What a route without a backend rewrites is for another route; no further, lest it never ends.
     for _pass in range(2):
-        request_asked(&asked, request, head, client.request.buffer)
+        request_asked(&asked, request, client.head, client.request.buffer)
         route = NULL
         if _pass > 0 or host_is_served(listener, &asked):
             route = route_find(gateway, &asked)

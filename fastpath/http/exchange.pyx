@@ -35,7 +35,7 @@ from fastpath.http.retry cimport retry_begin, retry_may
 from fastpath.http.state cimport (
     CLIENT_ANSWER, CLIENT_EXCHANGE, RESPONSE_BODY, RESPONSE_HEAD, RESPONSE_INTERIM,
     RESPONSE_UPGRADE, STEP_CLOSE, STEP_CUT, STEP_LINGER, STEP_NEXT, STEP_TUNNEL, STEP_WAIT,
-    client_drains, client_t, deadline_of, http_of, http_t, upstream_t,
+    client_drains, client_t, deadline_of, http_of, http_t, route_of, upstream_t,
 )
 from fastpath.http.sticky cimport sticky_write
 from fastpath.loop cimport FAILED, READABLE, endpoint_read, loop_t
@@ -263,10 +263,8 @@ cdef int write_head(loop_t *loop, client_t *client, ending_t ending) noexcept no
     flow.head_start = 0
     flow.head_end = <uint16_t>forward_response(flow.head, head, flow.buffer, lines, &flow.body,
                                                flow.as_chunks, ending)
-    if client.has_filters and head.status >= 200:
+    if client.has_filters or client.sets_cookie:
         put_fields(loop, client)
-    if client.sets_cookie and client.response_state != RESPONSE_INTERIM:
-        put_cookie(loop, client)
     access_head_out(client, flow.head_end)
     client.head = NULL
     slab_put(&http.stores.heads, head)
@@ -274,26 +272,25 @@ cdef int write_head(loop_t *loop, client_t *client, ending_t ending) noexcept no
 
 
 cdef void put_fields(loop_t *loop, client_t *client) noexcept nogil:
-    """Add what filters say to this request to the head that is rendered."""
+    """Add to the head that is rendered what filters say to this request, and the cookie that names
+    the backend."""
     cdef flow_t *flow = &client.response
-    cdef uint8_t *end = filters_put(flow.head + flow.head_end - 2, loop, client)
-    end[0] = c"\r"
-    end[1] = c"\n"
-    flow.head_end = <uint16_t>(end + 2 - flow.head)
-
-
-cdef void put_cookie(loop_t *loop, client_t *client) noexcept nogil:
-    """Add the cookie that names the backend to the head that is rendered."""
-    cdef flow_t *flow = &client.response
-    cdef const route_t *route = loop.snapshot.route_of_slot[client.route_slot]
-    cdef const backend_t *backend = loop.snapshot.backend_of_slot[client.upstream.slot]
     cdef uint8_t *end = flow.head + flow.head_end - 2       # before the empty line
-    if route == NULL or route.cookie.size == 0 or backend == NULL:
-        return
-    end += sticky_write(end, route, backend.token)
+    if client.has_filters and client.head.status >= 200:
+        end = filters_put(end, loop, client)
+    if client.sets_cookie and client.response_state != RESPONSE_INTERIM:
+        end = put_cookie(end, loop, client)
     end[0] = c"\r"
     end[1] = c"\n"
     flow.head_end = <uint16_t>(end + 2 - flow.head)
+
+
+cdef uint8_t *put_cookie(uint8_t *out, const loop_t *loop, const client_t *client) noexcept nogil:
+    cdef const route_t *route = route_of(loop, client)
+    cdef const backend_t *backend = loop.snapshot.backend_of_slot[client.upstream.slot]
+    if route == NULL or route.cookie.size == 0 or backend == NULL:
+        return out
+    return out + sticky_write(out, route, backend.token)
 
 
 cdef int pass_interim(loop_t *loop, client_t *client) noexcept nogil:

@@ -101,12 +101,17 @@ cdef bint begin_head(loop_t *loop, client_t *client) noexcept nogil:
     return True
 
 
-cdef void rest(loop_t *loop, client_t *client) noexcept nogil:
-    """Between requests."""
+cdef void leave(loop_t *loop, client_t *client) noexcept nogil:
+    """The exchange is over, however it ended: told, and counted no more. Harmless without one."""
     access_done(loop, client)
     filters_done(loop, client)
     request_ended(http_of(loop), client)
     queue_leave(loop, client)
+
+
+cdef void rest(loop_t *loop, client_t *client) noexcept nogil:
+    """Between requests."""
+    leave(loop, client)
     client.state = CLIENT_IDLE
     client.deadline_ms = loop.now_ms + client.keepalive_timeout_ms
     client.total_deadline_ms = 0
@@ -179,14 +184,11 @@ cdef bint has_unread(loop_t *loop, client_t *client) noexcept nogil:
 
 cdef void begin_linger(loop_t *loop, client_t *client) noexcept nogil:
     """All is said: close our side, and let the client read it before the socket goes."""
-    access_done(loop, client)
-    request_ended(http_of(loop), client)
-    queue_leave(loop, client)
+    leave(loop, client)
     if client.upstream != NULL:
         pool_close(loop, client.upstream)
     flow_clear(loop, &http_of(loop).stores, &client.request)
     flow_clear(loop, &http_of(loop).stores, &client.response)
-    filters_done(loop, client)
     endpoint_end(&client.io)
     client.state = CLIENT_LINGER
     client.deadline_ms = loop.now_ms + LINGER_MS
@@ -367,17 +369,14 @@ cdef int http_accept(loop_t *loop, const listener_t *listener, int fd,
 cdef void client_free(loop_t *loop, client_t *client) noexcept nogil:
     """Close what is open and give everything back."""
     cdef http_t *http = http_of(loop)
-    access_done(loop, client)
+    leave(loop, client)
     if client.next != NULL:
         client.next.previous = client.previous
     if client.previous != NULL:
         client.previous.next = client.next
     else:
         http.clients = client.next
-    filters_done(loop, client)
     timeout_disarm(&client.timeout)
-    request_ended(http, client)
-    queue_leave(loop, client)
     if client.upstream != NULL:
         pool_close(loop, client.upstream)
     if client.head != NULL:

@@ -12,7 +12,7 @@ from fastpath.hashing.bits cimport draw64
 from fastpath.http.flow cimport flow_clear
 from fastpath.http.http1 cimport METHOD_DELETE, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT
 from fastpath.http.pool cimport pool_close
-from fastpath.http.state cimport CLIENT_BACKOFF, http_of, http_t
+from fastpath.http.state cimport CLIENT_BACKOFF, http_of, http_t, route_of
 from fastpath.loop cimport loop_watch
 from fastpath.memory.slab cimport slab_put
 from fastpath.sys_linux cimport EPOLLIN
@@ -42,7 +42,7 @@ cdef bint is_asked_for(const retries_t *retries, uint8_t why, uint16_t status) n
 
 cdef bint retry_may(loop_t *loop, client_t *client, uint8_t why, uint16_t status) noexcept nogil:
     cdef http_t *http = http_of(loop)
-    cdef const route_t *route = loop.snapshot.route_of_slot[client.route_slot]
+    cdef const route_t *route = route_of(loop, client)
     if route == NULL or client.n_retries >= route.retries.attempts:
         return False
     if not is_asked_for(&route.retries, why, status) or client.n_interim > 0:

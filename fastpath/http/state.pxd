@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from fastpath.abi cimport MAX_BACKENDS, MAX_ROUTES, MAX_SERVICES, PROTOCOL_HTTP
+from fastpath.abi cimport MAX_BACKENDS, MAX_ROUTES, MAX_SERVICES, PROTOCOL_HTTP, route_t
 from fastpath.http.answers cimport reply_t
 from fastpath.http.counters cimport http_counters_t
 from fastpath.http.flow cimport flow_t, stores_t
@@ -177,6 +177,14 @@ cdef inline void request_ended(http_t *http, client_t *client) noexcept nogil:
     http.n_active -= client.is_active
     http.n_retrying -= client.is_retrying
     client.is_active = client.is_retrying = False
+
+
+cdef inline const route_t *route_of(const loop_t *loop, const client_t *client) noexcept nogil:
+    """The route that the request came through; NULL when it came through none, or that is gone."""
+    cdef const route_t *route = loop.snapshot.route_of_slot[client.route_slot]
+    if not client.has_route or route == NULL or route.born != client.route_born:
+        return NULL
+    return route
 
 
 cdef inline bint client_drains(const loop_t *loop, const client_t *client) noexcept nogil:

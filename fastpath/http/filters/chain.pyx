@@ -19,7 +19,7 @@ from fastpath.http.filters.table cimport (
     target_filters_t,
 )
 from fastpath.http.http1 cimport REFUSE_PREFLIGHT, REFUSE_RESPOND
-from fastpath.http.state cimport http_of, http_t
+from fastpath.http.state cimport http_of, http_t, route_of
 from fastpath.http.writing cimport put
 
 
@@ -96,27 +96,16 @@ cdef void filters_target(client_t *client, request_t *request,
         request.target_lines = target.request_headers.lines
 
 
-cdef const route_t *route_of(const loop_t *loop, const client_t *client) noexcept nogil:
-    """The route that the request came through; NULL when it has no filters, or is gone."""
-    cdef const route_t *route = loop.snapshot.route_of_slot[client.route_slot]
-    if (not client.has_route or route == NULL or route.born != client.route_born
-            or route.filters == NULL):
-        return NULL
-    return route
-
-
-cdef const filters_t *filters_of(const loop_t *loop, const client_t *client) noexcept nogil:
-    cdef const route_t *route = route_of(loop, client)
+cdef const filters_t *filters_of(const route_t *route) noexcept nogil:
     return <const filters_t *>route.filters if route != NULL else NULL
 
 
 cdef const text_t *filters_response(loop_t *loop, client_t *client) noexcept nogil:
     cdef const route_t *route = route_of(loop, client)
-    cdef const filters_t *filters
+    cdef const filters_t *filters = filters_of(route)
     cdef const target_filters_t *target
-    if route == NULL:
+    if filters == NULL:
         return NULL
-    filters = <const filters_t *>route.filters
     target = target_of(client, route)
     if target != NULL:
         headers_drop(client.head, client.response.buffer, &target.response_headers)
@@ -130,11 +119,10 @@ cdef const text_t *filters_response(loop_t *loop, client_t *client) noexcept nog
 
 cdef uint8_t *filters_put(uint8_t *out, const loop_t *loop, const client_t *client) noexcept nogil:
     cdef const route_t *route = route_of(loop, client)
-    cdef const filters_t *filters
+    cdef const filters_t *filters = filters_of(route)
     cdef const target_filters_t *target
-    if route == NULL:
+    if filters == NULL:
         return out
-    filters = <const filters_t *>route.filters
     target = target_of(client, route)
     if target != NULL and target.response_headers.lines.size > 0:
         out = put(out, target.response_headers.lines.data, target.response_headers.lines.size)
@@ -144,7 +132,7 @@ cdef uint8_t *filters_put(uint8_t *out, const loop_t *loop, const client_t *clie
 
 
 cdef void filters_answer(loop_t *loop, const client_t *client, refusal_t why) noexcept nogil:
-    cdef const filters_t *filters = filters_of(loop, client)
+    cdef const filters_t *filters = filters_of(route_of(loop, client))
     cdef reply_t *reply = &http_of(loop).reply
     cdef uint8_t *end
     if filters == NULL:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from threading import Event
 
 import pytest
 
@@ -18,8 +19,9 @@ from fastpath.engine import (
     Tables,
     Target,
 )
-from tests.fastpath.http.gateways import Client, Web, ok, to
-from tests.fastpath.peers import running
+from fastpath.numbering import MAX_ROUTES
+from tests.fastpath.http.gateways import Client, Peer, Seen, Web, ok, to
+from tests.fastpath.peers import PATIENCE_S, running
 from tests.net import free_port
 
 NAMES = "abcdef"
@@ -182,3 +184,30 @@ def test_without_a_time_the_cookie_lives_as_long_as_the_browser(engine: Engine) 
 def test_a_cookie_that_cannot_be_is_refused(engine: Engine, sticky: Sticky) -> None:
     with pytest.raises(ValueError, match="cookie"):
         publish(engine, free_port(), route=to(sticky=sticky))
+
+
+def test_a_route_that_takes_the_place_of_another_gives_its_clients_no_cookie(
+    engine: Engine,
+) -> None:
+    """What is under way goes on by the route it came through, not by one with that one's slot."""
+    asked, answered = Event(), Event()
+
+    def answer(_peer: Peer, _seen: Seen) -> bytes:
+        asked.set()
+        assert answered.wait(PATIENCE_S)
+        return ok()
+
+    web, port = Web(answer), free_port()
+    publish(engine, port, web.backend())
+    with Client(port) as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert asked.wait(PATIENCE_S)
+        for n_routes in (MAX_ROUTES // 2, MAX_ROUTES // 2 - 1):  # every slot but r's is used up
+            routes = (to("", name=f"{n_routes}.{n}", host=f"{n}.lan") for n in range(n_routes))
+            services = (Service("s", (web.backend(),)),)
+            engine.publish(Tables((), services, (Gateway("g", False, tuple(routes)),)))
+        publish(engine, port, web.backend(), route=to(name="new", sticky=Sticky("new", 3600)))
+        answered.set()
+        status, got, _ = client.response()
+    assert status == 200
+    assert "set-cookie" not in got
