@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -131,11 +132,14 @@ def test_what_comes_as_one_message_goes_on_as_one_both_ways() -> None:
 def refuse_merging(address: tuple[str, int]) -> None:
     """The engine's sockets that are bound there: without checksums this kernel has to refuse."""
     found = 0
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as one:
-            if one.type == socket.SOCK_DGRAM and one.getsockname()[:2] == address[:2]:
-                one.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
-                found += 1
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        with contextlib.suppress(OSError):  # closed meanwhile, or not bound
+            if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(descriptor)) as one:
+                if one.type == socket.SOCK_DGRAM and one.getsockname()[:2] == address[:2]:
+                    one.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
+                    found += 1
     assert found
 
 
