@@ -42,13 +42,18 @@ class Node:
                 socket.create_server((VIP6, PORT), family=socket.AF_INET6),
             ]
         assert self.fence.no_hand_off is None
+        self._accepted: list[socket.socket] = []
         for server in self._servers:
             threading.Thread(target=self._accept, args=(server,), daemon=True).start()
 
     def close(self) -> None:
+        self.fence.shut()
         for server in self._servers:
             server.shutdown(socket.SHUT_RDWR)
             server.close()
+        for there in self._accepted:  # to some no end ever comes
+            with contextlib.suppress(OSError):
+                there.shutdown(socket.SHUT_RDWR)
 
     def own(self, vip: str, former: Node | None = None, left_ms: int = LONG_MS) -> None:
         if former is not None:
@@ -65,6 +70,7 @@ class Node:
         with contextlib.suppress(OSError):
             while True:
                 there, _ = server.accept()
+                self._accepted.append(there)
                 threading.Thread(target=self._echo, args=(there,), daemon=True).start()
 
     def _echo(self, there: socket.socket) -> None:

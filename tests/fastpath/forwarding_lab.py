@@ -146,6 +146,7 @@ def serving(
     if not udp:
         listening.listen(64)
     ended = threading.Event()
+    accepted: list[socket.socket] = []
     listening.settimeout(0.1)
 
     def answer(stream: socket.socket) -> None:
@@ -162,6 +163,7 @@ def serving(
                 else:
                     stream, _ = listening.accept()
                     stream.settimeout(30)
+                    accepted.append(stream)
                     threading.Thread(target=answer, args=(stream,), daemon=True).start()
 
     thread = threading.Thread(target=work, daemon=True)
@@ -172,3 +174,6 @@ def serving(
         ended.set()
         thread.join()
         listening.close()
+        for stream in accepted:  # to some no end ever comes
+            with contextlib.suppress(OSError):
+                stream.shutdown(socket.SHUT_RDWR)
