@@ -13,6 +13,8 @@ from tests.style import generated_c, translate
 from tests.style.cython_source import functions
 from tests.style.sources import CYTHON, ROOT, Finding, files, read, report
 
+pytestmark = pytest.mark.timeout(400)  # Cython computes, on a Pi or a busy machine for minutes
+
 # Kept between runs: only what has changed is translated again.
 FOLDER = ROOT / "build" / "audit"
 # Where Python objects are at home.

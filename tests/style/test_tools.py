@@ -12,6 +12,8 @@ import pytest
 
 from tests.style.sources import ROOT
 
+pytestmark = pytest.mark.timeout(400)  # they compute, on a Pi or a busy machine for minutes
+
 BIN = Path(sys.executable).parent
 IMPORT = re.compile(r"(piagent[\w.]*) -> ([\w.]+) \(l\.\s*(\d+)")
 
