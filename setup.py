@@ -13,8 +13,9 @@ FOR_TESTS = ("_probe", "_fuzz")  # how the names of modules end that are for tes
 # Where Python objects are at home: off the fast path. Optimised less they are compiled in half the
 # time, which on a Pi is minutes.
 WITH_PYTHON = (
-    "engine", "explain", "filter_tables", "flow_cache", "forward_tables", "forwarding", "log",
-    "option_tables", "route_index", "route_tables", "snapshot", "table_parts", "totals", "trial",
+    "checking", "engine", "explain", "filter_tables", "flow_cache", "forward_tables", "forwarding",
+    "log", "option_tables", "route_index", "route_tables", "snapshot", "table_parts", "totals",
+    "trial",
 )  # fmt: skip
 # "address" or "thread": an engine that watches itself, in build/<name>/lib, never in place.
 SANITIZE = os.environ.get("PIAGENT_SANITIZE", "")

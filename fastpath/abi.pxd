@@ -407,6 +407,8 @@ cdef struct common_t:
     uint32_t n_workers
     void *known_clients         # clients_t of fastpath.proxy.clients; borrowed from the engine
     void *rates                 # rates_t of fastpath.http.filters.rates; likewise
+    void *credentials           # credentials_t of fastpath.http.filters.credentials; likewise
+    int checks_wake             # an eventfd: workers have credentials for Python to check
     # Those of each worker, for others to read; set before the workers start.
     counters_t *counters[MAX_WORKERS]
     # … and from what one service's connections change.

@@ -152,6 +152,8 @@ class Engine:
               "requests": {gateway: {route: {method: {status: responses sent}}}},
               "durations": {gateway: {route: a histogram}},
               "waiting": n,                   # requests that wait for a place now
+              "checking": n,                  # … for their credentials to be checked
+              "checks": credentials that were checked, for none were remembered,
               "retries": {gateway: {route: {"begun": n, "denied": n}}},     # tries after the first
               "rejected": {reason: requests answered by the gateway itself},
               "others": {"requests": responses that "requests" had no room for,

@@ -10,7 +10,11 @@ from fastpath.abi cimport CUT_BACKEND, CUT_LISTENER, FP_OK, MAX_WORKERS, RELAYS_
 from fastpath.atomics cimport (
     add_shared, load_acquire, load_relaxed, load_signed, store_pointer, store_release,
 )
+from fastpath.checking cimport (
+    checking_key, checking_remembered, checking_take, checking_tell,
+)
 from fastpath.explain cimport explain_flow
+from fastpath.http.filters.credentials cimport credentials_t
 from fastpath.http.filters.rates cimport rates_t
 from fastpath.log cimport dropped_total, read_records, read_until_quiet
 from fastpath.memory.slab cimport slab_free, slab_get, slab_init, slab_t
@@ -39,6 +43,7 @@ from fastpath.numbering import Numbering, SlotNames
 from fastpath.snapshot import compile as compile_tables
 from fastpath.requests import RequestRecord
 from fastpath.sockets import listen, prepare_stream, resolve
+from fastpath.verifying import Verifier
 from fastpath.conditions import Predicate
 from fastpath.tables import (
     CONNECT_BOUNDS_S, SESSION_BOUNDS_S, TIMEOUT_MAX_MS, Backend, Flow, Gateway, ListenError,
@@ -66,6 +71,7 @@ cdef class Engine:
     cdef int next_worker        # for Engine.relay
     cdef uint64_t generation
     cdef int log_wake           # an eventfd; owned
+    cdef int checks_wake        # likewise; the verifier's, which waits for it
     cdef bint started, draining, stopped
     cdef object connections, lock, numbering, tables
     cdef bytes hash_key
@@ -76,6 +82,8 @@ cdef class Engine:
     cdef slab_t common_memory
     cdef clients_t known_clients
     cdef slab_t rates_memory
+    cdef slab_t credentials_memory
+    cdef object verifier        # fastpath.verifying.Verifier; None: no route has needed one
     cdef object names           # SlotNames
     cdef list records           # of the log, that were read before their slots changed hands
     cdef dict baselines         # (kind, slot) -> counters when the slot changed hands
@@ -93,7 +101,7 @@ cdef class Engine:
             raise ValueError(f"{connections} connections: not between 1 and {1 << 20}")
         if len(key) != 16:
             raise ValueError(f"the hash key has {len(key)} bytes, not 16")
-        self.log_wake = -1
+        self.log_wake = self.checks_wake = -1
         self.lock = threading.Lock()
         self.connections = connections
         self.numbering = Numbering()
@@ -120,6 +128,12 @@ cdef class Engine:
         if slab_init(&self.rates_memory, 1, sizeof(rates_t)) != FP_OK:
             raise MemoryError
         self.shared.common.rates = slab_get(&self.rates_memory)
+        if slab_init(&self.credentials_memory, 1, sizeof(credentials_t)) != FP_OK:
+            raise MemoryError
+        self.shared.common.credentials = slab_get(&self.credentials_memory)
+        checking_key(self.shared.common, os.urandom(32))
+        self.checks_wake = eventfd(0, EFD_CLOEXEC)
+        self.shared.common.checks_wake = self.checks_wake
         self.shared.common.log_wake = self.log_wake
         self.shared.common.log_wanted = 1
         worker_protocols(self.shared.protocols)
@@ -144,8 +158,9 @@ cdef class Engine:
         clients_free(&self.known_clients)
         slab_free(&self.common_memory)
         slab_free(&self.rates_memory)
-        if self.lock is not None and self.log_wake >= 0:
-            os.close(self.log_wake)
+        slab_free(&self.credentials_memory)
+        if self.lock is not None:
+            _close_all([fd for fd in (self.log_wake, self.checks_wake) if fd >= 0])
 
     def start(self):
         """Start the workers."""
@@ -160,6 +175,7 @@ cdef class Engine:
                 )
                 self.threads.append(thread)
                 thread.start()
+            self._verify_for(self.tables)
 
     def _work(self, int i):
         """A thread's body."""
@@ -178,6 +194,7 @@ cdef class Engine:
             return self._publish(tables)
 
     cdef object _publish(self, tables):
+        self._verify_for(tables)
         numbering = self.numbering.assign(
             tables, self._is_idle, self._is_left, self._is_unused, settled=self._settled()
         )
@@ -206,6 +223,30 @@ cdef class Engine:
         self.generation += 1
         self._swap(snapshot)
         return self.generation
+
+    def _verify_for(self, tables):
+        """Let credentials be checked by these tables and by those a worker may still have."""
+        users = _users(tables) | _users(self.tables)
+        if users and self.started and self.verifier is None:
+            self.verifier = Verifier(
+                self.checks_wake, self._take_asks, self._is_remembered, self._tell
+            )
+        if self.verifier is not None:
+            self.verifier.know(users)
+
+    def _take_asks(self):
+        with self.lock:
+            return None if self.stopped else checking_take(self.workers, self.n_workers)
+
+    def _is_remembered(self, digest):
+        return checking_remembered(self.shared.common, digest)
+
+    def _tell(self, ask, is_right):
+        with self.lock:
+            if not self.stopped:
+                checking_tell(
+                    self.shared.common, self.workers[<int>ask.worker], ask.digest, is_right
+                )
 
     cdef object _swap(self, Snapshot snapshot):
         """Publish a snapshot, and free those that no worker has any more."""
@@ -460,6 +501,9 @@ cdef class Engine:
             self.n_workers = 0
             self.retired.clear()
             self.current = None
+            # It ends when it comes here next; a check may still take its time.
+            self.verifier = None
+            os.eventfd_write(self.checks_wake, 1)
 
     def _must_live(self):
         if self.stopped:
@@ -478,6 +522,12 @@ cdef bint _all_seen(Engine self) noexcept nogil:
 def _close_all(descriptors):
     for descriptor in descriptors:
         os.close(descriptor)
+
+
+def _users(tables):
+    """The sets of users that routes have."""
+    routes = [route for each in tables.gateways for route in each.routes]
+    return {route.filters.auth.users for route in routes if route.filters.auth is not None}
 
 
 def _ports(listening):

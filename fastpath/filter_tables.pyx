@@ -2,13 +2,14 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
 
 from fastpath.abi cimport prefixes_t, range_t, text_t
 from fastpath.http.answers cimport answer_t
 from fastpath.http.filters.table cimport (
-    HAS_ALLOW, HAS_BODY_LIMIT, HAS_CORS, HAS_HOST, HAS_IN_FLIGHT, HAS_PAGES, HAS_PATH, HAS_RATE,
-    HAS_REDIRECT, HAS_REQUEST_HEADERS, HAS_RESPOND, HAS_RESPONSE_HEADERS, HAS_SOURCES, cors_t,
-    edits_t, origin_t, redirect_t, target_filters_t,
+    HAS_ALLOW, HAS_AUTH, HAS_BODY_LIMIT, HAS_CORS, HAS_HOST, HAS_IN_FLIGHT, HAS_PAGES, HAS_PATH,
+    HAS_RATE, HAS_REDIRECT, HAS_REQUEST_HEADERS, HAS_RESPOND, HAS_RESPONSE_HEADERS, HAS_SOURCES,
+    cors_t, edits_t, origin_t, redirect_t, target_filters_t,
 )
 from fastpath.table_parts cimport array_new, ranges_put
 
@@ -81,6 +82,10 @@ cdef object _put_admission(FilterTable self, filters):
         self.c.rate.interval_ns = interval_ns
         self.c.rate.ahead_ns = interval_ns * (filters.rate.burst - 1)
         _put_text(self, &self.c.rate.header, plain_name(filters.rate.header).encode())
+    if filters.auth is not None:
+        self.c.kinds |= HAS_AUTH
+        _put_text(self, &self.c.auth.challenge, filters.auth.challenge())
+        memcpy(self.c.auth.users, <const char *>(<bytes>filters.auth.users.name), 16)
     if filters.body_size:
         self.c.kinds |= HAS_BODY_LIMIT
         self.c.body_size_max = filters.body_size

@@ -6,6 +6,8 @@ import ipaddress
 import re
 from typing import NamedTuple
 
+from fastpath.users import Users
+
 BODY_SIZE_MAX = 1 << 62
 RESPOND_SIZE_MAX = 16384
 """As ANSWER_BODY_MAX in http/answers.pxd."""
@@ -155,6 +157,18 @@ def plain_name(name: str) -> str:
     return name.lower().replace("_", "-")
 
 
+class BasicAuth(NamedTuple):
+    """Who may ask: with a name and its password (RFC 7617)."""
+
+    realm: str
+    users: Users
+
+    def challenge(self) -> bytes:
+        """The line that asks for them."""
+        realm = self.realm.replace("\\", "\\\\").replace('"', '\\"')
+        return f'WWW-Authenticate: Basic realm="{realm}", charset="UTF-8"\r\n'.encode()
+
+
 class Filters(NamedTuple):
     """What a route does to requests and responses; by default nothing."""
 
@@ -166,6 +180,7 @@ class Filters(NamedTuple):
     rate: RateLimit | None = None
     body_size: int = 0
     """Bytes of a request's body; 0: no limit."""
+    auth: BasicAuth | None = None
     respond: Respond | None = None
     redirect: Redirect | None = None
     rewrite: Rewrite | None = None
@@ -186,6 +201,8 @@ def check_filters(place: str, filters: Filters) -> None:
     _check_number(place, "body_size", filters.body_size, 0, BODY_SIZE_MAX)
     if filters.rate is not None:
         _check_rate(place, filters.rate)
+    if filters.auth is not None:
+        _check_text(place, filters.auth.realm, _TEXT_SIZE_MAX)
     if filters.respond is not None:
         _check_number(place, "status", filters.respond.status, 200, 599)
         _check_number(place, "size of the body", len(filters.respond.body), 0, RESPOND_SIZE_MAX)

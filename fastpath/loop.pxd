@@ -83,6 +83,8 @@ cdef struct protocol_t:
     void (*pick_up)(loop_t *loop) noexcept nogil
     # Close, with a reset, every connection of that listener or to that backend (CUT_*).
     void (*cut)(loop_t *loop, uint8_t kind, uint16_t slot) noexcept nogil
+    # Python has handed something over. NULL: it never does.
+    void (*woken)(loop_t *loop) noexcept nogil
     # The worker's turn is over: send what was put aside in it. NULL: nothing ever is.
     void (*turned)(loop_t *loop) noexcept nogil
     # Close every socket and free the memory; the worker has ended.

@@ -236,10 +236,15 @@ cdef void _empty_inbox(worker_t *self) noexcept nogil:
 # ---- life ----
 
 cdef void _on_wake(loop_t *loop, endpoint_t *endpoint) noexcept nogil:
+    cdef worker_t *self = <worker_t *>loop
+    cdef int i
     cdef uint64_t times = 0
     eventfd_read(endpoint.fd, &times)
     endpoint.ready = 0
-    _empty_inbox(<worker_t *>loop)
+    _empty_inbox(self)
+    for i in range(PROTOCOL_COUNT):
+        if self.shared.protocols[i].woken != NULL:
+            self.shared.protocols[i].woken(loop)
 
 
 cdef void worker_wake(worker_t *self) noexcept nogil:

@@ -437,6 +437,8 @@ class FakeDataPlane:
             "durations": {},
             "retries": {},
             "waiting": 0,
+            "checking": 0,
+            "checks": 0,
             "rejected": {},
         }
         http["others"] = {"requests": 0, "durations": {"count": 0}}

@@ -12,8 +12,10 @@ from contextlib import closing
 import pytest
 from msgspec.structs import replace
 
+from fastpath.users import Users as EngineUsers
 from piagent.core.draining import Drained, drained
 from piagent.core.filters import (
+    BasicAuth,
     Cors,
     ErrorPage,
     Filters,
@@ -22,6 +24,7 @@ from piagent.core.filters import (
     Redirect,
     Respond,
     Rewrite,
+    Users,
 )
 from piagent.core.model import Retries, RetryOn, Sticky, Wildcard
 from piagent.core.patterns import compile_pattern
@@ -142,6 +145,7 @@ def test_filters_reach_the_tables() -> None:
         in_flight=3,
         rate_limit=RateLimit(requests=10, period_ms=1000, burst=20, header="x-key"),
         body_limit=4,
+        basic_auth=BasicAuth(realm="e", users=Users({"f": "g"})),
         respond=Respond(status=200, body="é", content_type="text/html"),
         redirect=Redirect(
             scheme="https", host="a", port=8443, path="/b", by_prefix=True, status=308
@@ -164,6 +168,7 @@ def test_filters_reach_the_tables() -> None:
     assert engine_filters(filters)._asdict() == {
         "allowed": ("192.0.2.0/24",), "denied": ("192.0.2.1/32",), "in_flight": 3,
         "rate": (10, 1000, 20, "x-key"), "body_size": 4,
+        "auth": ("e", EngineUsers({"f": "g"})),
         "respond": (200, "é".encode(), "text/html"),
         "redirect": ("https", "a", 8443, "/b", True, 308), "rewrite": ("c", "/d", True),
         "strip_prefix": "/e", "add_prefix": "/f",

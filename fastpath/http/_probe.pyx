@@ -1,6 +1,6 @@
 """Python's way into the pure parts, for the tests; built with PIAGENT_PROBE=1 only."""
 
-from libc.stdint cimport uint8_t, uint16_t, uintptr_t
+from libc.stdint cimport uint8_t, uint16_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
@@ -9,7 +9,7 @@ from fastpath.http cimport (
     answers, counters, forward, forwarded, framing, http1, path, patterns, predicates, request,
     route_tables, routes, totals,
 )
-from fastpath.http.filters cimport rates
+from fastpath.http.filters cimport credentials, rates
 from fastpath.http.state cimport client_t
 from fastpath.sys_linux cimport AF_INET, AF_INET6, htons, sockaddr_any_t
 
@@ -180,6 +180,31 @@ cdef class Rates:
     def take(self, key, now_ns, interval_ns, ahead_ns):
         """0, or nanoseconds to wait."""
         return rates.rates_take(self.c, key, now_ns, interval_ns, ahead_ns)
+
+
+cdef class Known:
+    """What is remembered of credentials; `at`: which bucket, by the digest."""
+
+    cdef credentials.credentials_t *c
+
+    def __cinit__(self):
+        self.c = <credentials.credentials_t *>calloc(1, sizeof(credentials.credentials_t))
+
+    def __dealloc__(self):
+        free(self.c)
+
+    def keep(self, at, right, now_ms):
+        """Remember."""
+        cdef uint64_t digest[2]
+        digest[0], digest[1] = at, 1
+        credentials.credentials_keep(self.c, digest, right, now_ms)
+
+    def find(self, at, now_ms):
+        """True, False, or None: nobody knows."""
+        cdef uint64_t digest[2]
+        digest[0], digest[1] = at, 1
+        verdict = credentials.credentials_find(self.c, digest, now_ms)
+        return {credentials.VERDICT_RIGHT: True, credentials.VERDICT_WRONG: False}.get(verdict)
 
 
 def canonical_path(bytes raw, keeps_slashes=False, refuses_slash=False):

@@ -64,7 +64,9 @@ cdef void access_begin(loop_t *loop, client_t *client, const request_t *request)
         options = <const options_t *>listener.gateway.options
     if options == NULL or not options.logs:
         return
-    record = <request_record_t *>slab_get(&http_of(loop).records)
+    record = client.record      # one that has waited is read again, and is called otherwise
+    if record == NULL:
+        record = <request_record_t *>slab_get(&http_of(loop).records)
     if record == NULL:
         return
     memset(record, 0, <size_t>&(<request_record_t *>NULL).method)

@@ -32,6 +32,8 @@ cdef struct http_counters_t:
     uint64_t refused[<int>REFUSALS]
     uint64_t overflow
     int64_t waiting             # requests that wait for a place now (queue.pxd)
+    int64_t checking            # … for their credentials to be checked (checks.pxd)
+    uint64_t checks             # credentials that were given to Python
     request_cell_t requests[REQUEST_CELLS]
     uint64_t duration_of_route[MAX_ROUTES]  # an index of `durations`; 0: none of its own (yet)
     uint64_t n_durations

@@ -16,6 +16,9 @@ cdef int dispatch_refused(loop_t *loop, client_t *client) noexcept nogil
 # In CLIENT_WAITING: there may be a place.
 cdef int dispatch_called(loop_t *loop, client_t *client) noexcept nogil
 
+# In CLIENT_CHECKING: there may be a verdict. Then the request goes the whole way again.
+cdef int dispatch_checked(loop_t *loop, client_t *client) noexcept nogil
+
 # In CLIENT_BACKOFF, which is over: the next try.
 cdef int dispatch_resume(loop_t *loop, client_t *client) noexcept nogil
 

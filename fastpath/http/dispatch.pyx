@@ -13,11 +13,12 @@ from fastpath.http.access cimport (
 from fastpath.http.flow cimport flow_decode, flow_t
 from fastpath.http.forward cimport forward_request
 from fastpath.http.entry cimport entry_head, entry_request
+from fastpath.http.filters.auth cimport FILTER_WAITS, auth_done, auth_heard
 from fastpath.http.filters.chain cimport filters_request, filters_target
 from fastpath.http.framing cimport BODY_CHUNKED, BODY_NONE, body_refusal
 from fastpath.http.http1 cimport (
-    REFUSE_BUSY, REFUSE_CONNECT, REFUSE_NO_BACKEND, REFUSE_NO_ROUTE, REFUSE_UNAVAILABLE,
-    REFUSE_UPSTREAM, head_t,
+    HEAD_REQUEST, REFUSE_BUSY, REFUSE_CONNECT, REFUSE_NO_BACKEND, REFUSE_NO_ROUTE,
+    REFUSE_UNAVAILABLE, REFUSE_UPSTREAM, head_init, head_scan, head_t,
 )
 from fastpath.http.options cimport options_t
 from fastpath.http.path cimport PATH_KEEPS_SLASHES, PATH_REFUSES_SLASH
@@ -29,7 +30,7 @@ from fastpath.http.request_id cimport request_identify
 from fastpath.http.retry cimport is_repeatable, retry_begin, retry_may
 from fastpath.http.routes cimport host_is_served, route_find
 from fastpath.http.state cimport (
-    CLIENT_CONNECTING, CLIENT_EXCHANGE, RESPONSE_HEAD, STEP_GO, STEP_WAIT, client_t,
+    CLIENT_CONNECTING, CLIENT_EXCHANGE, CLIENT_HEAD, RESPONSE_HEAD, STEP_GO, STEP_WAIT, client_t,
     deadline_of, http_of, http_t,
 )
 from fastpath.http.sticky cimport sticky_find, sticky_read
@@ -56,7 +57,8 @@ cdef int dispatch_request(loop_t *loop, client_t *client) noexcept nogil:
         code = request_read(request, head, flow.buffer, path_rules(listener))
     client.method = head.method
     client.is_old = head.minor == 0
-    client.started_us = loop.now_us
+    if client.check == NULL:            # else it has waited, and is read once more
+        client.started_us = loop.now_us
     flow.raw_start = head.pos
     if code < 0:
         return code
@@ -69,6 +71,10 @@ cdef int dispatch_request(loop_t *loop, client_t *client) noexcept nogil:
         access_begin(loop, client, request)
     if code == 0:
         code = find_route(loop, client, listener, request)
+    if code == FILTER_WAITS:
+        return STEP_WAIT
+    if client.check != NULL:
+        auth_done(loop, client)
     if code < 0:
         return code
     flow.head = <uint8_t *>slab_get(&http.stores.forwards)
@@ -147,7 +153,7 @@ cdef int find_route(loop_t *loop, client_t *client, const listener_t *listener,
         if route == NULL:
             return -REFUSE_NO_ROUTE
         code = take_route(loop, client, request, route)
-        if code < 0:
+        if code != 0:
             return code
         if route.n_targets > 0 or not request.is_rewritten:
             break
@@ -307,6 +313,18 @@ cdef int dispatch_called(loop_t *loop, client_t *client) noexcept nogil:
         return step
     access_called(loop, client)
     return connect_next(loop, client)
+
+
+cdef int dispatch_checked(loop_t *loop, client_t *client) noexcept nogil:
+    cdef flow_t *flow = &client.request
+    if not auth_heard(client):
+        return STEP_WAIT
+    # What became of the head is undone: it lies in the buffer as it came.
+    client.state = CLIENT_HEAD
+    client.has_route = False
+    head_init(client.head, HEAD_REQUEST)
+    head_scan(client.head, flow.buffer, flow.raw_end)
+    return dispatch_request(loop, client)
 
 
 cdef int dispatch_resume(loop_t *loop, client_t *client) noexcept nogil:

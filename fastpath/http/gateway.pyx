@@ -12,8 +12,10 @@ from fastpath.abi cimport (
     REJECT_CAPACITY, fp_assert, gateway_t, listener_t,
 )
 from fastpath.http.access cimport access_done, access_ends, access_moved, access_tunnel
+from fastpath.http.checks cimport checks_free, checks_hear, checks_init
 from fastpath.http.dispatch cimport (
-    dispatch_called, dispatch_connected, dispatch_refused, dispatch_request, dispatch_resume,
+    dispatch_called, dispatch_checked, dispatch_connected, dispatch_refused, dispatch_request,
+    dispatch_resume,
 )
 from fastpath.http.entry cimport entry_connection, entry_leave
 from fastpath.http.exchange cimport (
@@ -24,19 +26,18 @@ from fastpath.http.flow cimport flow_clear, flow_rewind, flow_room, flow_t, flow
 from fastpath.http.forward cimport FORWARD_SIZE_MAX
 from fastpath.http.forwarded cimport peer_init
 from fastpath.http.http1 cimport (
-    HEAD_DONE, HEAD_REQUEST, METHOD_OTHER, REFUSE_BUSY, REFUSE_HEADER_TIMEOUT,
-    REFUSE_QUEUE_TIMEOUT, REFUSE_TIMEOUT,
-    head_init, head_scan, head_t, refusal_t,
+    HEAD_DONE, HEAD_REQUEST, METHOD_OTHER, REFUSE_BUSY, REFUSE_CHECKS_BUSY, REFUSE_HEADER_TIMEOUT,
+    REFUSE_QUEUE_TIMEOUT, REFUSE_TIMEOUT, head_init, head_scan, head_t, refusal_t,
 )
 from fastpath.http.pool cimport pool_close, pool_limit, pool_review
 from fastpath.http.queue cimport queue_leave
 from fastpath.http.records cimport ENDED_CUT, ENDED_STOPPED, REQUESTS_SIZE, request_record_t
 from fastpath.http.request_id cimport request_ids_init
 from fastpath.http.state cimport (
-    CLIENT_ANSWER, CLIENT_BACKOFF, CLIENT_CONNECTING, CLIENT_EXCHANGE, CLIENT_HEAD, CLIENT_IDLE,
-    CLIENT_LINGER, CLIENT_TUNNEL, CLIENT_WAITING, STEP_CLOSE, STEP_CUT, STEP_GO, STEP_LINGER,
-    STEP_NEXT, STEP_TUNNEL, STEP_WAIT, asker_t, client_t, http_of, http_t, request_ended,
-    upstream_t,
+    CLIENT_ANSWER, CLIENT_BACKOFF, CLIENT_CHECKING, CLIENT_CONNECTING, CLIENT_EXCHANGE, CLIENT_HEAD,
+    CLIENT_IDLE, CLIENT_LINGER, CLIENT_TUNNEL, CLIENT_WAITING, STEP_CLOSE, STEP_CUT, STEP_GO,
+    STEP_LINGER, STEP_NEXT, STEP_TUNNEL, STEP_WAIT, asker_t, client_t, http_of, http_t,
+    request_ended, upstream_t,
 )
 from fastpath.loop cimport (
     FAILED, PEER_ENDED, READABLE, TICK_MS, WRITABLE, endpoint_end, endpoint_init, endpoint_read,
@@ -135,6 +136,8 @@ cdef int step_of(loop_t *loop, client_t *client) noexcept nogil:
         if client.io.ready & FAILED:
             return STEP_CUT
         return dispatch_called(loop, client) if client.state == CLIENT_WAITING else STEP_WAIT
+    if client.state == CLIENT_CHECKING:
+        return STEP_CUT if client.io.ready & FAILED else dispatch_checked(loop, client)
     if client.state == CLIENT_ANSWER:
         return exchange_answering(loop, client)
     return linger(loop, client)
@@ -314,11 +317,13 @@ cdef void on_timeout(loop_t *loop, timeout_t *timeout) noexcept nogil:
         step = -REFUSE_HEADER_TIMEOUT
     elif client.state == CLIENT_EXCHANGE:
         step = exchange_expired(loop, client)
-    elif client.state in (CLIENT_CONNECTING, CLIENT_BACKOFF, CLIENT_WAITING):
+    elif client.state in (CLIENT_CONNECTING, CLIENT_BACKOFF, CLIENT_WAITING, CLIENT_CHECKING):
         if client.total_deadline_ms and client.total_deadline_ms <= loop.now_ms:
             step = -REFUSE_TIMEOUT
         elif client.state == CLIENT_WAITING:
             step = -REFUSE_QUEUE_TIMEOUT
+        elif client.state == CLIENT_CHECKING:
+            step = -REFUSE_CHECKS_BUSY
         elif client.state == CLIENT_BACKOFF:
             step = dispatch_resume(loop, client)
         else:
@@ -401,6 +406,7 @@ cdef int http_init(loop_t *loop) noexcept nogil:
     http.on_upstream = on_upstream
     loop.states[<int>PROTOCOL_HTTP] = http
     if (request_ids_init(&http.ids) != FP_OK
+            or checks_init(&http.checks) != FP_OK
             or slab_init(&http.clients_memory, loop.capacity, sizeof(client_t)) != FP_OK
             or slab_init(&http.upstreams_memory, loop.capacity, sizeof(upstream_t)) != FP_OK
             or slab_init(&http.pairs, loop.capacity, sizeof(pair_t)) != FP_OK
@@ -424,6 +430,10 @@ cdef void http_pick_up(loop_t *loop) noexcept nogil:
         if client.state == CLIENT_IDLE:
             client_free(loop, client)
         client = following
+
+
+cdef void http_woken(loop_t *loop) noexcept nogil:
+    checks_hear(loop, &http_of(loop).checks)
 
 
 cdef bint is_cut(const client_t *client, uint8_t kind, uint16_t slot) noexcept nogil:
@@ -464,7 +474,8 @@ cdef void http_free(loop_t *loop) noexcept nogil:
     fp_assert(http.stores.heads.n_used == 0 and http.stores.forwards.n_used == 0)
     fp_assert(http.pairs.n_used == 0 and http.upstreams_memory.n_used == 0)
     fp_assert(http.clients_memory.n_used == 0 and http.askers.n_used == 0)
-    fp_assert(http.records.n_used == 0)
+    fp_assert(http.records.n_used == 0 and http.checks.memory.n_used == 0)
+    checks_free(&http.checks)
     slab_free(&http.stores.heads)
     slab_free(&http.stores.forwards)
     slab_free(&http.pairs)
@@ -482,4 +493,5 @@ cdef void http_protocol(protocol_t *protocol) noexcept nogil:
     protocol.accept = http_accept
     protocol.pick_up = http_pick_up
     protocol.cut = http_cut
+    protocol.woken = http_woken
     protocol.free = http_free

@@ -49,6 +49,9 @@ cdef enum refusal_t:
     REFUSE_RATE                 # 429
     REFUSE_IN_FLIGHT            # 503: as many requests of the route as may be are under way
     REFUSE_BODY_SIZE            # 413
+    REFUSE_CREDENTIALS          # 401: `basic_auth`
+    REFUSE_CHECKS_BUSY          # 503: too many wait for theirs to be checked, or for too long
+    REFUSE_CHECKS_RATE          # 429: the client has had too many checked
     REFUSE_RESPOND              # no refusal: what the filter says
     REFUSE_REDIRECT             # likewise
     REFUSE_PREFLIGHT            # likewise

@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from fastpath.abi cimport MAX_BACKENDS, MAX_ROUTES, MAX_SERVICES, PROTOCOL_HTTP, route_t
 from fastpath.http.answers cimport reply_t
+from fastpath.http.checks cimport check_t, checks_t
 from fastpath.http.counters cimport http_counters_t
 from fastpath.http.flow cimport flow_t, stores_t
 from fastpath.http.forwarded cimport peer_t
@@ -24,6 +25,7 @@ cdef enum client_state_t:
     CLIENT_HEAD                 # a request's head has begun
     CLIENT_CONNECTING           # the head is complete, a backend's socket is being connected
     CLIENT_WAITING              # for a place at its service (queue.pxd)
+    CLIENT_CHECKING             # its credentials are with Python (filters/auth.pxd)
     CLIENT_BACKOFF              # a try has come to nothing, the next one is due at `deadline_ms`
     CLIENT_EXCHANGE             # request and response are under way
     CLIENT_ANSWER               # writes an answer of our own
@@ -78,6 +80,7 @@ cdef struct client_t:
     flow_t request              # client to backend; its buffer may hold the next request
     flow_t response
     asker_t *asker              # owned, from http_t.askers, until filters_done
+    check_t *check              # owned, from http_t.checks, until filters_done; NULL: never waited
     pair_t *pair                # owned, from http_t.pairs; the tunnel
     request_record_t *record    # owned, from http_t.records; NULL: this request is not logged
     peer_t peer
@@ -103,6 +106,7 @@ cdef struct client_t:
     uint16_t listener_slot      # that accepted it; the listener may be gone
     uint16_t service_slot
     uint16_t route_slot
+    uint16_t in_flight_slot     # the route that `is_in_flight` is about
     uint16_t place              # the service at which it has a place or waits for one
     uint16_t wanted_slot        # the backend that a sticky cookie names; MAX_BACKENDS: none
     uint16_t status             # that the client was sent
@@ -117,7 +121,7 @@ cdef struct client_t:
     bint has_route              # `route_slot` counts
     bint is_told                # a proxy says who asks
     bint has_filters            # the route has some
-    bint is_in_flight           # is counted in common_t.in_flight of `route_slot`
+    bint is_in_flight           # is counted in common_t.in_flight of `in_flight_slot`
     bint is_websocket
     bint is_pooled              # the upstream came out of the pool
     bint is_replaced            # the pooled one had died, this is another
@@ -156,6 +160,7 @@ cdef struct http_t:             # the protocol's state in a loop
     timeout_t look              # whether there is a place, while anybody waits
     uint32_t n_active           # requests under way
     uint32_t n_retrying         # those of them that are not in their first try
+    checks_t checks
     request_ids_t ids
     uint64_t n_requests         # mixed into the flow's hash: requests spread, not connections
     http_counters_t counters

@@ -9,7 +9,7 @@ cdef class HttpTotals:
     cdef dict retries           # route slot -> (begun, denied)
     cdef dict durations         # route slot -> [buckets…, sum in microseconds]
     cdef dict refused           # reason -> n
-    cdef object overflow, waiting
+    cdef object overflow, waiting, checking, checks
 
     # Add one worker's counters.
     cdef object add(self, const http_counters_t *counters)

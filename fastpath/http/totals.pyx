@@ -30,6 +30,8 @@ cdef class HttpTotals:
         self.refused = dict.fromkeys(REFUSAL_NAMES[1:], 0)
         self.overflow = 0
         self.waiting = 0
+        self.checking = 0
+        self.checks = 0
 
     cdef object add(self, const http_counters_t *counters):
         cdef uint64_t key, begun, denied
@@ -37,6 +39,8 @@ cdef class HttpTotals:
         for i in range(1, len(REFUSAL_NAMES)):
             self.refused[REFUSAL_NAMES[i]] += load_relaxed(&counters.refused[i])
         self.waiting += load_signed(&counters.waiting)
+        self.checking += load_signed(&counters.checking)
+        self.checks += load_relaxed(&counters.checks)
         self.overflow += load_relaxed(&counters.overflow)
         for i in range(REQUEST_CELLS):
             key = load_acquire(&counters.requests[i].key)
@@ -82,6 +86,8 @@ cdef class HttpTotals:
             "rejected": dict(self.refused),
             "others": {"requests": self.overflow, "durations": self._histogram(OTHERS)},
             "waiting": self.waiting,
+            "checking": self.checking,
+            "checks": self.checks,
         }
 
     def _histogram(self, slot):

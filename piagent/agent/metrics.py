@@ -393,6 +393,18 @@ def _of_http(stats: Mapping[str, Any]) -> Iterator[Family]:
         (Sample({}, stats["waiting"]),),
     )
     yield Family(
+        "piagent_http_checking",
+        Kind.GAUGE,
+        "Requests that wait for their credentials to be checked.",
+        (Sample({}, stats["checking"]),),
+    )
+    yield Family(
+        "piagent_http_checks_total",
+        Kind.COUNTER,
+        "Credentials that were checked, for nothing was known of them.",
+        (Sample({}, stats["checks"]),),
+    )
+    yield Family(
         "piagent_http_rejected_total",
         Kind.COUNTER,
         "Requests that the gateway itself refused.",

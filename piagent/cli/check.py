@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from piagent.cli.output import WRONG_INPUT, columns, print_json
+from piagent.cli.output import WRONG_INPUT, columns, print_json, to_plain
 from piagent.cli.route import route_table
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ def run(args: argparse.Namespace) -> int:
         loaded = load(args.file)
     except ConfigError as error:
         if args.json:
-            print_json({"ok": False, "errors": _plain(error.errors), "warnings": [], "plan": None})
+            print_json(
+                {"ok": False, "errors": to_plain(error.errors), "warnings": [], "plan": None}
+            )
         else:
             count = len(error.errors)
             print(error, file=sys.stderr)
@@ -41,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     # As if this node owned every VIP, so that each listener shows.
     made = plan(loaded.config, frozenset(loaded.config.vips()), frozenset())
     if args.json:
-        warnings = _plain(loaded.warnings)
+        warnings = to_plain(loaded.warnings)
         resolved = resolve(loaded.config, made)
         print_json({"ok": True, "errors": [], "warnings": warnings, "plan": resolved})
         return 0
@@ -51,20 +53,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _plain(value: object) -> Any:
-    import msgspec
-
-    return msgspec.to_builtins(value)
-
-
 def resolve(config: Config, made: Plan) -> dict[str, Any]:
     """Return the configuration with all defaults, and the plan; secrets are left out."""
-    plain = _plain(config)
+    plain = to_plain(config)
     plain["secrets"] = sum(map(bool, config.secrets))
     plain["admin_token"] = config.admin_token is not None
     plain["mqtt"]["password"] = config.mqtt.password is not None
     shown = ("listeners", "forwards", "gateways")
-    return {"config": plain, **{name: _plain(getattr(made, name)) for name in shown}}
+    return {"config": plain, **{name: to_plain(getattr(made, name)) for name in shown}}
 
 
 def describe(config: Config, made: Plan) -> str:

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from piagent.cli.config_file import add_config_argument, load_or_fail
-from piagent.cli.output import WRONG_INPUT, Failure, columns, print_json
+from piagent.cli.output import WRONG_INPUT, Failure, columns, print_json, to_plain
 
 if TYPE_CHECKING:
     from piagent.core.model import Config
@@ -60,14 +60,10 @@ def _header(text: str) -> tuple[str, str]:
 
 
 def _list(gateways: tuple[PlannedGateway, ...], *, as_json: bool) -> int:
-    from msgspec import to_builtins
-
     from piagent.core.route_reasons import shadows
 
     if as_json:
-        found = [
-            {**to_builtins(one), "shadows": to_builtins(shadows(one.routes))} for one in gateways
-        ]
+        found = [{**to_plain(one), "shadows": to_plain(shadows(one.routes))} for one in gateways]
         print_json(found)
         return 0
     for gateway in gateways:
@@ -106,8 +102,6 @@ def _service(route: PlannedRoute) -> str:
 
 
 def _explain(args: argparse.Namespace, config: Config, gateways: tuple[PlannedGateway, ...]) -> int:
-    from msgspec import to_builtins
-
     from piagent.core.route_reasons import explain
 
     host, target = _split(args.url)
@@ -120,7 +114,7 @@ def _explain(args: argparse.Namespace, config: Config, gateways: tuple[PlannedGa
     served = ports.get(_port(host), ())
     told = explain(gateway, args.method, hosts[0], target, headers, served=served)
     if args.json:
-        print_json(to_builtins(told))
+        print_json(to_plain(told))
     else:
         print(_describe(told))
     return 0

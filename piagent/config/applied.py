@@ -22,6 +22,7 @@ from piagent.config.problems import ConfigError, Problem, Report, elements, uniq
 from piagent.config.proxying import check_applied
 from piagent.config.reader import read_table
 from piagent.config.schema import File, Gateway, Route, Service
+from piagent.config.users import refuse_users
 from piagent.core.applying import Change
 from piagent.core.catalog import Thing
 from piagent.core.records import Kind, Record
@@ -133,3 +134,4 @@ def _check(tables: Applied, report: Report) -> None:
     for i, route in enumerate(tables.route):
         check_route(route, ("route", i), report)
         refuse_pages(route, ("route", i), report)
+        refuse_users(route, ("route", i), report)

@@ -12,7 +12,7 @@ from piagent.config.key_files import resolve
 from piagent.config.proxying import build_proxying
 from piagent.config.values import Eligible
 from piagent.core import model
-from piagent.core.filters import ErrorPage
+from piagent.core.filters import ErrorPage, Users
 from piagent.core.forwarding import Forwarding
 from piagent.core.predicates import Predicate
 
@@ -37,11 +37,11 @@ def build(
     token: str | None,
     bgp: model.Bgp | None,
     pages: dict[str, tuple[ErrorPage, ...]],
+    users: dict[str, Users],
 ) -> model.Config:
-    """Put the model together; `file` has no problems.
+    """Put the model together; `file` has no problems, `folder` is what paths are relative to.
 
-    `folder`: what paths are relative to. `secrets`, `mqtt`, `token`, `bgp` and `pages`, by the
-    name of their route, come from the files that it names.
+    What follows `socket` comes from the files that it names: `pages` and `users` by their route.
     """
     return model.Config(
         node=model.Node(
@@ -94,7 +94,7 @@ def build(
         ),
         services=tuple(build_service(service, folder) for service in file.service),
         gateways=tuple(build_gateway(gateway, folder) for gateway in file.gateway),
-        routes=tuple(build_route(route, pages.get(route.name, ())) for route in file.route),
+        routes=_routes(file, pages, users),
     )
 
 
@@ -176,8 +176,18 @@ def _first_family(table: schema.Service | schema.Gateway) -> int | None:
     return int(table.ip_families[0][-1]) if table.ip_families else None
 
 
-def build_route(route: schema.Route, pages: tuple[ErrorPage, ...] = ()) -> model.Route:
-    """One route; `pages`: what was read from the files that it names."""
+def _routes(
+    file: schema.File, pages: dict[str, tuple[ErrorPage, ...]], users: dict[str, Users]
+) -> tuple[model.Route, ...]:
+    return tuple(
+        build_route(route, pages.get(route.name, ()), users.get(route.name)) for route in file.route
+    )
+
+
+def build_route(
+    route: schema.Route, pages: tuple[ErrorPage, ...] = (), users: Users | None = None
+) -> model.Route:
+    """One route; `pages` and `users`: what was read from the files that it names."""
     path_kind, path = _path(route)
     return model.Route(
         name=route.name,
@@ -204,7 +214,7 @@ def build_route(route: schema.Route, pages: tuple[ErrorPage, ...] = ()) -> model
         methods=route.methods,
         headers=_predicates(route.headers),
         query=_predicates(route.query),
-        filters=build_filters(route, pages),
+        filters=build_filters(route, pages, users),
     )
 
 

@@ -26,6 +26,7 @@ from piagent.config.reader import read_table
 from piagent.config.schema import Admin as AdminTable
 from piagent.config.schema import File
 from piagent.config.schema import Mqtt as MqttTable
+from piagent.config.users import read_users
 from piagent.config.values import UnfitError
 from piagent.config.values import name as read_name
 from piagent.core.model import Config, Mqtt
@@ -76,6 +77,7 @@ def parse(data: bytes, file: str, host: Host) -> Loaded:
     token = _token(tables.admin, folder, report)
     bgp = build_bgp(tables, host, folder, report)
     pages = read_pages(tables, folder, report)
+    users = read_users(tables, folder, report)
     report.warnings()  # from here on the tables are whole
     config = build(
         tables,
@@ -87,6 +89,7 @@ def parse(data: bytes, file: str, host: Host) -> Loaded:
         token=token,
         bgp=bgp,
         pages=pages,
+        users=users,
     )
     _check_shadows(config, report)
     return Loaded(config, report.warnings())

@@ -19,6 +19,7 @@ from piagent.config.filter_values import (
     PageText,
     PeriodRate,
     RateKey,
+    Realm,
     RedirectStatus,
     Requests,
     Scheme,
@@ -37,6 +38,13 @@ class RateLimit(Struct, frozen=True, kw_only=True):
     rate: PeriodRate
     burst: Requests | None = None
     key: RateKey = "source"
+
+
+class BasicAuth(Struct, frozen=True, kw_only=True):
+    """Who may ask."""
+
+    users_file: FileName
+    realm: Realm = "restricted"
 
 
 class Cors(Struct, frozen=True, kw_only=True):
@@ -100,6 +108,7 @@ class Filter(Struct, frozen=True, kw_only=True):
     in_flight: Requests | None = None
     rate_limit: Annotated[RateLimit, Table(RateLimit)] | None = None
     body_limit: BodySize | None = None
+    basic_auth: Annotated[BasicAuth, Table(BasicAuth)] | None = None
     cors: Annotated[Cors, Table(Cors)] | None = None
     respond: Annotated[Respond, Table(Respond)] | None = None
     redirect: Annotated[Redirect, Table(Redirect)] | None = None

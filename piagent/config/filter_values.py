@@ -21,6 +21,7 @@ TYPE_LENGTH_MAX: Final = 200
 REDIRECTS: Final = (301, 302, 303, 307, 308)
 
 NAME_LENGTH_MAX: Final = 63
+REALM_LENGTH_MAX: Final = 100
 OF_THE_GATEWAY: Final = (
     ({"host"}, "is what requests are routed by", 'write rewrite = { host = "www.example.com" }'),
     ({"content-length", "transfer-encoding", "trailer", "expect", "te"},
@@ -176,6 +177,15 @@ def rate_key(text: str) -> str:
     return f"header:{name.lower()}"
 
 
+def realm(text: str) -> str:
+    """Read what browsers show when they ask for a password."""
+    if not text.isascii() or not text.isprintable():
+        raise UnfitError(f'"{text}" has characters that are no printable ASCII')
+    if len(text) > REALM_LENGTH_MAX:
+        raise UnfitError(f"{len(text)} characters, {REALM_LENGTH_MAX} at most")
+    return text
+
+
 class SchemeName(StrEnum):
     """What a client may be sent to."""
 
@@ -220,6 +230,7 @@ RedirectStatus = Annotated[
         blank=0,
     ),
 ]
+Realm = Annotated[str, _text("a text", "Family only", realm)]
 PageText = Annotated[str, _text("a text", "Back at noon", page_text)]
 PageStatus = Annotated[str, _text("a status or a class", "5xx", page_status)]
 ContentType = Annotated[str, _text("a media type", "text/html", content_type)]

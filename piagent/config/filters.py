@@ -205,8 +205,10 @@ def _check_paths(route: Route, value: Redirect | Rewrite, place: KeyPath, report
         report.error((*place, "path_prefix"), what, "write path_full")
 
 
-def build_filters(route: Route, pages: tuple[model.ErrorPage, ...] = ()) -> model.Filters:
-    """The filters of a route that has no problems; `pages` have been read from its files."""
+def build_filters(
+    route: Route, pages: tuple[model.ErrorPage, ...] = (), users: model.Users | None = None
+) -> model.Filters:
+    """The filters of a route that has no problems; `pages` and `users` come from its files."""
     found = {key: value for one in route.filters for key, value in _given(one)}
     respond, redirect, rewrite = map(found.get, ("respond", "redirect", "rewrite"))
     return model.Filters(
@@ -215,6 +217,9 @@ def build_filters(route: Route, pages: tuple[model.ErrorPage, ...] = ()) -> mode
         in_flight=found.get("in_flight", 0),
         rate_limit=_rate(found.get("rate_limit")),
         body_limit=found.get("body_limit", 0),
+        basic_auth=None
+        if users is None
+        else model.BasicAuth(realm=found["basic_auth"].realm, users=users),
         cors=build_cors(found["cors"]) if "cors" in found else None,
         respond=_respond(respond) if respond else None,
         redirect=_redirect(redirect) if redirect else None,

@@ -2,7 +2,46 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from msgspec import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Users:
+    """Names, and the hashes of their passwords; shown and written down it is their number."""
+
+    __slots__ = ("hashes",)
+
+    def __init__(self, hashes: Mapping[str, str]) -> None:
+        """Take the hashes by name."""
+        self.hashes = dict(hashes)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether they are the same."""
+        return isinstance(other, Users) and other.hashes == self.hashes
+
+    def __hash__(self) -> int:
+        """As __eq__ wants it."""
+        return hash(frozenset(self.hashes.items()))
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.hashes)
+
+    def __repr__(self) -> str:
+        """How many there are."""
+        return f"<{len(self)} users>"
+
+
+class BasicAuth(Struct, frozen=True, kw_only=True):
+    """Who may ask: with a name and its password (RFC 7617)."""
+
+    realm: str
+    """What browsers show to whom they ask."""
+    users: Users
 
 
 class Respond(Struct, frozen=True, kw_only=True):
@@ -94,6 +133,7 @@ class Filters(Struct, frozen=True, kw_only=True):
     rate_limit: RateLimit | None = None
     body_limit: int = 0
     """Bytes of a request's body; 0: no limit."""
+    basic_auth: BasicAuth | None = None
     cors: Cors | None = None
     respond: Respond | None = None
     redirect: Redirect | None = None

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fastpath import filters as engine
+from fastpath.users import Users
 
 if TYPE_CHECKING:
     from piagent.core.filters import (
+        BasicAuth,
         Cors,
         Filters,
         HeaderEdits,
@@ -26,6 +28,7 @@ def engine_filters(filters: Filters) -> engine.Filters:
         in_flight=filters.in_flight,
         rate=_rate(filters.rate_limit) if filters.rate_limit else None,
         body_size=filters.body_limit,
+        auth=_auth(filters.basic_auth) if filters.basic_auth else None,
         respond=_respond(filters.respond) if filters.respond else None,
         redirect=_redirect(filters.redirect) if filters.redirect else None,
         rewrite=_rewrite(filters.rewrite) if filters.rewrite else None,
@@ -43,6 +46,10 @@ def engine_filters(filters: Filters) -> engine.Filters:
 
 def _rate(rate: RateLimit) -> engine.RateLimit:
     return engine.RateLimit(rate.requests, rate.period_ms, rate.burst, rate.header)
+
+
+def _auth(auth: BasicAuth) -> engine.BasicAuth:
+    return engine.BasicAuth(auth.realm, Users(auth.users.hashes))
 
 
 def _cors(cors: Cors) -> engine.Cors:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -424,3 +425,42 @@ def test_no_secret_reaches_the_log(setting: Setting) -> None:
     node.send(signal.SIGTERM)
     node.wait()
     assert "a secret for tests" not in node.output()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
+def test_users_of_a_file_may_ask_and_a_reload_reads_it_again(setting: Setting) -> None:
+    users, hashed = (
+        setting.folder / "users",
+        "abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW",
+    )
+    users.write_text(f"alice:$2y$04${hashed}\n")
+    users.chmod(0o600)
+    more = f"""\
+[[gateway]]
+name = "web"
+address = "{setting.vip.removesuffix(".9")}.10"
+listen = [{{ port = {setting.port} }}]
+[[route]]
+name = "family"
+gateway = "web"
+filters = [{{ basic_auth = {{ users_file = "users" }} }}, {{ respond = {{ status = 200 }} }}]
+"""
+    node = setting.node("solo", more).start()
+
+    def asks(who: str) -> bytes:
+        url = f"http://{setting.vip.removesuffix('.9')}.10:{setting.port}/"
+        command = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-u", who, url]
+        return subprocess.run(command, capture_output=True, check=False, timeout=20).stdout
+
+    wait_until(lambda: asks("alice:secret") == b"200", node.output)
+    assert asks("alice:wrong") == asks("bob:secret") == b"401"
+    users.write_text(f"bob:$2b$04${hashed}\n")
+    node.send(signal.SIGHUP)
+    wait_until(lambda: asks("bob:secret") == b"200", node.output)
+    assert asks("alice:secret") == b"401"
+    # A file that cannot be changes nothing.
+    users.write_text("bob:secret\n")
+    node.send(signal.SIGHUP)
+    node.await_output("line 1: what stands for the hash is none of")
+    assert asks("bob:secret") == b"200"
+    assert not any(text in node.output() for text in (hashed, "secret\n", "bob:"))

@@ -90,6 +90,8 @@ STATS = {
     "http": {
         "requests": {"g": {"r": {"GET": {200: 1}}}},
         "waiting": 0,
+        "checking": 0,
+        "checks": 0,
         "retries": {"g": {"r": {"begun": 1, "denied": 1}}},
         "durations": {"g": {"r": {"buckets": [(0.1, 1), (None, 1)], "sum": 0.1, "count": 1}}},
         "rejected": {"path": 1},

@@ -12,8 +12,8 @@ from tests.style.sources import CYTHON, Finding, files, read, report
 # From the top; a name is a folder or a module right under fastpath.
 LAYERS = (
     {
-        *("engine", "explain", "filter_tables", "forward_tables", "forwarding", "log", "snapshot"),
-        *("option_tables", "totals", "trial"),
+        *("checking", "engine", "explain", "filter_tables", "forward_tables", "forwarding", "log"),
+        *("option_tables", "snapshot", "totals", "trial"),
     },
     {"worker"},
     {"http", "packet", "proxy"},

@@ -9,7 +9,8 @@ from fastpath.http.state cimport client_t
 from fastpath.loop cimport loop_t
 
 # For a route with filters: what they do before a backend is chosen. They may change the request.
-# 0, or -refusal_t; http_t.reply has what is special about the answer.
+# 0, or -refusal_t; http_t.reply has what is special about the answer. FILTER_WAITS: the request is
+# to come here again when it goes on, read anew.
 cdef int filters_request(loop_t *loop, client_t *client, request_t *request,
                          const route_t *route) noexcept nogil
 

@@ -3,18 +3,18 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy
 
-from fastpath.atomics cimport add_shared
 from fastpath.http.answers cimport answer_of, answer_t, reply_t
 from fastpath.http.filters.admission cimport (
-    admission_body, admission_enter, admission_source,
+    admission_body, admission_enter, admission_leave, admission_source,
 )
+from fastpath.http.filters.auth cimport auth_check, auth_done, auth_put, auth_waited
 from fastpath.http.filters.cors cimport cors_done, cors_note, cors_preflight, cors_put
 from fastpath.http.filters.headers cimport headers_drop
 from fastpath.http.filters.paths cimport path_rewrite
 from fastpath.http.filters.rates cimport rate_check
 from fastpath.http.filters.redirect cimport redirect_reply
 from fastpath.http.filters.table cimport (
-    HAS_BODY_LIMIT, HAS_CORS, HAS_HOST, HAS_IN_FLIGHT, HAS_PAGES, HAS_PATH, HAS_RATE,
+    HAS_AUTH, HAS_BODY_LIMIT, HAS_CORS, HAS_HOST, HAS_IN_FLIGHT, HAS_PAGES, HAS_PATH, HAS_RATE,
     HAS_REDIRECT, HAS_REQUEST_HEADERS, HAS_RESPOND, HAS_RESPONSE_HEADERS, HAS_SOURCES, filters_t,
     target_filters_t,
 )
@@ -33,12 +33,15 @@ cdef int filters_request(loop_t *loop, client_t *client, request_t *request,
         code = admission_source(filters, &client.address)
     if code == 0 and filters.kinds & HAS_IN_FLIGHT:
         code = admission_enter(loop, client, filters.in_flight_max)
-    if code == 0 and filters.kinds & HAS_RATE:
+    if code == 0 and filters.kinds & HAS_RATE and not auth_waited(client, route):
         code = rate_check(loop, client, &filters.rate, route)
     if code == 0 and filters.kinds & HAS_BODY_LIMIT:
         code = admission_body(&request.body, filters.body_size_max)
     if code == 0 and filters.kinds & HAS_CORS:
         code = cors_preflight(client, &filters.cors, &http_of(loop).reply)
+    # Browsers send no credentials with a preflight.
+    if code == 0 and filters.kinds & HAS_AUTH:
+        code = auth_check(loop, client, &filters.auth, route)
     if code == 0 and filters.kinds & (HAS_RESPOND | HAS_REDIRECT):
         code = own_answer(loop, client, request, route)
     if code == 0 and filters.kinds & (HAS_HOST | HAS_PATH | HAS_REQUEST_HEADERS):
@@ -139,6 +142,9 @@ cdef void filters_answer(loop_t *loop, const client_t *client, refusal_t why) no
         return
     if filters.kinds & HAS_PAGES and reply.answer == NULL:
         reply.answer = page_of(filters, answer_of(why).status)
+    if filters.kinds & HAS_AUTH:
+        end = auth_put(reply.fields + reply.fields_size, &filters.auth, why)
+        reply.fields_size = <uint16_t>(end - reply.fields)
     if filters.kinds & HAS_CORS:
         end = cors_put(reply.fields + reply.fields_size, client, &filters.cors,
                        why != REFUSE_PREFLIGHT)
@@ -155,6 +161,7 @@ cdef const answer_t *page_of(const filters_t *filters, uint16_t status) noexcept
 
 cdef void filters_done(loop_t *loop, client_t *client) noexcept nogil:
     cors_done(loop, client)
+    if client.check != NULL:
+        auth_done(loop, client)
     if client.is_in_flight:
-        client.is_in_flight = False
-        add_shared(&loop.common.in_flight[client.route_slot], -1)
+        admission_leave(loop, client)

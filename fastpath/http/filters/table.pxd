@@ -20,6 +20,7 @@ cdef enum:
     HAS_RATE = 1 << 10
     HAS_CORS = 1 << 11
     HAS_PAGES = 1 << 12
+    HAS_AUTH = 1 << 13
 
 cdef enum:
     NAME_SIZE_MAX = 63          # of a field that is set, added or removed
@@ -43,6 +44,10 @@ cdef struct edits_t:            # of fields of a head
     const text_t *dropped       # n_dropped names in lower case, with dashes for underscores
     uint64_t sizes              # bit n: one of them has n bytes
     uint32_t n_dropped
+
+cdef struct auth_t:             # basic_auth
+    text_t challenge            # the line that says what is asked for
+    uint64_t users[2]           # names the set of users: another set has another name
 
 cdef struct origin_t:           # from where pages may ask
     text_t head                 # all of it, or what is before the `*`
@@ -72,6 +77,7 @@ cdef struct filters_t:
     uint32_t in_flight_max
     uint64_t body_size_max
     rate_t rate
+    auth_t auth
     answer_t respond
     redirect_t redirect
     text_t new_host
