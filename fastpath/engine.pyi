@@ -154,6 +154,10 @@ class Engine:
               "waiting": n,                   # requests that wait for a place now
               "checking": n,                  # … for their credentials to be checked
               "checks": credentials that were checked, for none were remembered,
+              "compressed": {encoding: {      # fastpath.filters.ENCODINGS
+                  "responses": n, "bytes_in": from backends, "bytes_out": to clients}},
+              "compressing": n,               # responses that are being compressed now
+              "uncompressed": n,              # responses that there was no memory to compress for
               "retries": {gateway: {route: {"begun": n, "denied": n}}},     # tries after the first
               "rejected": {reason: requests answered by the gateway itself},
               "others": {"requests": responses that "requests" had no room for,

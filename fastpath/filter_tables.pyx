@@ -7,16 +7,17 @@ from libc.string cimport memcpy
 from fastpath.abi cimport prefixes_t, range_t, text_t
 from fastpath.http.answers cimport answer_t
 from fastpath.http.filters.table cimport (
-    HAS_ALLOW, HAS_AUTH, HAS_BODY_LIMIT, HAS_CORS, HAS_HOST, HAS_IN_FLIGHT, HAS_PAGES, HAS_PATH,
-    HAS_RATE, HAS_REDIRECT, HAS_REQUEST_HEADERS, HAS_RESPOND, HAS_RESPONSE_HEADERS, HAS_SOURCES,
-    cors_t, edits_t, origin_t, redirect_t, target_filters_t,
+    HAS_ALLOW, HAS_AUTH, HAS_BODY_LIMIT, HAS_COMPRESS, HAS_CORS, HAS_HOST, HAS_IN_FLIGHT,
+    HAS_PAGES, HAS_PATH, HAS_RATE, HAS_REDIRECT, HAS_REQUEST_HEADERS, HAS_RESPOND,
+    HAS_RESPONSE_HEADERS, HAS_SOURCES, cors_t, edits_t, origin_t, redirect_t, target_filters_t,
 )
 from fastpath.table_parts cimport array_new, ranges_put
 
 from http.client import responses
 
-from fastpath.filters import CORS_FIELDS, HeaderEdits, page_for, plain_name
+from fastpath.filters import CORS_FIELDS, ENCODINGS, HeaderEdits, page_for, plain_name
 from fastpath.http.answers import REFUSAL_TABLE, render
+from fastpath.http.encoders import available
 from fastpath.prefixes import merged
 
 _PORTS = {"": 0, "http": 80, "https": 443}
@@ -56,6 +57,11 @@ cdef class FilterTable:
         if filters.cors is not None:
             self.c.kinds |= HAS_CORS
             _put_cors(self, &self.c.cors, filters.cors)
+        for name in filters.compress:
+            if name in available():
+                self.c.kinds |= HAS_COMPRESS
+                self.c.encodings[self.c.n_encodings] = <uint8_t>(1 + ENCODINGS.index(name))
+                self.c.n_encodings += 1
         if filters.pages:
             self.c.kinds |= HAS_PAGES
             _put_pages(self, filters.pages)

@@ -15,6 +15,8 @@ LINES_SIZE_MAX = 4096
 """As in http/forward.pxd."""
 CORS_LINES_MAX = 2048
 """As in http/answers.pxd."""
+ENCODINGS = ("gzip", "br", "zstd")
+"""As encoding_t of http/encoders.pxd."""
 CORS_FIELDS = (
     "access-control-allow-origin",
     "access-control-allow-credentials",
@@ -190,6 +192,8 @@ class Filters(NamedTuple):
     request_headers: HeaderEdits = HeaderEdits()
     response_headers: HeaderEdits = HeaderEdits()
     cors: Cors | None = None
+    compress: tuple[str, ...] = ()
+    """Encodings that responses may have, the best one first."""
     pages: tuple[Page, ...] = ()
 
 
@@ -223,6 +227,10 @@ def check_filters(place: str, filters: Filters) -> None:
         check_edits(place, edits)
     if filters.cors is not None:
         _check_cors(place, filters.cors)
+    if any(name not in ENCODINGS for name in filters.compress) or len(filters.compress) > len(
+        set(filters.compress)
+    ):
+        raise ValueError(f"{place}: {filters.compress} is not of different ones of {ENCODINGS}")
     for page in filters.pages:
         _check_number(place, "status", page.first, 400, page.last)
         _check_number(place, "status", page.last, page.first, 599)

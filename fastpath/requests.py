@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-REQUEST_ENDS = ("done", "client-gone", "backend-cut", "timeout", "tunnel", "cut", "stopped")
+REQUEST_ENDS = (
+    "done", "client-gone", "backend-cut", "timeout", "tunnel", "cut", "stopped", "trouble",
+)  # fmt: skip
 """In the order of http/records.pxd's request_end_t."""
 
 

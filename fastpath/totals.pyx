@@ -149,9 +149,12 @@ cdef dict udp_total(worker_t **workers, int n_workers):
 
 cdef dict http_total(worker_t **workers, int n_workers, routes):
     cdef HttpTotals totals = HttpTotals()
+    cdef http_t *http
     cdef int i
     for i in range(n_workers):
-        totals.add(&(<http_t *>workers[i].loop.states[<int>PROTOCOL_HTTP]).counters)
+        http = <http_t *>workers[i].loop.states[<int>PROTOCOL_HTTP]
+        totals.add(&http.counters)
+        totals.add_coders(&http.stores.coders)
     return totals.by_name(routes)
 
 

@@ -163,6 +163,7 @@ def test_filters_reach_the_tables() -> None:
             max_age_ms=9000,
             credentials=True,
         ),
+        compress=("br", "gzip"),
         error_pages=(ErrorPage(first=500, last=599, body=b"x", content_type="a/b"),),
     )
     assert engine_filters(filters)._asdict() == {
@@ -175,7 +176,7 @@ def test_filters_reach_the_tables() -> None:
         "request_headers": ((("a", "1"),), (("b", "2"),), ("c",)),
         "response_headers": ((), (), ("d",)),
         "cors": (("https://a",), ("PUT",), ("b",), ("c",), 9, True),
-        "pages": ((500, 599, b"x", "a/b"),),
+        "compress": ("br", "gzip"), "pages": ((500, 599, b"x", "a/b"),),
     }  # fmt: skip
 
 

@@ -314,7 +314,8 @@ cdef class MessagesFuzz(Fuzz):
                 break
             self._give(data, size, in_pieces)
         if code == HEAD_DONE:
-            out.trailers_size = forward_trailers(out.trailers, &self.head, self.buffer + at)
+            out.trailers_size = forward_trailers(out.trailers, &self.head, self.buffer + at,
+                                                 False)
             self._look_at_head(out.trailers, out.trailers_size)
         elif code < 0:
             out.body_code = code

@@ -6,10 +6,11 @@ from libc.string cimport memcpy, memset
 
 from fastpath.abi cimport pattern_t, route_t
 from fastpath.http cimport (
-    answers, counters, forward, forwarded, framing, http1, path, patterns, predicates, request,
-    route_tables, routes, totals,
+    answers, counters, encoders, forward, forwarded, framing, http1, path, patterns, predicates,
+    request, route_tables, routes, totals,
 )
-from fastpath.http.filters cimport credentials, rates
+from fastpath.http.filters cimport compress, credentials, rates
+from fastpath.http.filters.table cimport filters_t
 from fastpath.http.state cimport client_t
 from fastpath.sys_linux cimport AF_INET, AF_INET6, htons, sockaddr_any_t
 
@@ -17,6 +18,7 @@ import ipaddress
 import time
 from types import SimpleNamespace
 
+from fastpath.filters import ENCODINGS
 from fastpath.http.answers import REFUSAL_NAMES
 from fastpath.tables import Gateway, Route
 
@@ -131,11 +133,20 @@ cdef class Scan:
         finally:
             free(out)
 
-    def trailers(self):
+    def wanted(self, names):
+        """Which of these encodings, by the route's liking, the request gets; None: none."""
+        cdef filters_t filters
+        filters.n_encodings = <uint8_t>len(names)
+        for i, name in enumerate(names):
+            filters.encodings[<int>i] = <uint8_t>(1 + ENCODINGS.index(name))
+        best = compress.compress_wanted(&filters, &self.head, self.data)
+        return ENCODINGS[best - 1] if best else None
+
+    def trailers(self, is_coded=False):
         """The end of a chunked body as we send it on."""
         cdef uint8_t *out = <uint8_t *>malloc(forward.FORWARD_SIZE_MAX)
         try:
-            size = forward.forward_trailers(out, &self.head, self.data)
+            size = forward.forward_trailers(out, &self.head, self.data, is_coded)
             return bytes(out[:size])
         finally:
             free(out)
@@ -321,3 +332,38 @@ def answer(str name, bint is_head=False, bint close=True):
     size = answers.answer_write(out, answers.answer_of(REFUSAL_NAMES.index(name)), &reply, is_head,
                                 forward.ENDING_CLOSE if close else forward.ENDING_KEEP)
     return bytes(out[:size])
+
+
+cdef class Encoder:
+    """One encoder."""
+
+    cdef encoders.encoder_t c
+
+    def __cinit__(self, name):
+        if not encoders.encoder_begin(&self.c, <uint8_t>(1 + ENCODINGS.index(name))):
+            raise MemoryError
+
+    def __dealloc__(self):
+        encoders.encoder_end(&self.c)
+
+    def again(self):
+        """Another stream, whatever became of this one."""
+        return encoders.encoder_again(&self.c)
+
+    def run(self, bytes data, wanted="go", room=1 << 16):
+        """What comes out by then, given out in pieces of `room` bytes; None: it has failed."""
+        cdef const uint8_t *at = data
+        cdef size_t left = len(data)
+        cdef size_t free_room
+        cdef uint8_t *out = <uint8_t *>malloc(room)     # so that writing beyond it is seen
+        operations = {"go": encoders.ENCODE_GO, "flush": encoders.ENCODE_FLUSH,
+                      "end": encoders.ENCODE_END}
+        parts = []
+        code = encoders.ENCODE_FULL
+        while code == encoders.ENCODE_FULL:
+            free_room = room
+            code = encoders.encoder_run(&self.c, operations[wanted], &at, &left, out, &free_room)
+            parts.append(out[:room - free_room])
+        free(out)
+        assert code < 0 or left == 0
+        return b"".join(parts) if code == encoders.ENCODE_DONE else None

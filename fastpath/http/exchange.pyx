@@ -10,12 +10,14 @@ from fastpath.http.access cimport (
     access_answered, access_ends, access_head_out, access_moved, access_refused,
 )
 from fastpath.http.answers cimport answer_of, answer_t, answer_write, reply_clear
+from fastpath.http.coded cimport coded_pump
 from fastpath.http.counters cimport count_request
 from fastpath.http.dispatch cimport dispatch_again
 from fastpath.http.filters.chain cimport filters_answer, filters_put, filters_response
 from fastpath.http.flow cimport (
-    PUMP_CUT, PUMP_DONE, PUMP_MALFORMED, PUMP_STUCK, PUMP_WAIT, flow_clear, flow_decode,
-    flow_flush, flow_pump, flow_rewind, flow_room, flow_t, flow_trim, flow_waits, pump_t,
+    PUMP_CUT, PUMP_DONE, PUMP_MALFORMED, PUMP_STUCK, PUMP_TROUBLE, PUMP_WAIT, flow_clear,
+    flow_decode, flow_flush, flow_pump, flow_rewind, flow_room, flow_t, flow_trim, flow_waits,
+    pump_t,
 )
 from fastpath.http.forward cimport (
     ENDING_CLOSE, ENDING_KEEP, ENDING_KEEP_10, ENDING_UPGRADE, ending_t, forward_response,
@@ -30,7 +32,7 @@ from fastpath.http.http1 cimport (
 )
 from fastpath.http.pool cimport pool_close, pool_park
 from fastpath.http.queue cimport queue_leave
-from fastpath.http.records cimport ENDED_BACKEND, ENDED_DONE, ENDED_TIMEOUT
+from fastpath.http.records cimport ENDED_BACKEND, ENDED_DONE, ENDED_TIMEOUT, ENDED_TROUBLE
 from fastpath.http.retry cimport retry_begin, retry_may
 from fastpath.http.state cimport (
     CLIENT_ANSWER, CLIENT_EXCHANGE, RESPONSE_BODY, RESPONSE_HEAD, RESPONSE_INTERIM,
@@ -262,7 +264,7 @@ cdef int write_head(loop_t *loop, client_t *client, ending_t ending) noexcept no
         lines = filters_response(loop, client)
     flow.head_start = 0
     flow.head_end = <uint16_t>forward_response(flow.head, head, flow.buffer, lines, &flow.body,
-                                               flow.as_chunks, ending)
+                                               flow.as_chunks or flow.coder != NULL, ending)
     if client.has_filters or client.sets_cookie:
         put_fields(loop, client)
     access_head_out(client, flow.head_end)
@@ -312,7 +314,11 @@ cdef int pass_interim(loop_t *loop, client_t *client) noexcept nogil:
 cdef int pass_body(loop_t *loop, client_t *client) noexcept nogil:
     cdef flow_t *flow = &client.response
     cdef upstream_t *upstream = client.upstream
-    cdef pump_t outcome = flow_pump(loop, &http_of(loop).stores, flow, &upstream.io, &client.io)
+    cdef pump_t outcome
+    if flow.coder == NULL:
+        outcome = flow_pump(loop, &http_of(loop).stores, flow, &upstream.io, &client.io)
+    else:
+        outcome = coded_pump(loop, &http_of(loop).stores, flow, &upstream.io, &client.io)
     if flow.moved:
         count(&loop.counters.backends[upstream.slot].bytes_out, flow.moved)
         access_moved(client, 0, flow.moved)
@@ -322,7 +328,9 @@ cdef int pass_body(loop_t *loop, client_t *client) noexcept nogil:
         return finish(loop, client)
     if outcome == PUMP_WAIT:
         return STEP_WAIT
-    if outcome == PUMP_STUCK:
+    if outcome == PUMP_STUCK or outcome == PUMP_TROUBLE:
+        if outcome == PUMP_TROUBLE:
+            access_ends(client, ENDED_TROUBLE)
         exchange_count(loop, client)
         return STEP_CUT
     return broken_off(loop, client)

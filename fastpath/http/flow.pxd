@@ -9,6 +9,7 @@ and not decoded yet; a request's may hold the next request.
 
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 
+from fastpath.http.coders cimport coder_t, coders_t
 from fastpath.http.framing cimport body_t
 from fastpath.http.http1 cimport head_t
 from fastpath.loop cimport endpoint_t, loop_t
@@ -22,11 +23,14 @@ cdef enum pump_t:
     PUMP_MALFORMED              # the body's framing is wrong
     PUMP_CUT                    # the source ended or broke before the body was complete
     PUMP_STUCK                  # the target broke
+    PUMP_TROUBLE                # the body could not be compressed on (coded.pxd)
 
-# Memory that flows take turns with; sized so that it never runs out: two of each for a client.
+# Memory that flows take turns with. Two of each for a client, so that it never runs out; but coders
+# are few.
 cdef struct stores_t:
     slab_t forwards             # FORWARD_SIZE_MAX bytes: a head to be written
     slab_t heads                # head_t
+    coders_t coders
 
 cdef struct flow_t:
     body_t body                 # how what comes in is framed
@@ -34,6 +38,7 @@ cdef struct flow_t:
     uint8_t *head               # owned, from stores.forwards; NULL: there is none
     head_t *trailers            # owned, from stores.heads; while a trailer section is read
     pipe_t *pipe                # owned, from loop.pipes; empty between turns: NULL
+    coder_t *coder              # owned, from stores.coders; NULL: the body goes out as it came
     uint64_t moved              # bytes written; the caller takes them and sets 0
     uint16_t raw_start
     uint16_t raw_end
@@ -76,6 +81,9 @@ cdef void flow_rewind(flow_t *self) noexcept nogil
 # Decode what was read, as far as the body goes. Nothing may wait to be written but a head. 0, or -1
 # when it is malformed.
 cdef int flow_decode(stores_t *stores, flow_t *self) noexcept nogil
+
+# Read once, behind what is in the buffer: PUMP_DONE, PUMP_WAIT (nothing has come) or PUMP_CUT.
+cdef pump_t flow_fill(loop_t *loop, flow_t *self, endpoint_t *source) noexcept nogil
 
 # Write what waits: FP_DONE, FP_AGAIN (`target` is watched), FP_RESET.
 cdef int flow_flush(loop_t *loop, flow_t *self, endpoint_t *target) noexcept nogil

@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t
 from libc.string cimport memcpy, memmove
 
 from fastpath.abi cimport BUFFER_SIZE, FP_AGAIN, FP_DONE, FP_RESET, fp_assert
+from fastpath.http.coders cimport coder_put
 from fastpath.http.forward cimport forward_trailers
 from fastpath.http.framing cimport (
     BODY_DONE, BODY_LENGTH, BODY_TRAILERS, BODY_UNTIL_CLOSE, body_take,
@@ -49,6 +50,9 @@ cdef void flow_clear(loop_t *loop, stores_t *stores, flow_t *self) noexcept nogi
     if self.trailers != NULL:
         slab_put(&stores.heads, self.trailers)
         self.trailers = NULL
+    if self.coder != NULL:
+        coder_put(&stores.coders, self.coder)
+        self.coder = NULL
     flow_trim(loop, stores, self)
 
 
@@ -151,13 +155,14 @@ cdef int decode_trailers(stores_t *stores, flow_t *self) noexcept nogil:
         return -1
     if code != HEAD_DONE:
         return 0
-    if self.as_chunks:
+    if self.as_chunks or self.coder != NULL:
         if self.head == NULL:
             self.head = <uint8_t *>slab_get(&stores.forwards)
             if self.head == NULL:
                 return -1
         self.head_start = 0
-        self.head_end = <uint16_t>forward_trailers(self.head, self.trailers, self.buffer)
+        self.head_end = <uint16_t>forward_trailers(
+            self.head, self.trailers, self.buffer, self.coder != NULL)
         self.keeps_head = False
     self.raw_start = self.trailers.pos
     slab_put(&stores.heads, self.trailers)
@@ -242,8 +247,7 @@ cdef int flow_flush(loop_t *loop, flow_t *self, endpoint_t *target) noexcept nog
     return FP_DONE
 
 
-cdef pump_t fill(loop_t *loop, flow_t *self, endpoint_t *source) noexcept nogil:
-    """Read once; PUMP_DONE: there is something to decode or write."""
+cdef pump_t flow_fill(loop_t *loop, flow_t *self, endpoint_t *source) noexcept nogil:
     cdef size_t room = flow_room(loop, self)
     cdef ssize_t n
     if room == 0:
@@ -304,7 +308,7 @@ cdef pump_t fill_buffer(loop_t *loop, flow_t *self, endpoint_t *source,
                         ssize_t *left) noexcept nogil:
     """The same into the buffer; PUMP_DONE: there is something to decode or write."""
     cdef uint16_t before = self.raw_end
-    cdef pump_t outcome = fill(loop, self, source)
+    cdef pump_t outcome = flow_fill(loop, self, source)
     left[0] -= BUFFER_SIZE
     if self.raw_end - before == BUFFER_SIZE:
         self.trickles = False

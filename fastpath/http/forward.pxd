@@ -4,7 +4,7 @@ The writers never check for room: FORWARD_SIZE_MAX holds the largest head that c
 HEAD_SIZE_MAX bytes of head that came in.
 """
 
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint16_t
 
 from fastpath.abi cimport text_t
 from fastpath.http.forwarded cimport peer_t
@@ -38,5 +38,10 @@ cdef size_t forward_response(uint8_t *out, const head_t *head, const uint8_t *da
                              const text_t *lines, const body_t *body, bint as_chunks,
                              ending_t ending) noexcept nogil
 
-# Writes the last chunk with the trailer fields that may pass, and the empty line.
-cdef size_t forward_trailers(uint8_t *out, const head_t *head, const uint8_t *data) noexcept nogil
+# Writes the last chunk with the trailer fields that may pass, and the empty line. `is_coded`: the
+# body goes out in another coding than it came in.
+cdef size_t forward_trailers(uint8_t *out, const head_t *head, const uint8_t *data,
+                             bint is_coded) noexcept nogil
+
+# Whether the field is a digest of the body, which another coding makes wrong (RFC 9530).
+cdef bint is_digest(const uint8_t *name, uint16_t size) noexcept nogil

@@ -114,11 +114,20 @@ cdef bint may_trail(const field_t *field, const uint8_t *data) noexcept nogil:
                 or is_named(name, size, b"cache-control"))
 
 
-cdef size_t forward_trailers(uint8_t *out, const head_t *head, const uint8_t *data) noexcept nogil:
+cdef bint is_digest(const uint8_t *name, uint16_t size) noexcept nogil:
+    return (is_named(name, size, b"content-digest") or is_named(name, size, b"repr-digest")
+            or is_named(name, size, b"digest") or is_named(name, size, b"content-md5"))
+
+
+cdef size_t forward_trailers(uint8_t *out, const head_t *head, const uint8_t *data,
+                             bint is_coded) noexcept nogil:
     cdef uint8_t *end = put_text(out, b"0\r\n")
+    cdef const field_t *field
     cdef uint16_t i
     for i in range(head.fields_count):
-        if may_trail(&head.fields[i], data):
-            end = put_field(end, &head.fields[i], data)
+        field = &head.fields[i]
+        if may_trail(field, data) and not (
+                is_coded and is_digest(data + field.name.at, field.name.size)):
+            end = put_field(end, field, data)
     end = put_text(end, b"\r\n")
     return end - out

@@ -13,6 +13,7 @@ from fastpath.abi cimport (
 )
 from fastpath.http.access cimport access_done, access_ends, access_moved, access_tunnel
 from fastpath.http.checks cimport checks_free, checks_hear, checks_init
+from fastpath.http.coders cimport coders_free, coders_init
 from fastpath.http.dispatch cimport (
     dispatch_called, dispatch_checked, dispatch_connected, dispatch_refused, dispatch_request,
     dispatch_resume,
@@ -414,7 +415,8 @@ cdef int http_init(loop_t *loop) noexcept nogil:
             or slab_init(&http.records, loop.capacity, sizeof(request_record_t)) != FP_OK
             or ring_init(&loop.requests, REQUESTS_SIZE, sizeof(request_record_t)) != FP_OK
             or slab_init(&http.stores.forwards, 2 * loop.capacity, FORWARD_SIZE_MAX) != FP_OK
-            or slab_init(&http.stores.heads, 2 * loop.capacity, sizeof(head_t)) != FP_OK):
+            or slab_init(&http.stores.heads, 2 * loop.capacity, sizeof(head_t)) != FP_OK
+            or coders_init(&http.stores.coders) != FP_OK):
         return FP_FULL                      # the worker calls http_free
     return FP_OK
 
@@ -476,6 +478,7 @@ cdef void http_free(loop_t *loop) noexcept nogil:
     fp_assert(http.clients_memory.n_used == 0 and http.askers.n_used == 0)
     fp_assert(http.records.n_used == 0 and http.checks.memory.n_used == 0)
     checks_free(&http.checks)
+    coders_free(&http.stores.coders)
     slab_free(&http.stores.heads)
     slab_free(&http.stores.forwards)
     slab_free(&http.pairs)

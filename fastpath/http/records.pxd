@@ -22,6 +22,7 @@ cdef enum request_end_t:
     ENDED_TUNNEL                # after 101 bytes went both ways, until one side ended
     ENDED_CUT                   # its VIP has moved, or its backend was to get no more
     ENDED_STOPPED               # the engine stops
+    ENDED_TROUBLE               # no memory was left to compress the rest of the response
 
 cdef struct said_t:
     uint16_t size               # of what was said; what is above SAID_MAX was not kept

@@ -8,7 +8,7 @@ from fastpath.http.checks cimport check_t, checks_t
 from fastpath.http.counters cimport http_counters_t
 from fastpath.http.flow cimport flow_t, stores_t
 from fastpath.http.forwarded cimport peer_t
-from fastpath.http.http1 cimport head_t
+from fastpath.http.http1 cimport head_t, span_t
 from fastpath.http.records cimport request_record_t
 from fastpath.http.request cimport request_t
 from fastpath.http.request_id cimport request_ids_t
@@ -115,6 +115,7 @@ cdef struct client_t:
     uint8_t method              # method_t
     uint8_t n_interim           # 1xx heads so far
     uint8_t n_retries           # of this request
+    uint8_t encoding            # encoding_t: what the client takes, if it has_filters
     bint is_old                 # speaks HTTP/1.0
     bint wants_keep             # the connection may go on after this exchange
     bint has_body               # the request has one
@@ -137,6 +138,11 @@ cdef struct client_t:
     bint is_deaf                # the backend takes no more of the request
     bint keeps_upstream         # the upstream may go back to the pool
     bint cut_by_reset           # the body's end is the connection's end: cut it visibly
+
+cdef struct compressed_t:       # what compress says of a response, in fields that it adds
+    span_t etag                 # a strong one, which becomes weak; size 0: none
+    uint8_t encoding            # encoding_t
+    bint varies                 # Vary: Accept-Encoding is not there yet
 
 cdef struct queue_t:             # requests that wait for a place at one service
     client_t *first             # the one that has waited the longest
@@ -167,6 +173,7 @@ cdef struct http_t:             # the protocol's state in a loop
     request_t request           # scratch: the request being read
     uint32_t turns[MAX_ROUTES]  # where in its turns a route with several targets is, by slot
     reply_t reply               # scratch: from a filter to exchange_answer
+    compressed_t compressed     # scratch: from filters_response to filters_put
     queue_t queues[MAX_SERVICES]    # by slot
     upstream_t *idle[MAX_BACKENDS]      # by slot
     uint16_t n_idle[MAX_BACKENDS]

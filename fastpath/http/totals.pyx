@@ -4,9 +4,11 @@ from libc.stdint cimport uint64_t
 
 from fastpath.abi cimport MAX_ROUTES
 from fastpath.atomics cimport load_acquire, load_relaxed, load_signed
+from fastpath.http.coders cimport coders_t
 from fastpath.http.counters cimport DURATION_BUCKETS, REQUEST_CELLS, duration_t, http_counters_t
 
 from fastpath.counting import histogram
+from fastpath.filters import ENCODINGS
 from fastpath.http.answers import REFUSAL_NAMES
 from fastpath.http.counters import DURATION_BOUNDS_US
 
@@ -32,6 +34,9 @@ cdef class HttpTotals:
         self.waiting = 0
         self.checking = 0
         self.checks = 0
+        self.compressed = {name: [0, 0, 0] for name in ENCODINGS}
+        self.compressing = 0
+        self.crowded = 0
 
     cdef object add(self, const http_counters_t *counters):
         cdef uint64_t key, begun, denied
@@ -58,6 +63,16 @@ cdef class HttpTotals:
             if begun or denied:
                 before = self.retries.get(slot, (0, 0))
                 self.retries[slot] = before[0] + begun, before[1] + denied
+
+    cdef object add_coders(self, const coders_t *coders):
+        cdef int i
+        self.compressing += load_signed(&coders.n_active)
+        self.crowded += load_relaxed(&coders.n_crowded)
+        for i, name in enumerate(ENCODINGS):
+            sums = self.compressed[name]
+            sums[0] += load_relaxed(&coders.counters[i + 1].n)
+            sums[1] += load_relaxed(&coders.counters[i + 1].bytes_in)
+            sums[2] += load_relaxed(&coders.counters[i + 1].bytes_out)
 
     cdef object add_duration(self, int slot, const duration_t *duration):
         cdef int i
@@ -88,6 +103,12 @@ cdef class HttpTotals:
             "waiting": self.waiting,
             "checking": self.checking,
             "checks": self.checks,
+            "compressed": {
+                name: dict(zip(("responses", "bytes_in", "bytes_out"), sums, strict=True))
+                for name, sums in self.compressed.items()
+            },
+            "compressing": self.compressing,
+            "uncompressed": self.crowded,
         }
 
     def _histogram(self, slot):

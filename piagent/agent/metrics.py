@@ -392,6 +392,7 @@ def _of_http(stats: Mapping[str, Any]) -> Iterator[Family]:
         "Requests that wait for a place at their service.",
         (Sample({}, stats["waiting"]),),
     )
+    yield from _of_compression(stats)
     yield Family(
         "piagent_http_checking",
         Kind.GAUGE,
@@ -409,6 +410,38 @@ def _of_http(stats: Mapping[str, Any]) -> Iterator[Family]:
         Kind.COUNTER,
         "Requests that the gateway itself refused.",
         tuple(Sample({"reason": why}, count) for why, count in stats["rejected"].items()),
+    )
+
+
+def _of_compression(stats: Mapping[str, Any]) -> Iterator[Family]:
+    compressed = stats["compressed"].items()
+    yield Family(
+        "piagent_http_compressed_total",
+        Kind.COUNTER,
+        "Responses that were compressed.",
+        tuple(Sample({"encoding": name}, known["responses"]) for name, known in compressed),
+    )
+    yield Family(
+        "piagent_http_compressed_bytes_total",
+        Kind.COUNTER,
+        "Bytes of their bodies, before and after.",
+        tuple(
+            Sample({"encoding": name, "direction": direction}, known[f"bytes_{direction}"])
+            for name, known in compressed
+            for direction in ("in", "out")
+        ),
+    )
+    yield Family(
+        "piagent_http_compressing",
+        Kind.GAUGE,
+        "Responses that are being compressed.",
+        (Sample({}, stats["compressing"]),),
+    )
+    yield Family(
+        "piagent_http_uncompressed_total",
+        Kind.COUNTER,
+        "Responses that went out as they were, for too many were being compressed.",
+        (Sample({}, stats["uncompressed"]),),
     )
 
 

@@ -9,6 +9,7 @@ from msgspec import Struct
 from piagent.config.filter_values import (
     AnswerStatus,
     BodySize,
+    Compression,
     ContentType,
     CorsHeader,
     CorsMethod,
@@ -117,4 +118,5 @@ class Filter(Struct, frozen=True, kw_only=True):
     add_prefix: TargetPath | None = None
     request_headers: Annotated[HeaderEdits, Table(HeaderEdits)] | None = None
     response_headers: Annotated[HeaderEdits, Table(HeaderEdits)] | None = None
+    compress: Annotated[tuple[Compression, ...], List(Compression, at_least=1)] | None = None
     error_pages: Annotated[dict[str, str], Map(FileName, PageStatus)] | None = None

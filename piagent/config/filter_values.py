@@ -193,6 +193,14 @@ class SchemeName(StrEnum):
     HTTPS = "https"
 
 
+class Encoding(StrEnum):
+    """How the body of a response may be compressed (RFC 9110 section 8.4)."""
+
+    ZSTD = "zstd"
+    BR = "br"
+    GZIP = "gzip"
+
+
 def _text(wants: str, example: str, read: Callable[[str], object], blank: object = "") -> Leaf:
     return Leaf(source=str, wants=wants, example=f'"{example}"', read=read, blank=blank)
 
@@ -237,6 +245,9 @@ ContentType = Annotated[str, _text("a media type", "text/html", content_type)]
 FieldName = Annotated[str, _text("the name of a header", "x-from", field_name)]
 FieldValue = Annotated[str, _text("the value of a header", "piagent", field_value)]
 Origin = Annotated[str, _text("an origin", "https://www.example.com", origin)]
+Compression = Annotated[
+    Encoding, Leaf(source=Encoding, wants="one of zstd, br, gzip", example='"gzip"')
+]
 CorsMethod = Annotated[str, _text("a method", "PUT", cors_method)]
 CorsHeader = Annotated[str, _text("the name of a header", "authorization", cors_header)]
 PeriodRate = Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import fields
 
 from piagent.config import filter_schema
+from piagent.config.compress import check_compress
 from piagent.config.cors import build_cors, check_cors, check_edits_beside
 from piagent.config.error_pages import check_pages
 from piagent.config.filter_values import SOURCE, plain_name
@@ -34,7 +35,9 @@ BODILESS = (204, 304)
 ANSWERING = ("respond", "redirect")
 """Filters after which no backend is asked."""
 REWRITING = ("rewrite", "strip_prefix", "add_prefix")
-AT_THE_BACKEND = {"in_flight", "cors", "error_pages", "request_headers", "response_headers"}
+AT_THE_BACKEND = {
+    *("in_flight", "cors", "compress", "error_pages", "request_headers", "response_headers")
+}
 """Filters of a route that sends requests to a backend or answers them."""
 LINES_SIZE_MAX = 4096
 """Bytes of the fields that a filter writes into one head."""
@@ -148,6 +151,8 @@ def _check_one(route: Route, key: str, place: KeyPath, report: Report) -> None:
             check_edits_beside(value, place, report)
     elif key == "cors":
         check_cors(route, value, place, report)
+    elif key == "compress":
+        check_compress(value, place, report)
     elif key == "error_pages":
         check_pages(value, place, report)
 
@@ -228,6 +233,7 @@ def build_filters(
         add_prefix=found.get("add_prefix", ""),
         request_headers=build_edits(found.get("request_headers")),
         response_headers=build_edits(found.get("response_headers")),
+        compress=tuple(str(name) for name in found.get("compress", ())),
         error_pages=pages,
     )
 

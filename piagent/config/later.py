@@ -10,7 +10,6 @@ LATER_KEYS: Final[dict[str, dict[str, str]]] = {
     "route.filters": {
         "forward_auth": "until then the backend asks who it is",
         "mirror": "",
-        "compress": "until then the backend compresses",
     },
 }
 """Table -> key -> what holds until then."""

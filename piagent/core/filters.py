@@ -143,6 +143,8 @@ class Filters(Struct, frozen=True, kw_only=True):
     add_prefix: str = ""
     request_headers: HeaderEdits = HeaderEdits()
     response_headers: HeaderEdits = HeaderEdits()
+    compress: tuple[str, ...] = ()
+    """Content codings that responses may have, the best one first."""
     error_pages: tuple[ErrorPage, ...] = ()
     """Of those that have a status the one that has the fewest others counts."""
 

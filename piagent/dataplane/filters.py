@@ -37,6 +37,7 @@ def engine_filters(filters: Filters) -> engine.Filters:
         request_headers=engine_edits(filters.request_headers),
         response_headers=engine_edits(filters.response_headers),
         cors=_cors(filters.cors) if filters.cors else None,
+        compress=filters.compress,
         pages=tuple(
             engine.Page(page.first, page.last, page.body, page.content_type)
             for page in filters.error_pages

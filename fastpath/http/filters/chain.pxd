@@ -19,11 +19,11 @@ cdef void filters_target(client_t *client, request_t *request,
                          const route_t *route) noexcept nogil
 
 # The head of a final response is complete in `client.head`: hides the fields that filters take out,
-# and returns the lines that they put in, or NULL.
+# and returns the lines that they put in, or NULL. From here on the body may go through a coder.
 cdef const text_t *filters_response(loop_t *loop, client_t *client) noexcept nogil
 
 # The lines that depend on the request, into that head; the end of them.
-cdef uint8_t *filters_put(uint8_t *out, const loop_t *loop, const client_t *client) noexcept nogil
+cdef uint8_t *filters_put(uint8_t *out, loop_t *loop, const client_t *client) noexcept nogil
 
 # What the route's filters make of an answer of our own, `why` it is: it is in http_t.reply.
 cdef void filters_answer(loop_t *loop, const client_t *client, refusal_t why) noexcept nogil

@@ -4,19 +4,21 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy
 
 from fastpath.http.answers cimport answer_of, answer_t, reply_t
+from fastpath.http.encoders cimport ENCODING_NONE
 from fastpath.http.filters.admission cimport (
     admission_body, admission_enter, admission_leave, admission_source,
 )
 from fastpath.http.filters.auth cimport auth_check, auth_done, auth_put, auth_waited
+from fastpath.http.filters.compress cimport compress_put, compress_response, compress_wanted
 from fastpath.http.filters.cors cimport cors_done, cors_note, cors_preflight, cors_put
 from fastpath.http.filters.headers cimport headers_drop
 from fastpath.http.filters.paths cimport path_rewrite
 from fastpath.http.filters.rates cimport rate_check
 from fastpath.http.filters.redirect cimport redirect_reply
 from fastpath.http.filters.table cimport (
-    HAS_AUTH, HAS_BODY_LIMIT, HAS_CORS, HAS_HOST, HAS_IN_FLIGHT, HAS_PAGES, HAS_PATH, HAS_RATE,
-    HAS_REDIRECT, HAS_REQUEST_HEADERS, HAS_RESPOND, HAS_RESPONSE_HEADERS, HAS_SOURCES, filters_t,
-    target_filters_t,
+    HAS_AUTH, HAS_BODY_LIMIT, HAS_COMPRESS, HAS_CORS, HAS_HOST, HAS_IN_FLIGHT, HAS_PAGES, HAS_PATH,
+    HAS_RATE, HAS_REDIRECT, HAS_REQUEST_HEADERS, HAS_RESPOND, HAS_RESPONSE_HEADERS, HAS_SOURCES,
+    filters_t, target_filters_t,
 )
 from fastpath.http.http1 cimport REFUSE_PREFLIGHT, REFUSE_RESPOND
 from fastpath.http.state cimport http_of, http_t, route_of
@@ -27,6 +29,9 @@ cdef int filters_request(loop_t *loop, client_t *client, request_t *request,
                          const route_t *route) noexcept nogil:
     cdef const filters_t *filters = <const filters_t *>route.filters
     cdef int code = 0
+    client.encoding = ENCODING_NONE
+    if filters.kinds & HAS_COMPRESS:
+        client.encoding = compress_wanted(filters, client.head, client.request.buffer)
     if filters.kinds & HAS_CORS:
         code = cors_note(loop, client, &filters.cors)
     if code == 0 and filters.kinds & HAS_SOURCES:
@@ -107,6 +112,7 @@ cdef const text_t *filters_response(loop_t *loop, client_t *client) noexcept nog
     cdef const route_t *route = route_of(loop, client)
     cdef const filters_t *filters = filters_of(route)
     cdef const target_filters_t *target
+    cdef const text_t *lines = NULL
     if filters == NULL:
         return NULL
     target = target_of(client, route)
@@ -114,13 +120,16 @@ cdef const text_t *filters_response(loop_t *loop, client_t *client) noexcept nog
         headers_drop(client.head, client.response.buffer, &target.response_headers)
     if filters.kinds & HAS_CORS:
         headers_drop(client.head, client.response.buffer, &filters.cors.dropped)
-    if not filters.kinds & HAS_RESPONSE_HEADERS:
-        return NULL
-    headers_drop(client.head, client.response.buffer, &filters.response_headers)
-    return &filters.response_headers.lines
+    if filters.kinds & HAS_RESPONSE_HEADERS:
+        headers_drop(client.head, client.response.buffer, &filters.response_headers)
+        lines = &filters.response_headers.lines
+    if filters.kinds & HAS_COMPRESS:
+        compress_response(http_of(loop), client, lines,
+                          &target.response_headers.lines if target != NULL else NULL)
+    return lines
 
 
-cdef uint8_t *filters_put(uint8_t *out, const loop_t *loop, const client_t *client) noexcept nogil:
+cdef uint8_t *filters_put(uint8_t *out, loop_t *loop, const client_t *client) noexcept nogil:
     cdef const route_t *route = route_of(loop, client)
     cdef const filters_t *filters = filters_of(route)
     cdef const target_filters_t *target
@@ -129,9 +138,9 @@ cdef uint8_t *filters_put(uint8_t *out, const loop_t *loop, const client_t *clie
     target = target_of(client, route)
     if target != NULL and target.response_headers.lines.size > 0:
         out = put(out, target.response_headers.lines.data, target.response_headers.lines.size)
-    if not filters.kinds & HAS_CORS:
-        return out
-    return cors_put(out, client, &filters.cors, True)
+    if filters.kinds & HAS_CORS:
+        out = cors_put(out, client, &filters.cors, True)
+    return compress_put(out, http_of(loop), client) if filters.kinds & HAS_COMPRESS else out
 
 
 cdef void filters_answer(loop_t *loop, const client_t *client, refusal_t why) noexcept nogil:

@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from fastpath.abi cimport prefixes_t, text_t
 from fastpath.http.answers cimport answer_t
+from fastpath.http.encoders cimport ENCODINGS
 
 # Which ones a route has: bits of filters_t.kinds.
 cdef enum:
@@ -21,6 +22,7 @@ cdef enum:
     HAS_CORS = 1 << 11
     HAS_PAGES = 1 << 12
     HAS_AUTH = 1 << 13
+    HAS_COMPRESS = 1 << 14
 
 cdef enum:
     NAME_SIZE_MAX = 63          # of a field that is set, added or removed
@@ -87,6 +89,8 @@ cdef struct filters_t:
     edits_t request_headers
     edits_t response_headers
     cors_t cors
+    uint8_t encodings[<int>ENCODINGS]   # n_encodings, of compress: the first one is liked best
+    uint8_t n_encodings
     const answer_t *pages       # n_pages, of different statuses
     uint32_t n_pages
     const target_filters_t *of_targets      # by their order in the route; NULL: there are none
