@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import hmac
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import ctypes
     from collections.abc import Mapping
 
 LIBRARIES = ("libcrypt.so.1", "libcrypt.so.2")
@@ -20,6 +20,8 @@ class Crypt:
     """libcrypt's crypt_rn (crypt(3)); one thread at a time. OSError when it is not there."""
 
     def __init__(self) -> None:
+        import ctypes  # half a MiB, and most nodes need none of it
+
         library = _library()
         self._crypt = library.crypt_rn
         self._crypt.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int]
@@ -33,6 +35,8 @@ class Crypt:
 
 
 def _library() -> ctypes.CDLL:
+    import ctypes
+
     for name in LIBRARIES[:-1]:
         try:
             return ctypes.CDLL(name)

@@ -36,12 +36,14 @@ class Holding(Web):
     def __init__(self) -> None:
         self.goes_on = threading.Semaphore(0)
         self.order: list[str] = []
+        self.gone_on: list[str] = []
         super().__init__(self._answer)
 
     def _answer(self, _peer: Peer, seen: Seen) -> bytes:
         self.order.append(seen.line.split()[1])
         if "/hold" in seen.line:
             self.goes_on.acquire(timeout=20)
+            self.gone_on.append(seen.line)
         return ok(seen.line.encode())
 
 
@@ -158,6 +160,8 @@ def test_who_leaves_gives_the_place_away(leave: Callable[[socket.socket], None])
             assert waiting[1].response()[0] == 200
             waiting[1].socket.close()
             wait_until(lambda: engine.active() == 0)
+            # Or those who are held next could go on in their stead.
+            wait_until(lambda n=n: len(web.gone_on) == 2 * n)
 
 
 def test_a_websocket_keeps_its_place_as_long_as_it_is_open() -> None:
