@@ -35,7 +35,12 @@ ARGS ?=
 	@$(PY) -m tests.sanitizers address --build | sed -un $(PROGRESS)
 	@touch $@
 
-.venv/arm64.stamp: .venv/probes.stamp .venv/dev.stamp
+.venv/arm64-parts.stamp: .venv/dev.stamp
+	@echo "==> getting a Python for arm64"
+	@$(PY) -m tests.arm64 --get
+	@touch $@
+
+.venv/arm64.stamp: .venv/probes.stamp .venv/arm64-parts.stamp
 	@echo "==> building the engine for arm64, beside the other"
 	@$(PY) -m tests.arm64 --build | sed -un $(PROGRESS)
 	@touch $@
@@ -45,9 +50,11 @@ build: .venv/engine.stamp  ## set up .venv and build the engine in place
 demo: build  ## three agents on this machine; ARGS=--once for the tour
 	@$(PY) -m piagent.cli demo $(ARGS)
 
-# Tests mostly wait, for leases and for processes: three at a time keep two cores busy.
+# What is downloaded comes while the engine is built; then two engines are, side by side. Tests
+# mostly wait, for leases and for processes: three at a time keep two cores busy.
 JOBS ?= 3
-test: build .venv/dev.stamp .venv/probes.stamp .venv/address.stamp .venv/arm64.stamp  ## every test that CI runs; JOBS=1: one after the other
+test:  ## every test that CI runs; JOBS=1: one after the other
+	@$(MAKE) --no-print-directory --jobs=2 .venv/address.stamp .venv/arm64.stamp
 	@$(PY) -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: build .venv/dev.stamp .venv/probes.stamp  ## only the style checks

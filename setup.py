@@ -54,11 +54,12 @@ if SANITIZE and "--inplace" in sys.argv:
 
 def optimised(module: str) -> list[str]:
     """How the C of a module is compiled."""
+    is_slow = module in WITH_PYTHON or module.endswith("_probe")
     if SANITIZE:  # what GCC adds to Cython's Python takes it half a minute a module to optimise
-        return ["-O0" if module in WITH_PYTHON else "-O1", "-g1", "-DFP_DEBUG"]
+        return ["-O0" if is_slow else "-O1", "-g1", "-DFP_DEBUG"]
     if DEBUG:
         return ["-O1", "-g3", "-DFP_DEBUG"]
-    return ["-O1" if module in WITH_PYTHON else "-O3", "-g"]
+    return ["-O1" if is_slow or module.endswith("_fuzz") else "-O3", "-g"]
 
 
 def extensions() -> list[Extension]:

@@ -14,7 +14,18 @@ from hypothesis import settings
 settings.register_profile("piagent", deadline=None)
 settings.load_profile("piagent")
 
-LONG = ("test_bootstrap.py", "sanitizers", "arm64", "packaging", "ansible", "fuzz", "benchmarks")
+LONG = (
+    "ansible",
+    "arm64",
+    "sanitizers",
+    "style",
+    "model",
+    "fuzz",
+    "benchmarks",
+    "packaging",  # of the wheel that the first has made meanwhile
+    "lab",
+    "sim",
+)
 """What takes minutes, the longest first: several workers would wait for the last one else."""
 
 LEFT_OPEN_MAX = 16

@@ -15,6 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("fastpath", "piagent")
 SHARED = ROOT / "build" / "wheelhouse"
+C = ROOT / "build" / "cython"
 FILES = ("LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py")
 
 
@@ -24,13 +25,20 @@ class NoIndexError(Exception):
 
 @functools.cache
 def project_copy() -> Path:
-    """Copy the sources, so that a build writes nothing into the tree other tests run from."""
+    """Copy the sources, so that a build writes nothing into the tree other tests run from.
+
+    With them goes the C that Cython made of them here, if it still is what it would make there:
+    Cython knows what changed in a source, by the times that a copy keeps, but not in setup.py.
+    """
     copy = _folder("source")
     for folder in FOLDERS:
         built = shutil.ignore_patterns("*.so", "*.c", "__pycache__")
         shutil.copytree(ROOT / folder, copy / folder, ignore=built)
     for name in FILES:
         shutil.copy(ROOT / name, copy)
+    made = [path.stat().st_mtime for path in C.rglob("*.c")]
+    if made and min(made) > (ROOT / "setup.py").stat().st_mtime:
+        shutil.copytree(C, copy / C.relative_to(ROOT))
     (copy / "setup.cfg").write_text(f"[build_ext]\nparallel = {os.cpu_count() or 1}\n")
     return copy
 

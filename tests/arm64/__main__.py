@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 
-from tests.arm64.emulated import Unavailable, prepare, run_pytest
+from tests.arm64.emulated import Unavailable, get, prepare, run_pytest
 
 ALL = [
     "-q",
@@ -29,9 +29,13 @@ ALL = [
 def main() -> int:
     """Prepare, build, test."""
     parser = argparse.ArgumentParser(prog="python -m tests.arm64", description=__doc__)
+    parser.add_argument("--get", action="store_true", help="only get what there is to download")
     parser.add_argument("--build", action="store_true", help="only build, and show how it goes")
     arguments, rest = parser.parse_known_args()
     try:
+        if arguments.get:
+            get()
+            return os.EX_OK
         prepare(None if arguments.build else subprocess.DEVNULL)
     except Unavailable as reason:
         print(f"skipped: {reason}", file=sys.stderr)

@@ -42,11 +42,8 @@ def check_tools() -> None:
         raise Unavailable(f"apt install --no-install-recommends {' '.join(missing)}")
 
 
-def prepare(output: int | None = subprocess.DEVNULL) -> None:
-    """Make the machine and build the engine, or what changed of it; Unavailable when neither goes.
-
-    `output`: where the compiler's goes. CalledProcessError when our own code does not compile.
-    """
+def get() -> None:
+    """Get what the machine is made of, which is the network's work; Unavailable when it fails."""
     check_tools()
     HERE.mkdir(parents=True, exist_ok=True)
     try:
@@ -57,6 +54,14 @@ def prepare(output: int | None = subprocess.DEVNULL) -> None:
     except subprocess.CalledProcessError as error:
         said = (error.stderr or error.output or b"").decode(errors="replace").strip()
         raise Unavailable(f"{error.cmd[0]} failed, and the next run tries again: {said}") from error
+
+
+def prepare(output: int | None = subprocess.DEVNULL) -> None:
+    """Make the machine and build the engine, or what changed of it; Unavailable when neither goes.
+
+    `output`: where the compiler's goes. CalledProcessError when our own code does not compile.
+    """
+    get()
     _build(output)
 
 
@@ -117,13 +122,14 @@ def _build(output: int | None) -> None:
     """Build the engine with its probes, as a wheel's but for the sign of `char`.
 
     What a wheel has is compiled with -fsigned-char, as on a PC; here `char` is unsigned, as arm64
-    has it by itself. So what holds there and here does not hang on it.
+    has it by itself. So what holds there and here does not hang on it. It has nothing for
+    debuggers, which would take GCC a fifth of its time.
     """
     include = SYSTEM / "usr/include"
     compiler = HERE / "cc"
     compiler.write_text(
         f'#!/bin/sh\nexec {COMPILER} --sysroot={SYSTEM} -isystem {include}/aarch64-linux-gnu "$@"'
-        " -funsigned-char\n"
+        " -funsigned-char -g0\n"
     )
     compiler.chmod(0o755)
     settings = "_sysconfigdata__aarch64-linux-gnu"
