@@ -18,7 +18,8 @@ from fastpath.http.framing cimport (
     body_take, connection_options, options_t, response_framing,
 )
 from fastpath.http.http1 cimport (
-    HEAD_DONE, HEAD_MORE, HEAD_REQUEST, HEAD_RESPONSE, HEAD_TRAILERS, head_init, head_scan, head_t,
+    HEAD_DONE, HEAD_MORE, HEAD_REQUEST, HEAD_RESPONSE, HEAD_TRAILERS, REFUSE_CHUNK, head_init,
+    head_scan, head_t,
 )
 from fastpath.http.request cimport request_read, request_t
 from fastpath.memory._fuzz cimport Fuzz
@@ -27,7 +28,9 @@ from fastpath.sys_linux cimport AF_INET, htons, sockaddr_any_t
 
 
 cdef enum:
-    RAW_MAX = 4096
+    RAW_MAX = 16384
+    CHUNK_LINE_MAX = 4096       # as the engine has it
+    EXTENSION_MAX = 2500        # two of them are longer than a line may be
     REQUEST = 0
     RESPONSE = 1
 
@@ -159,6 +162,9 @@ cdef class MessagesFuzz(Fuzz):
                 self._send_on_again()
             if self.one.body_code == BODY_TRAILERS:
                 self._look_at_chunks()
+            elif self.one.body_kind == BODY_CHUNKED:
+                self.expect(not self._are_plain_chunks() or self.one.body_code < 0
+                            and self.one.body_code != -REFUSE_CHUNK, b"plain chunks are refused")
 
     # ---- what comes in ----
 
@@ -173,9 +179,11 @@ cdef class MessagesFuzz(Fuzz):
         self.kind = self.roll(3) // 2
         self.is_head = self.roll(8) == 0
         if self.kind == REQUEST:
-            self._add(METHODS[self.roll(8)])
+            if self.roll(32):
+                self._add(METHODS[self.roll(8)])
             self._add(b" ")
-            self._add(TARGETS[self.roll(12)])
+            if self.roll(32):
+                self._add(TARGETS[self.roll(12)])
             self._add(b" ")
             self._add(VERSIONS[self.roll(5)])
             self._add(b"\r\n")
@@ -188,10 +196,36 @@ cdef class MessagesFuzz(Fuzz):
             n -= 1
             self._add(FIELDS[self.roll(32)])
             self._add(b"\r\n")
-        self._add(b"\r\n")
-        self._add(BODIES[self.roll(9)])
+        if self.roll(32) == 0:
+            self._add(b"Transfer-Encoding: chunked\r\n\r\n")
+            self._add_long_chunks()
+        else:
+            self._add(b"\r\n")
+            self._add(BODIES[self.roll(9)])
         if self.roll(4) == 0:
             self._add(b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n")
+
+    cdef void _add_long_chunks(self) noexcept nogil:
+        """Of two digits each, most with an extension."""
+        cdef uint32_t n = 1 + self.roll(4)
+        cdef uint32_t size
+        while n > 0:
+            n -= 1
+            size = 1 + self.roll(60)
+            self.raw[self.size] = <uint8_t>(0x30 + size // 16)
+            self.raw[self.size + 1] = <uint8_t>b"0123456789abcdef"[size % 16]
+            self.size += 2
+            if self.roll(4):
+                self._add(b";")
+                self._add_letters(1 + self.roll(EXTENSION_MAX))
+            self._add(b"\r\n")
+            self._add_letters(size)
+            self._add(b"\r\n")
+        self._add(b"0\r\n\r\n")
+
+    cdef void _add_letters(self, uint32_t n) noexcept nogil:
+        memset(self.raw + self.size, c"x", n)
+        self.size += n
 
     cdef void _mutate(self, uint32_t n) noexcept nogil:
         """Change, take out, put in or double some bytes."""
@@ -400,6 +434,7 @@ cdef class MessagesFuzz(Fuzz):
         """What is sent on has neither empty elements nor such that lead elsewhere."""
         cdef const uint8_t *path = self.one.head
         cdef size_t i
+        self.expect(path[0] != c" ", b"a request without a method is sent on")
         while path[0] != c" ":
             path += 1
         path += 1
@@ -430,6 +465,37 @@ cdef class MessagesFuzz(Fuzz):
         self.expect(other.head_size == one.head_size
                     and memcmp(other.head, one.head, one.head_size) == 0,
                     b"what is sent on differs when it is sent on again")
+
+    cdef bint _are_plain_chunks(self) noexcept nogil:
+        """Whether what came begins with whole chunks, if with the simplest of extensions."""
+        cdef size_t i = self.one.pos
+        cdef size_t line, left
+        cdef uint8_t byte
+        while True:
+            line = i
+            left = 0
+            while i < self.size and (c"0" <= self.raw[i] <= c"9" or c"a" <= self.raw[i] <= c"f"):
+                byte = self.raw[i]
+                left = left * 16 + (byte - c"a" + 10 if byte >= c"a" else byte - 0x30)
+                i += 1
+            if i == line or i > line + 8:
+                return False
+            if i + 1 < self.size and self.raw[i] == c";" and self.raw[i + 1] == c"x":
+                i += 1
+                while i < self.size and self.raw[i] == c"x":
+                    i += 1
+            if not self._is_line_end(i) or i + 2 - line > CHUNK_LINE_MAX:
+                return False
+            i += 2
+            if left == 0:
+                return True
+            i += left
+            if not self._is_line_end(i):
+                return False
+            i += 2
+
+    cdef bint _is_line_end(self, size_t at) noexcept nogil:
+        return at + 2 <= self.size and self.raw[at] == c"\r" and self.raw[at + 1] == c"\n"
 
     cdef void _look_at_chunks(self) noexcept nogil:
         """Decode the chunks once more, without looking at what is wrong."""

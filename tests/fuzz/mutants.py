@@ -92,6 +92,9 @@ MUTANTS = (
         '    if data[pos] != c"\\r":\n        return -REFUSE_FIELD',
         "    if False:\n        return -1",
     ),
+    Mutant("messages", FRAMING, "self.remaining << 4 | digit", "self.remaining << 3 | digit"),
+    Mutant("messages", FRAMING, "        self.line_size = 0\n", ""),
+    Mutant("messages", HEADS, 'if data[pos] != c" " or pos == self.mark:', 'if data[pos] != c" ":'),
     Mutant("messages", HEADS, 'if data[pos] != c":" or pos == self.mark:', 'if data[pos] != c":":'),
     Mutant(
         "messages",
