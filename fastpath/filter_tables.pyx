@@ -7,9 +7,10 @@ from libc.string cimport memcpy
 from fastpath.abi cimport prefixes_t, range_t, text_t
 from fastpath.http.answers cimport answer_t
 from fastpath.http.filters.table cimport (
-    HAS_ALLOW, HAS_AUTH, HAS_BODY_LIMIT, HAS_COMPRESS, HAS_CORS, HAS_HOST, HAS_IN_FLIGHT,
-    HAS_PAGES, HAS_PATH, HAS_RATE, HAS_REDIRECT, HAS_REQUEST_HEADERS, HAS_RESPOND,
-    HAS_RESPONSE_HEADERS, HAS_SOURCES, cors_t, edits_t, origin_t, redirect_t, target_filters_t,
+    HAS_ALLOW, HAS_AUTH, HAS_BODY_LIMIT, HAS_COMPRESS, HAS_CORS, HAS_FORWARD_AUTH, HAS_HOST,
+    HAS_IN_FLIGHT, HAS_PAGES, HAS_PATH, HAS_RATE, HAS_REDIRECT, HAS_REQUEST_HEADERS, HAS_RESPOND,
+    HAS_RESPONSE_HEADERS, HAS_SOURCES, cors_t, edits_t, forward_auth_t, origin_t, redirect_t,
+    target_filters_t,
 )
 from fastpath.table_parts cimport array_new, ranges_put
 
@@ -62,6 +63,9 @@ cdef class FilterTable:
                 self.c.kinds |= HAS_COMPRESS
                 self.c.encodings[self.c.n_encodings] = <uint8_t>(1 + ENCODINGS.index(name))
                 self.c.n_encodings += 1
+        if filters.forward_auth is not None:
+            self.c.kinds |= HAS_FORWARD_AUTH
+            _put_forward_auth(self, &self.c.forward_auth, filters.forward_auth)
         if filters.pages:
             self.c.kinds |= HAS_PAGES
             _put_pages(self, filters.pages)
@@ -174,6 +178,13 @@ cdef object _put_cors(FilterTable self, cors_t *cors, wanted):
         _put_text(self, &origins[<Py_ssize_t>i].tail, tail.encode())
     cors.origins = origins
     cors.n_origins = <uint32_t>len(wanted.origins)
+
+
+cdef object _put_forward_auth(FilterTable self, forward_auth_t *auth, wanted):
+    """All but the service, which the snapshot has."""
+    _put_text(self, &auth.path, wanted.path.encode())
+    _put_text(self, &auth.names, wanted.names())
+    _put_edits(self, &auth.copied, HeaderEdits(remove=wanted.copied))
 
 
 cdef object _put_pages(FilterTable self, tuple pages):

@@ -17,6 +17,8 @@ CORS_LINES_MAX = 2048
 """As in http/answers.pxd."""
 ENCODINGS = ("gzip", "br", "zstd")
 """As encoding_t of http/encoders.pxd."""
+COPIED_SIZE_MAX = 1024
+"""As in http/state.pxd."""
 CORS_FIELDS = (
     "access-control-allow-origin",
     "access-control-allow-credentials",
@@ -139,6 +141,22 @@ class Cors(NamedTuple):
         return f"Access-Control-{name}: {', '.join(values)}\r\n".encode() if values else b""
 
 
+class ForwardAuth(NamedTuple):
+    """A service that is asked whether a request may go on."""
+
+    service: str
+    """"": one that is not there, every request is answered with 500."""
+    path: str
+    """Of the question, with its query."""
+    copied: tuple[str, ...] = ()
+    """The fields that requests get from its answer and from nobody else."""
+
+    def names(self) -> bytes:
+        """The names, as `plain_name` gives them, each after its size."""
+        plain = sorted({plain_name(name) for name in self.copied})
+        return b"".join(bytes([len(name)]) + name.encode() for name in plain)
+
+
 class Page(NamedTuple):
     """The body of answers of the gateway's own that have a status from `first` to `last`."""
 
@@ -194,6 +212,7 @@ class Filters(NamedTuple):
     cors: Cors | None = None
     compress: tuple[str, ...] = ()
     """Encodings that responses may have, the best one first."""
+    forward_auth: ForwardAuth | None = None
     pages: tuple[Page, ...] = ()
 
 
@@ -231,6 +250,8 @@ def check_filters(place: str, filters: Filters) -> None:
         set(filters.compress)
     ):
         raise ValueError(f"{place}: {filters.compress} is not of different ones of {ENCODINGS}")
+    if filters.forward_auth is not None:
+        _check_forward_auth(place, filters, filters.forward_auth)
     for page in filters.pages:
         _check_number(place, "status", page.first, 400, page.last)
         _check_number(place, "status", page.last, page.first, 599)
@@ -248,6 +269,16 @@ def _check_cors(place: str, cors: Cors) -> None:
     _check_number(place, "max_age", cors.max_age_s, 0, _MAX_AGE_MAX_S)
     size = max(len(cors.allowed_lines()), len(cors.exposed_lines()))
     _check_number(place, "size of the fields", size, 0, CORS_LINES_MAX)
+
+
+def _check_forward_auth(place: str, filters: Filters, auth: ForwardAuth) -> None:
+    _check_path(place, auth.path)
+    if " " in auth.path or "#" in auth.path:
+        raise ValueError(f"{place}: {auth.path!r} is no target of a request")
+    check_edits(place, HeaderEdits(remove=auth.copied))
+    _check_number(place, "size of the names", len(auth.names()), 0, COPIED_SIZE_MAX)
+    if filters.respond or filters.redirect:
+        raise ValueError(f"{place}: what is answered without a backend would be so unasked")
 
 
 def _check_rate(place: str, rate: RateLimit) -> None:

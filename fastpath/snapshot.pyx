@@ -224,7 +224,7 @@ cdef dict _put_gateways(
     wanted = [route for each in gateways for route in each.routes]
     for i in range(tables.n_routes):
         self.c.route_of_slot[tables.routes[i].slot] = &tables.routes[i]
-        _put_filters(self, &tables.routes[i], wanted[i], previous)
+        _put_filters(self, &tables.routes[i], wanted[i], services, previous)
     return {each.name: i for i, each in enumerate(gateways)}
 
 
@@ -236,8 +236,11 @@ cdef object _put_options(Snapshot self, gateway_t *gateway, wanted):
     gateway.options = (<OptionTable>self.options[len(self.options) - 1]).c
 
 
-cdef object _put_filters(Snapshot self, route_t *route, wanted, Snapshot previous):
+cdef object _put_filters(
+    Snapshot self, route_t *route, wanted, dict services, Snapshot previous
+):
     """Fill in what it does to what comes through, and since when it has its slot."""
+    cdef FilterTable table
     route.born = self.c.generation
     if previous is not None and previous.c.route_of_slot[route.slot] != NULL:
         route.born = previous.c.route_of_slot[route.slot].born
@@ -246,7 +249,10 @@ cdef object _put_filters(Snapshot self, route_t *route, wanted, Snapshot previou
         return
     key = (wanted.filters, targets)
     if key not in self.filters:
-        self.filters[key] = FilterTable(wanted.filters, targets)
+        self.filters[key] = table = FilterTable(wanted.filters, targets)
+        auth = wanted.filters.forward_auth
+        if auth is not None and auth.service:
+            table.c.forward_auth.service = &self.c.services[<Py_ssize_t>services[auth.service]]
     route.filters = (<FilterTable>self.filters[key]).c
 
 

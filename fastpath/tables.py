@@ -380,6 +380,8 @@ def _check_gateway(gateway: Gateway, services: set[str]) -> None:
     for route in gateway.routes:
         where = f"{place}: route {route.name!r}"
         _check_targets(where, route.targets, services)
+        if route.filters.forward_auth is not None:
+            _check_asked(where, route.filters.forward_auth.service, services)
         if not route.path.startswith("/") and not route.program:
             raise ValueError(f"{where}: path {route.path!r} does not begin with a slash")
         _check_host(where, route.host)
@@ -399,13 +401,17 @@ def _check_targets(where: str, targets: tuple[Target, ...], services: set[str]) 
     if len(targets) > _TARGETS_MAX:
         raise ValueError(f"{where}: {len(targets)} targets, {_TARGETS_MAX} at most")
     for target in targets:
-        if target.service and target.service not in services:
-            raise ValueError(f"{where}: there is no service {target.service!r}")
+        _check_asked(where, target.service, services)
         if not 0 <= target.weight <= _SHARE_MAX:
             raise ValueError(
                 f"{where}: weight {target.weight} of {target.service!r} is not between 0 and"
                 f" {_SHARE_MAX}"
             )
+
+
+def _check_asked(where: str, service: str, services: set[str]) -> None:
+    if service and service not in services:
+        raise ValueError(f"{where}: there is no service {service!r}")
 
 
 def _check_retries(where: str, retries: Retries) -> None:

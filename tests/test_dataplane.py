@@ -19,6 +19,7 @@ from piagent.core.filters import (
     Cors,
     ErrorPage,
     Filters,
+    ForwardAuth,
     HeaderEdits,
     RateLimit,
     Redirect,
@@ -155,6 +156,7 @@ def test_filters_reach_the_tables() -> None:
         add_prefix="/f",
         request_headers=edits,
         response_headers=HeaderEdits(remove=("d",)),
+        forward_auth=ForwardAuth(service="auth:80", path="/g?h", copy_headers=("x-i",)),
         cors=Cors(
             origins=("https://a",),
             methods=("PUT",),
@@ -177,6 +179,7 @@ def test_filters_reach_the_tables() -> None:
         "response_headers": ((), (), ("d",)),
         "cors": (("https://a",), ("PUT",), ("b",), ("c",), 9, True),
         "compress": ("br", "gzip"), "pages": ((500, 599, b"x", "a/b"),),
+        "forward_auth": ("auth:80", "/g?h", ("x-i",)),
     }  # fmt: skip
 
 

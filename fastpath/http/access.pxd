@@ -77,6 +77,15 @@ cdef inline void access_head_in(client_t *client, uint64_t size) noexcept nogil:
         client.record.heads_in = size
 
 
+cdef inline void access_asked(client_t *client, uint64_t size) noexcept nogil:
+    """What went to a backend until now was a question of ours. The request's own head, which goes
+    to another one now, has so many bytes; 0: it goes nowhere."""
+    if client.record != NULL:
+        client.record.bytes_in = 0
+        client.record.heads_in = size
+        client.record.has_backend = client.record.has_backend and size == 0
+
+
 cdef inline void access_head_out(client_t *client, uint64_t size) noexcept nogil:
     """So many bytes to the client are a head."""
     if client.record != NULL:

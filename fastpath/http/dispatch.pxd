@@ -22,5 +22,8 @@ cdef int dispatch_checked(loop_t *loop, client_t *client) noexcept nogil
 # In CLIENT_BACKOFF, which is over: the next try.
 cdef int dispatch_resume(loop_t *loop, client_t *client) noexcept nogil
 
+# Another service has answered that the request may go on, and its answer has been read.
+cdef int dispatch_granted(loop_t *loop, client_t *client) noexcept nogil
+
 # The backend closed before its response began: once more on another socket, if that is allowed.
 cdef int dispatch_again(loop_t *loop, client_t *client) noexcept nogil

@@ -10,7 +10,7 @@ from fastpath.abi cimport (
 from fastpath.http.access cimport (
     access_attached, access_begin, access_called, access_connecting, access_head_in,
 )
-from fastpath.http.flow cimport flow_decode, flow_t
+from fastpath.http.flow cimport flow_clear, flow_decode, flow_t
 from fastpath.http.forward cimport forward_request
 from fastpath.http.entry cimport entry_head, entry_request
 from fastpath.http.filters.auth cimport FILTER_WAITS, auth_done, auth_heard
@@ -22,8 +22,8 @@ from fastpath.http.http1 cimport (
 )
 from fastpath.http.options cimport options_t
 from fastpath.http.path cimport PATH_KEEPS_SLASHES, PATH_REFUSES_SLASH
-from fastpath.http.pool cimport pool_close, pool_connect, pool_take
-from fastpath.http.queue cimport queue_called, queue_enter
+from fastpath.http.pool cimport pool_close, pool_connect, pool_park, pool_take
+from fastpath.http.queue cimport queue_called, queue_enter, queue_leave
 from fastpath.http.predicates cimport asked_t
 from fastpath.http.request cimport request_asked, request_read, request_t
 from fastpath.http.request_id cimport request_identify
@@ -34,6 +34,7 @@ from fastpath.http.state cimport (
     deadline_of, http_of, http_t,
 )
 from fastpath.http.sticky cimport sticky_find, sticky_read
+from fastpath.http.subrequest cimport question_ask, question_drop, question_granted
 from fastpath.http.targets cimport target_next
 from fastpath.hashing.bits cimport draw64
 from fastpath.loop cimport backend_connected, backend_refused, endpoint_write, loop_t
@@ -91,6 +92,19 @@ cdef int dispatch_request(loop_t *loop, client_t *client) noexcept nogil:
     flow.as_chunks = request.body.kind == BODY_CHUNKED
     flow.is_whole = not client.has_body
     client.is_websocket = request.is_websocket
+    client.n_retries = 0
+    client.is_active = True
+    http.n_active += 1
+    if client.question != NULL:
+        question_ask(loop, client)
+    return begin(loop, client)
+
+
+cdef int begin(loop_t *loop, client_t *client) noexcept nogil:
+    """`client.request` is to go to a backend of the service."""
+    cdef http_t *http = http_of(loop)
+    cdef flow_t *flow = &client.request
+    cdef int code
     # What has come of the body is checked before a backend hears anything.
     if client.has_body and flow.raw_start < flow.raw_end and flow_decode(&http.stores, flow) < 0:
         return -<int>body_refusal(&flow.body)
@@ -100,11 +114,9 @@ cdef int dispatch_request(loop_t *loop, client_t *client) noexcept nogil:
     else:
         client.hash = draw64(client.flow, http.n_requests)
     client.tries.n = 0
-    client.n_retries = client.n_interim = 0
+    client.n_interim = 0
     client.is_replaced = client.was_sent = False
     client.keeps_request = is_repeatable(client)
-    client.is_active = True
-    http.n_active += 1
     code = queue_enter(loop, client, loop.snapshot.service_of_slot[client.service_slot])
     return connect_next(loop, client) if code == STEP_GO else code
 
@@ -332,6 +344,21 @@ cdef int dispatch_resume(loop_t *loop, client_t *client) noexcept nogil:
     if service != NULL and client.tries.n >= min(service.n_usable, <uint16_t>MAX_TRIES):
         client.tries.n = 0              # every one had its turn
     return connect_next(loop, client)
+
+
+cdef int dispatch_granted(loop_t *loop, client_t *client) noexcept nogil:
+    cdef flow_t *answer = &client.response
+    cdef bint is_there
+    if client.keeps_upstream and client.is_request_done:
+        pool_park(loop, client.upstream)
+        client.upstream = NULL
+    else:
+        pool_close(loop, client.upstream)
+    queue_leave(loop, client)
+    flow_clear(loop, &http_of(loop).stores, answer)
+    is_there = question_granted(loop, client)
+    question_drop(loop, client)
+    return begin(loop, client) if is_there else -REFUSE_UNAVAILABLE
 
 
 cdef bint may_replace(const client_t *client) noexcept nogil:

@@ -12,7 +12,7 @@ from fastpath.http.access cimport (
 from fastpath.http.answers cimport answer_of, answer_t, answer_write, reply_clear
 from fastpath.http.coded cimport coded_pump
 from fastpath.http.counters cimport count_request
-from fastpath.http.dispatch cimport dispatch_again
+from fastpath.http.dispatch cimport dispatch_again, dispatch_granted
 from fastpath.http.filters.chain cimport filters_answer, filters_put, filters_response
 from fastpath.http.flow cimport (
     PUMP_CUT, PUMP_DONE, PUMP_MALFORMED, PUMP_STUCK, PUMP_TROUBLE, PUMP_WAIT, flow_clear,
@@ -36,10 +36,14 @@ from fastpath.http.records cimport ENDED_BACKEND, ENDED_DONE, ENDED_TIMEOUT, END
 from fastpath.http.retry cimport retry_begin, retry_may
 from fastpath.http.state cimport (
     CLIENT_ANSWER, CLIENT_EXCHANGE, RESPONSE_BODY, RESPONSE_HEAD, RESPONSE_INTERIM,
-    RESPONSE_UPGRADE, STEP_CLOSE, STEP_CUT, STEP_LINGER, STEP_NEXT, STEP_TUNNEL, STEP_WAIT,
-    client_drains, client_t, deadline_of, http_of, http_t, route_of, upstream_t,
+    RESPONSE_UPGRADE, RESPONSE_VERDICT, STEP_CLOSE, STEP_CUT, STEP_LINGER, STEP_NEXT, STEP_TUNNEL,
+    STEP_WAIT, client_drains, client_t, deadline_of, http_of, http_t, route_of, upstream_t,
 )
 from fastpath.http.sticky cimport sticky_write
+from fastpath.http.subrequest cimport (
+    VERDICT_BAD, VERDICT_INTERIM, VERDICT_YES, question_answered, question_drop, question_refused,
+    question_hear, verdict_t,
+)
 from fastpath.loop cimport FAILED, READABLE, endpoint_read, loop_t
 from fastpath.memory.slab cimport slab_get, slab_put
 from fastpath.proxy.outlier cimport outlier_answered, outlier_failed
@@ -66,6 +70,8 @@ cdef int exchange_drive(loop_t *loop, client_t *client) noexcept nogil:
             step = pass_body(loop, client)
         elif client.response_state == RESPONSE_HEAD:
             step = read_response(loop, client)
+        elif client.response_state == RESPONSE_VERDICT:
+            step = hear_out(loop, client)
         else:
             step = pass_interim(loop, client)
     return step
@@ -100,7 +106,8 @@ cdef int send_request(loop_t *loop, client_t *client) noexcept nogil:
 
 cdef bint is_unanswered(const client_t *client) noexcept nogil:
     """Whether an answer of our own would be the first thing the client reads."""
-    return client.response_state == RESPONSE_HEAD and not flow_waits(&client.response)
+    return (client.response_state in (RESPONSE_HEAD, RESPONSE_VERDICT)
+            and not flow_waits(&client.response))
 
 
 cdef int read_response(loop_t *loop, client_t *client) noexcept nogil:
@@ -116,6 +123,8 @@ cdef int read_response(loop_t *loop, client_t *client) noexcept nogil:
             if code < 0:
                 return failed(loop, client, REFUSE_UPSTREAM)
             if code == HEAD_DONE:
+                if client.question != NULL:
+                    return hear(loop, client)
                 return respond(loop, client)
         if not upstream.io.ready & READABLE:
             return STEP_WAIT
@@ -371,6 +380,44 @@ cdef inline void pool_park_of(loop_t *loop, client_t *client) noexcept nogil:
     client.upstream = NULL
 
 
+# ---- an answer to a question of ours ----
+
+cdef int hear(loop_t *loop, client_t *client) noexcept nogil:
+    """Its head has come."""
+    cdef verdict_t verdict = question_answered(loop, client)
+    cdef int step
+    if verdict == VERDICT_INTERIM:
+        if client.response.raw_end > 0 and not begin_response(loop, client):
+            return -REFUSE_BUSY
+        return STEP_AGAIN
+    if verdict == VERDICT_BAD:
+        return failed(loop, client, REFUSE_UPSTREAM)
+    if verdict == VERDICT_YES:
+        client.response_state = RESPONSE_VERDICT
+        client.deadline_ms = deadline_of(loop, client.body_idle_timeout_ms)
+        return STEP_AGAIN
+    if client.head.status >= 400 and retry_may(loop, client, 0, client.head.status):
+        outlier_answered(loop, client.upstream.slot)
+        retry_begin(loop, client)
+        return STEP_WAIT
+    question_refused(loop, client)
+    step = respond(loop, client)
+    if client.method == METHOD_HEAD:
+        client.keeps_upstream = False       # the answer to a GET has a body, which is not read
+    return step
+
+
+cdef int hear_out(loop_t *loop, client_t *client) noexcept nogil:
+    """It lets the request go on: read it up to its end, for the sake of the connection."""
+    cdef int code = question_hear(loop, client)
+    if code == FP_AGAIN:
+        return STEP_WAIT
+    if code != FP_DONE:
+        return failed(loop, client, REFUSE_UPSTREAM)
+    outlier_answered(loop, client.upstream.slot)
+    return dispatch_granted(loop, client)
+
+
 # ---- by ourselves ----
 
 cdef int exchange_expired(loop_t *loop, client_t *client) noexcept nogil:
@@ -391,6 +438,7 @@ cdef int exchange_answer(loop_t *loop, client_t *client, refusal_t why) noexcept
     cdef flow_t *flow = &client.response
     cdef ending_t ending = ENDING_CLOSE
     cdef const answer_t *answer
+    question_drop(loop, client)
     if client.has_filters:
         filters_answer(loop, client, why)
     answer = http.reply.answer

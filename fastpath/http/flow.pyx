@@ -155,6 +155,8 @@ cdef int decode_trailers(stores_t *stores, flow_t *self) noexcept nogil:
         return -1
     if code != HEAD_DONE:
         return 0
+    if self.body.is_bare:
+        self.trailers.fields_count = 0
     if self.as_chunks or self.coder != NULL:
         if self.head == NULL:
             self.head = <uint8_t *>slab_get(&stores.forwards)

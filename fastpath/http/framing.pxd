@@ -24,6 +24,7 @@ cdef struct body_t:
     uint8_t state               # chunk_t of framing.pyx
     uint16_t line_size          # bytes of the chunk line under way
     bint is_too_long            # `size` passed `size_max`, and that was the refusal
+    bint is_bare                # trailer fields go no further
 
 # What a head says about its connection.
 cdef struct options_t:

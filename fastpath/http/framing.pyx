@@ -159,7 +159,7 @@ cdef void body_init(body_t *body) noexcept nogil:
     body.state = CHUNK_SIZE_FIRST
     body.line_size = 0
     body.size = body.size_max = 0
-    body.is_too_long = False
+    body.is_too_long = body.is_bare = False
 
 
 cdef int request_framing(const head_t *head, const uint8_t *data, body_t *body) noexcept nogil:

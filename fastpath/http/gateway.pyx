@@ -38,7 +38,7 @@ from fastpath.http.state cimport (
     CLIENT_ANSWER, CLIENT_BACKOFF, CLIENT_CHECKING, CLIENT_CONNECTING, CLIENT_EXCHANGE, CLIENT_HEAD,
     CLIENT_IDLE, CLIENT_LINGER, CLIENT_TUNNEL, CLIENT_WAITING, STEP_CLOSE, STEP_CUT, STEP_GO,
     STEP_LINGER, STEP_NEXT, STEP_TUNNEL, STEP_WAIT, asker_t, client_t, http_of, http_t,
-    request_ended, upstream_t,
+    question_t, request_ended, upstream_t,
 )
 from fastpath.loop cimport (
     FAILED, PEER_ENDED, READABLE, TICK_MS, WRITABLE, endpoint_end, endpoint_init, endpoint_read,
@@ -412,6 +412,7 @@ cdef int http_init(loop_t *loop) noexcept nogil:
             or slab_init(&http.upstreams_memory, loop.capacity, sizeof(upstream_t)) != FP_OK
             or slab_init(&http.pairs, loop.capacity, sizeof(pair_t)) != FP_OK
             or slab_init(&http.askers, loop.capacity, sizeof(asker_t)) != FP_OK
+            or slab_init(&http.questions, loop.capacity, sizeof(question_t)) != FP_OK
             or slab_init(&http.records, loop.capacity, sizeof(request_record_t)) != FP_OK
             or ring_init(&loop.requests, REQUESTS_SIZE, sizeof(request_record_t)) != FP_OK
             or slab_init(&http.stores.forwards, 2 * loop.capacity, FORWARD_SIZE_MAX) != FP_OK
@@ -477,12 +478,14 @@ cdef void http_free(loop_t *loop) noexcept nogil:
     fp_assert(http.pairs.n_used == 0 and http.upstreams_memory.n_used == 0)
     fp_assert(http.clients_memory.n_used == 0 and http.askers.n_used == 0)
     fp_assert(http.records.n_used == 0 and http.checks.memory.n_used == 0)
+    fp_assert(http.questions.n_used == 0)
     checks_free(&http.checks)
     coders_free(&http.stores.coders)
     slab_free(&http.stores.heads)
     slab_free(&http.stores.forwards)
     slab_free(&http.pairs)
     slab_free(&http.askers)
+    slab_free(&http.questions)
     slab_free(&http.records)
     slab_free(&http.upstreams_memory)
     slab_free(&http.clients_memory)

@@ -8,6 +8,7 @@ from fastpath.http.checks cimport check_t, checks_t
 from fastpath.http.counters cimport http_counters_t
 from fastpath.http.flow cimport flow_t, stores_t
 from fastpath.http.forwarded cimport peer_t
+from fastpath.http.framing cimport body_t
 from fastpath.http.http1 cimport head_t, span_t
 from fastpath.http.records cimport request_record_t
 from fastpath.http.request cimport request_t
@@ -37,6 +38,7 @@ cdef enum response_state_t:
     RESPONSE_INTERIM            # writes a 1xx head
     RESPONSE_BODY
     RESPONSE_UPGRADE            # writes the head of a 101
+    RESPONSE_VERDICT            # the rest of an answer to a question of ours, that lets it go on
 
 # What a connection does next. Functions that return it may return -refusal_t instead.
 cdef enum step_t:
@@ -68,6 +70,30 @@ cdef struct asker_t:            # the page that a request comes from, when it ma
     uint16_t size
     uint8_t origin[ORIGIN_SIZE_MAX]
 
+cdef enum:
+    COPIED_SIZE_MAX = 1024      # of question_t.names
+
+# To a service that decides what becomes of a request (subrequest.pxd). While it `is_open` the
+# client's fields say what is asked, as if it had sent that, and these what it did send.
+cdef struct question_t:
+    uint8_t *head               # owned, from stores.forwards: the question's until it is asked, …
+    body_t body                 # … then, as all that follows, the request's
+    uint64_t service_born
+    uint16_t head_size
+    uint16_t granted_size       # of `head` with the fields that the answer adds
+    uint16_t asked_slot         # the service that is asked
+    uint16_t service_slot
+    uint16_t wanted_slot
+    uint16_t names_size
+    uint32_t heard              # bytes of the answer's body
+    uint8_t method
+    bint is_open
+    bint has_body
+    bint is_old
+    bint is_sticky
+    bint is_websocket
+    uint8_t names[COPIED_SIZE_MAX]  # of the fields that the answer may add: each after its size
+
 cdef struct client_t:
     endpoint_t io
     timeout_t timeout           # fires at `deadline_ms` or before, then is armed anew
@@ -81,6 +107,7 @@ cdef struct client_t:
     flow_t response
     asker_t *asker              # owned, from http_t.askers, until filters_done
     check_t *check              # owned, from http_t.checks, until filters_done; NULL: never waited
+    question_t *question        # owned, from http_t.questions, until filters_done
     pair_t *pair                # owned, from http_t.pairs; the tunnel
     request_record_t *record    # owned, from http_t.records; NULL: this request is not logged
     peer_t peer
@@ -155,6 +182,7 @@ cdef struct http_t:             # the protocol's state in a loop
     slab_t upstreams_memory
     slab_t pairs
     slab_t askers
+    slab_t questions
     slab_t records
     slab_t state_memory         # what holds this struct
     client_t *clients           # every one that is open

@@ -10,6 +10,7 @@ from piagent.cli.config_file import add_config_argument, load_or_fail
 from piagent.cli.output import WRONG_INPUT, Failure, columns, print_json, to_plain
 
 if TYPE_CHECKING:
+    from piagent.core.filters import Filters
     from piagent.core.model import Config
     from piagent.core.route_reasons import Explanation, Shadow
     from piagent.core.routing import PlannedGateway, PlannedRoute
@@ -95,10 +96,20 @@ def _service(route: PlannedRoute) -> str:
         return "no backend: 500"
     used = [target for target in route.targets if target.weight]
     names = [target.service or "nothing (500)" for target in used]
-    if len(used) == 1:
-        return names[0]
-    shares = [f"{round(100 * target.weight / total, 2):g} %" for target in used]
-    return ", ".join(f"{name} ({share})" for name, share in zip(names, shares, strict=True))
+    if len(used) > 1:
+        shares = [f"{round(100 * target.weight / total, 2):g} %" for target in used]
+        names = [f"{name} ({share})" for name, share in zip(names, shares, strict=True)]
+    return ", ".join(names) + _beside(route.filters)
+
+
+def _beside(filters: Filters) -> str:
+    """What requests go to beside the backends."""
+    auth = filters.forward_auth
+    if auth is None:
+        return ""
+    return (
+        f" if {auth.service} says so" if auth.service else ", but who is to be asked is not there"
+    )
 
 
 def _explain(args: argparse.Namespace, config: Config, gateways: tuple[PlannedGateway, ...]) -> int:

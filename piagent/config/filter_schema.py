@@ -19,6 +19,7 @@ from piagent.config.filter_values import (
     PageStatus,
     PageText,
     PeriodRate,
+    QuestionTarget,
     RateKey,
     Realm,
     RedirectStatus,
@@ -27,7 +28,7 @@ from piagent.config.filter_values import (
     TargetPath,
 )
 from piagent.config.kinds import List, Map, Table
-from piagent.config.values import Duration, FileName, Flag, HostName, Network, Port
+from piagent.config.values import Duration, FileName, Flag, HostName, Name, Network, Port
 
 Fields = Annotated[dict[str, str], Map(FieldValue, FieldName)]
 Sources = Annotated[tuple[Network, ...], List(Network, at_least=1)]
@@ -46,6 +47,15 @@ class BasicAuth(Struct, frozen=True, kw_only=True):
 
     users_file: FileName
     realm: Realm = "restricted"
+
+
+class ForwardAuth(Struct, frozen=True, kw_only=True):
+    """A service that says whether a request goes on."""
+
+    service: Name
+    port: Port | None = None
+    path: QuestionTarget
+    copy_headers: Annotated[tuple[FieldName, ...], List(FieldName)] = ()
 
 
 class Cors(Struct, frozen=True, kw_only=True):
@@ -110,6 +120,7 @@ class Filter(Struct, frozen=True, kw_only=True):
     rate_limit: Annotated[RateLimit, Table(RateLimit)] | None = None
     body_limit: BodySize | None = None
     basic_auth: Annotated[BasicAuth, Table(BasicAuth)] | None = None
+    forward_auth: Annotated[ForwardAuth, Table(ForwardAuth)] | None = None
     cors: Annotated[Cors, Table(Cors)] | None = None
     respond: Annotated[Respond, Table(Respond)] | None = None
     redirect: Annotated[Redirect, Table(Redirect)] | None = None

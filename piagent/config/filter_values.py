@@ -76,6 +76,20 @@ def target_path(text: str) -> str:
     return text
 
 
+def question_target(text: str) -> str:
+    """Read what a service is asked by: a path in its canonical form, with a query or without."""
+    path, mark, query = text.partition("?")
+    target_path(path)
+    if len(text) > PATH_LENGTH_MAX:
+        raise UnfitError(f"{len(text)} characters, {PATH_LENGTH_MAX} at most")
+    if mark and re.fullmatch(r"[!\"$-~]+", query) is None:
+        raise UnfitError(
+            f'"{text}": a query has visible ASCII characters, and no #',
+            "write others as %XX of their bytes",
+        )
+    return text
+
+
 def redirect_status(code: int) -> int:
     """Read a status that sends a client elsewhere."""
     if code not in REDIRECTS:
@@ -219,6 +233,7 @@ Requests = Annotated[
     ),
 ]
 TargetPath = Annotated[str, _text("a path", "/v2", target_path)]
+QuestionTarget = Annotated[str, _text("a path", "/auth", question_target)]
 AnswerStatus = Annotated[
     int,
     Leaf(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import fields
 
 from piagent.config import filter_schema
+from piagent.config.asked import build_forward_auth, check_forward_auth
 from piagent.config.compress import check_compress
 from piagent.config.cors import build_cors, check_cors, check_edits_beside
 from piagent.config.error_pages import check_pages
@@ -36,7 +37,8 @@ ANSWERING = ("respond", "redirect")
 """Filters after which no backend is asked."""
 REWRITING = ("rewrite", "strip_prefix", "add_prefix")
 AT_THE_BACKEND = {
-    *("in_flight", "cors", "compress", "error_pages", "request_headers", "response_headers")
+    *("in_flight", "forward_auth", "cors", "compress", "error_pages"),
+    *("request_headers", "response_headers"),
 }
 """Filters of a route that sends requests to a backend or answers them."""
 LINES_SIZE_MAX = 4096
@@ -108,6 +110,9 @@ def _check_reach(route: Route, places: dict[str, KeyPath], report: Report) -> No
     # Pages are for what is answered before, too: to those who may not ask.
     found = sorted(places.keys() - {"error_pages"}, key=order.index)
     by = next((key for key in found if key in ANSWERING), None)
+    if by is not None and "forward_auth" in places:
+        what = f"{by} answers every request: there is nothing to let pass"
+        report.error(places["forward_auth"], what, "leave one of the two out")
     if by is not None:
         for key in found[found.index(by) + 1 :]:
             what = f"{by} answers every request, so none comes here"
@@ -149,6 +154,8 @@ def _check_one(route: Route, key: str, place: KeyPath, report: Report) -> None:
         _check_edits(value, place, report)
         if key == "response_headers" and any(one.cors is not None for one in route.filters):
             check_edits_beside(value, place, report)
+    elif key == "forward_auth":
+        check_forward_auth(route, value, place, report)
     elif key == "cors":
         check_cors(route, value, place, report)
     elif key == "compress":
@@ -225,6 +232,7 @@ def build_filters(
         basic_auth=None
         if users is None
         else model.BasicAuth(realm=found["basic_auth"].realm, users=users),
+        forward_auth=build_forward_auth(found.get("forward_auth")),
         cors=build_cors(found["cors"]) if "cors" in found else None,
         respond=_respond(respond) if respond else None,
         redirect=_redirect(redirect) if redirect else None,

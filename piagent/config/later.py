@@ -8,7 +8,6 @@ LATER_KEYS: Final[dict[str, dict[str, str]]] = {
     "gateway": {"certificates": "until then gateways speak plain HTTP"},
     "gateway.listen": {"tls": "until then gateways speak plain HTTP"},
     "route.filters": {
-        "forward_auth": "until then the backend asks who it is",
         "mirror": "",
     },
 }

@@ -171,7 +171,7 @@ class _Work:
         for key, thing in self._things.items():
             if isinstance(thing, Route):
                 wanted = [key_of(Kind.GATEWAY, thing.gateway)]
-                wanted += sorted({key_of(Kind.SERVICE, one.service) for one in thing.backends})
+                wanted += sorted(key_of(Kind.SERVICE, name) for name in thing.services)
                 what = f"route {thing.name}"
             elif isinstance(thing, Gateway) and thing.default_backend is not None:
                 wanted = [key_of(Kind.SERVICE, thing.default_backend.service)]

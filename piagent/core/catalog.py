@@ -13,6 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from piagent.core.assignments import Assignment, Assignments
+from piagent.core.filters import Asked
 from piagent.core.lease_types import MAX_KEYS
 from piagent.core.model import (
     Backend,
@@ -304,12 +305,16 @@ def _leading(
         if route.gateway not in there:
             leads, missing = False, [f'there is no gateway "{route.gateway}"']
         key = key_of(Kind.ROUTE, route.name)
+        # Without a service that it asks first the route is there and answers 500: what it keeps
+        # from everybody must not come to another route.
+        asked = [_why_not(one, ports) for one in route.filters.asked]
+        missing += [why for why in asked if why is not None]
         notes += [Note(key, CatalogReason.LEADS_NOWHERE, why) for why in missing]
         if leads:
             yield route
 
 
-def _why_not(backend: RouteBackend, ports: Mapping[str, Collection[int]]) -> str | None:
+def _why_not(backend: RouteBackend | Asked, ports: Mapping[str, Collection[int]]) -> str | None:
     """Why requests cannot go to a backend of a route."""
     name = backend.service
     if name not in ports:

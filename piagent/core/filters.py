@@ -90,6 +90,24 @@ class RateLimit(Struct, frozen=True, kw_only=True):
     """Who sends the same value of it is one; without it, and for "", one client address is."""
 
 
+class Asked(Struct, frozen=True, kw_only=True):
+    """Another service that requests of a route go to as well."""
+
+    service: str
+    """In a plan a PlannedService's name; "": one that is not there."""
+    port: int | None = None
+    """None: its first TCP port."""
+
+
+class ForwardAuth(Asked, frozen=True, kw_only=True):
+    """A service that says whether a request goes on."""
+
+    path: str
+    """Canonical, with a query if there is one."""
+    copy_headers: tuple[str, ...] = ()
+    """What the request gets from its answer and from nobody else."""
+
+
 class Cors(Struct, frozen=True, kw_only=True):
     """Whose pages may read what is answered (Fetch standard); "*" in a list: all."""
 
@@ -134,6 +152,7 @@ class Filters(Struct, frozen=True, kw_only=True):
     body_limit: int = 0
     """Bytes of a request's body; 0: no limit."""
     basic_auth: BasicAuth | None = None
+    forward_auth: ForwardAuth | None = None
     cors: Cors | None = None
     respond: Respond | None = None
     redirect: Redirect | None = None
@@ -153,6 +172,11 @@ class Filters(Struct, frozen=True, kw_only=True):
         """What is answered without a backend; 0: nothing is."""
         answer = self.respond or self.redirect
         return answer.status if answer else 0
+
+    @property
+    def asked(self) -> tuple[Asked, ...]:
+        """The services that requests go to beside the backends of the route."""
+        return (self.forward_auth,) if self.forward_auth else ()
 
     @property
     def rewrites(self) -> bool:

@@ -481,6 +481,12 @@ class Route(Struct, frozen=True, kw_only=True):
     query: tuple[Predicate, ...] = ()
     filters: Filters = Filters()
 
+    @property
+    def services(self) -> set[str]:
+        """All that requests go to, by name."""
+        asked = {one.service for one in self.filters.asked}
+        return asked | {backend.service for backend in self.backends}
+
 
 class Config(Struct, frozen=True, kw_only=True):
     """One node's file."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from msgspec import Struct
 from msgspec.structs import replace
 
+from piagent.core.filters import Filters
 from piagent.core.forwarding import Forwarding
 from piagent.core.identity import once
 from piagent.core.model import (
@@ -143,10 +144,7 @@ def with_leaving(wanted: Plan, before: Plan, vips: frozenset[str]) -> Plan:
     known = {gateway.name for gateway in wanted.gateways}
     gateways = tuple(g for g in before.gateways if g.name in targets - known)
     needed = targets | {
-        target.service
-        for gateway in gateways
-        for route in gateway.routes
-        for target in route.targets
+        name for gateway in gateways for route in gateway.routes for name in route.services
     }
     served = {service.name for service in wanted.services}
     services = tuple(s for s in before.services if s.name in needed - served)
@@ -347,15 +345,30 @@ def _route(route: Route, host: str, services: dict[str, Service]) -> PlannedRout
         methods=route.methods,
         headers=route.headers,
         query=route.query,
-        filters=route.filters,
+        filters=_filters(route.filters, services),
     )
 
 
+def _filters(filters: Filters, services: dict[str, Service]) -> Filters:
+    """The services that they name by the names that a plan has for them."""
+    auth = filters.forward_auth
+    if auth is None:
+        return filters
+    key = _key_of(auth.service, auth.port, services)
+    return replace(filters, forward_auth=replace(auth, service=key))
+
+
 def _target(backend: RouteBackend, services: dict[str, Service]) -> Target:
-    service = services.get(backend.service)
     edits = (backend.request_headers, backend.response_headers)
+    key = _key_of(backend.service, backend.port, services)
+    return Target(key, backend.weight, *edits)
+
+
+def _key_of(name: str, number: int | None, services: dict[str, Service]) -> str:
+    """The name of a TCP port of a service, its first one for None; "": it is not there."""
+    service = services.get(name)
     if service is None:
-        return Target("", backend.weight, *edits)
+        return ""
     ports = (port for port in service.ports if port.protocol is Protocol.TCP)
-    port = next((port for port in ports if backend.port in {None, port.port}), None)
-    return Target(service_key(service, port) if port else "", backend.weight, *edits)
+    port = next((port for port in ports if number in {None, port.port}), None)
+    return service_key(service, port) if port else ""

@@ -88,6 +88,12 @@ class PlannedRoute(Struct, frozen=True):
     query: tuple[Predicate, ...] = ()
     filters: Filters = Filters()
 
+    @property
+    def services(self) -> set[str]:
+        """All that requests go to, by a plan's names."""
+        asked = {one.service for one in self.filters.asked}
+        return asked | {target.service for target in self.targets}
+
 
 class PlannedGateway(Struct, frozen=True):
     """The HTTP router behind some listeners."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         BasicAuth,
         Cors,
         Filters,
+        ForwardAuth,
         HeaderEdits,
         RateLimit,
         Redirect,
@@ -38,6 +39,7 @@ def engine_filters(filters: Filters) -> engine.Filters:
         response_headers=engine_edits(filters.response_headers),
         cors=_cors(filters.cors) if filters.cors else None,
         compress=filters.compress,
+        forward_auth=_forward_auth(filters.forward_auth) if filters.forward_auth else None,
         pages=tuple(
             engine.Page(page.first, page.last, page.body, page.content_type)
             for page in filters.error_pages
@@ -62,6 +64,10 @@ def _cors(cors: Cors) -> engine.Cors:
         max_age_s=cors.max_age_ms // 1000,
         credentials=cors.credentials,
     )
+
+
+def _forward_auth(auth: ForwardAuth) -> engine.ForwardAuth:
+    return engine.ForwardAuth(auth.service, auth.path, auth.copy_headers)
 
 
 def _respond(respond: Respond) -> engine.Respond:

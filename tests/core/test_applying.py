@@ -194,6 +194,18 @@ def test_routes_lead_to_what_is_there_afterwards() -> None:
     assert before.assignments.routes["route/r"].version == 1
     refused = only(order(before, deletion("web")))
     assert refused.detail == "route r leads to service/web, which is not there"
+
+
+def test_a_service_that_a_route_asks_is_one_it_leads_to() -> None:
+    filters = [{"forward_auth": {"service": "auth", "path": "/"}}]
+    asks = change("r", Kind.ROUTE, filters=filters)
+    first = (change("web"), change("front", Kind.GATEWAY))
+    refused = order(standing(), *first, asks)
+    what = "route r leads to service/auth, which is not there"
+    assert refused.verdict.outcomes[-1].detail == what
+    before = after(standing(), *first, change("auth"), asks)
+    refused_once = only(order(before, deletion("auth")))
+    assert refused_once.detail == what
     assert results(order(before, deletion("web"), deletion("r", Kind.ROUTE))) == [
         Result.DELETED,
         Result.DELETED,

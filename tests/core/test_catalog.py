@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from piagent.core.allocation_types import AllocationReason
 from piagent.core.assignments import Assignment, Assignments, Refused
 from piagent.core.catalog import CatalogReason, Merged, Note, Thing, merge
+from piagent.core.filters import Filters, ForwardAuth
 from piagent.core.model import (
     AddressRange,
     Announce,
@@ -227,6 +228,18 @@ def test_a_route_that_leads_somewhere_keeps_the_share_that_does_not() -> None:
     made = merged(file, applied={"route/r": wanted})
     assert made.config.routes == (wanted,)
     why = 'there is no service "nothing"'
+    assert made.notes == (Note("route/r", CatalogReason.LEADS_NOWHERE, why),)
+
+
+def test_a_route_whose_service_to_ask_is_not_there_stays_and_says_so() -> None:
+    ask = ForwardAuth(service="auth", path="/")
+    wanted = replace(route("r", "front", "web"), filters=Filters(forward_auth=ask))
+    file = config(
+        service("web", ServiceType.CLUSTER), gateways=(gateway("front", vips=("10.0.0.1",)),)
+    )
+    made = merged(file, applied={"route/r": wanted})
+    assert made.config.routes == (wanted,)  # and answers 500
+    why = 'there is no service "auth"'
     assert made.notes == (Note("route/r", CatalogReason.LEADS_NOWHERE, why),)
 
 

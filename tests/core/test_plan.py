@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from piagent.core.filters import Filters, ForwardAuth
 from piagent.core.model import (
     AddressRange,
     Announce,
@@ -289,6 +290,35 @@ def test_a_vip_that_was_taken_away_is_served_to_the_end_and_nothing_else_is() ->
         (VIP, "names:53/udp@local", True),
     }
     assert [one.name for one in made.services] == ["names:53@local", "names:53/udp@local"]
+
+
+def test_who_is_asked_is_in_the_plan_by_its_ports_name() -> None:
+    ask = ForwardAuth(service="web", port=81, path="/")
+    routes = (
+        route("a", filters=Filters(forward_auth=ask)),
+        route("b", "/b", filters=Filters(forward_auth=replace(ask, port=None))),
+        route("c", "/c", filters=Filters(forward_auth=replace(ask, service="gone"))),
+        route("d", "/d", filters=Filters(forward_auth=replace(ask, port=99))),
+    )
+    (gateway,) = plan(config(*routes), NOTHING, ALL_UP).gateways
+    asked = {one.name: one.filters.forward_auth for one in gateway.routes}
+    names = {name: one.service for name, one in asked.items() if one is not None}
+    assert names == {"a": "web:81", "b": "web:80", "c": "", "d": ""}
+
+
+def test_who_is_asked_stays_as_long_as_a_vip_that_leaves() -> None:
+    ask = ForwardAuth(service="names", path="/")
+    before = plan(with_service(NAMES), NOTHING, ALL_UP)
+    (gateway,) = plan(config(route("a")), NOTHING, ALL_UP).gateways
+    (entry,) = gateway.routes
+    asking = replace(entry, targets=(), filters=Filters(forward_auth=replace(ask, service="x")))
+    front = replace(before.listeners[0], target=gateway.name, http=True)
+    asked = replace(before.services[0], name="x")
+    before = replace(before, listeners=(front,), services=(asked,),
+                     gateways=(replace(gateway, routes=(asking,)),))  # fmt: skip
+    left = with_leaving(replace(before, listeners=(), services=(), gateways=()), before,
+                        frozenset({front.address}))  # fmt: skip
+    assert [one.name for one in left.services] == ["x"]
 
 
 def test_an_endpoint_brings_its_own_port_and_serves_one_port_if_it_says_so() -> None:

@@ -11,17 +11,19 @@ from fastpath.http.filters.admission cimport (
 from fastpath.http.filters.auth cimport auth_check, auth_done, auth_put, auth_waited
 from fastpath.http.filters.compress cimport compress_put, compress_response, compress_wanted
 from fastpath.http.filters.cors cimport cors_done, cors_note, cors_preflight, cors_put
+from fastpath.http.filters.forward_auth cimport forward_auth_prepare
 from fastpath.http.filters.headers cimport headers_drop
 from fastpath.http.filters.paths cimport path_rewrite
 from fastpath.http.filters.rates cimport rate_check
 from fastpath.http.filters.redirect cimport redirect_reply
 from fastpath.http.filters.table cimport (
-    HAS_AUTH, HAS_BODY_LIMIT, HAS_COMPRESS, HAS_CORS, HAS_HOST, HAS_IN_FLIGHT, HAS_PAGES, HAS_PATH,
-    HAS_RATE, HAS_REDIRECT, HAS_REQUEST_HEADERS, HAS_RESPOND, HAS_RESPONSE_HEADERS, HAS_SOURCES,
-    filters_t, target_filters_t,
+    HAS_AUTH, HAS_BODY_LIMIT, HAS_COMPRESS, HAS_CORS, HAS_FORWARD_AUTH, HAS_HOST, HAS_IN_FLIGHT,
+    HAS_PAGES, HAS_PATH, HAS_RATE, HAS_REDIRECT, HAS_REQUEST_HEADERS, HAS_RESPOND,
+    HAS_RESPONSE_HEADERS, HAS_SOURCES, filters_t, target_filters_t,
 )
 from fastpath.http.http1 cimport REFUSE_PREFLIGHT, REFUSE_RESPOND
 from fastpath.http.state cimport http_of, http_t, route_of
+from fastpath.http.subrequest cimport question_drop
 from fastpath.http.writing cimport put
 
 
@@ -47,6 +49,8 @@ cdef int filters_request(loop_t *loop, client_t *client, request_t *request,
     # Browsers send no credentials with a preflight.
     if code == 0 and filters.kinds & HAS_AUTH:
         code = auth_check(loop, client, &filters.auth, route)
+    if code == 0 and filters.kinds & HAS_FORWARD_AUTH:
+        code = forward_auth_prepare(loop, client, request, &filters.forward_auth, route)
     if code == 0 and filters.kinds & (HAS_RESPOND | HAS_REDIRECT):
         code = own_answer(loop, client, request, route)
     if code == 0 and filters.kinds & (HAS_HOST | HAS_PATH | HAS_REQUEST_HEADERS):
@@ -108,6 +112,12 @@ cdef const filters_t *filters_of(const route_t *route) noexcept nogil:
     return <const filters_t *>route.filters if route != NULL else NULL
 
 
+cdef const target_filters_t *target_that_answers(const client_t *client,
+                                                 const route_t *route) noexcept nogil:
+    """The same for a response; what came of a question to another service is no target's."""
+    return target_of(client, route) if client.question == NULL else NULL
+
+
 cdef const text_t *filters_response(loop_t *loop, client_t *client) noexcept nogil:
     cdef const route_t *route = route_of(loop, client)
     cdef const filters_t *filters = filters_of(route)
@@ -115,7 +125,7 @@ cdef const text_t *filters_response(loop_t *loop, client_t *client) noexcept nog
     cdef const text_t *lines = NULL
     if filters == NULL:
         return NULL
-    target = target_of(client, route)
+    target = target_that_answers(client, route)
     if target != NULL:
         headers_drop(client.head, client.response.buffer, &target.response_headers)
     if filters.kinds & HAS_CORS:
@@ -135,7 +145,7 @@ cdef uint8_t *filters_put(uint8_t *out, loop_t *loop, const client_t *client) no
     cdef const target_filters_t *target
     if filters == NULL:
         return out
-    target = target_of(client, route)
+    target = target_that_answers(client, route)
     if target != NULL and target.response_headers.lines.size > 0:
         out = put(out, target.response_headers.lines.data, target.response_headers.lines.size)
     if filters.kinds & HAS_CORS:
@@ -172,5 +182,6 @@ cdef void filters_done(loop_t *loop, client_t *client) noexcept nogil:
     cors_done(loop, client)
     if client.check != NULL:
         auth_done(loop, client)
+    question_drop(loop, client)
     if client.is_in_flight:
         admission_leave(loop, client)

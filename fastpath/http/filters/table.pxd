@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from fastpath.abi cimport prefixes_t, text_t
+from fastpath.abi cimport prefixes_t, service_t, text_t
 from fastpath.http.answers cimport answer_t
 from fastpath.http.encoders cimport ENCODINGS
 
@@ -23,6 +23,7 @@ cdef enum:
     HAS_PAGES = 1 << 12
     HAS_AUTH = 1 << 13
     HAS_COMPRESS = 1 << 14
+    HAS_FORWARD_AUTH = 1 << 15
 
 cdef enum:
     NAME_SIZE_MAX = 63          # of a field that is set, added or removed
@@ -50,6 +51,12 @@ cdef struct edits_t:            # of fields of a head
 cdef struct auth_t:             # basic_auth
     text_t challenge            # the line that says what is asked for
     uint64_t users[2]           # names the set of users: another set has another name
+
+cdef struct forward_auth_t:
+    const service_t *service    # in the same snapshot; NULL: not there (500)
+    text_t path                 # with its query
+    text_t names                # of the fields that the answer adds, as question_t has them
+    edits_t copied              # the same, as what is hidden of the client's
 
 cdef struct origin_t:           # from where pages may ask
     text_t head                 # all of it, or what is before the `*`
@@ -91,6 +98,7 @@ cdef struct filters_t:
     cors_t cors
     uint8_t encodings[<int>ENCODINGS]   # n_encodings, of compress: the first one is liked best
     uint8_t n_encodings
+    forward_auth_t forward_auth
     const answer_t *pages       # n_pages, of different statuses
     uint32_t n_pages
     const target_filters_t *of_targets      # by their order in the route; NULL: there are none
