@@ -158,6 +158,7 @@ class Engine:
                   "responses": n, "bytes_in": from backends, "bytes_out": to clients}},
               "compressing": n,               # responses that are being compressed now
               "uncompressed": n,              # responses that there was no memory to compress for
+              "mirrored": {result: n},      # copies: answered, failed, too-long, too-many, unsent
               "retries": {gateway: {route: {"begun": n, "denied": n}}},     # tries after the first
               "rejected": {reason: requests answered by the gateway itself},
               "others": {"requests": responses that "requests" had no room for,

@@ -8,7 +8,7 @@ from fastpath.abi cimport prefixes_t, range_t, text_t
 from fastpath.http.answers cimport answer_t
 from fastpath.http.filters.table cimport (
     HAS_ALLOW, HAS_AUTH, HAS_BODY_LIMIT, HAS_COMPRESS, HAS_CORS, HAS_FORWARD_AUTH, HAS_HOST,
-    HAS_IN_FLIGHT, HAS_PAGES, HAS_PATH, HAS_RATE, HAS_REDIRECT, HAS_REQUEST_HEADERS, HAS_RESPOND,
+    HAS_IN_FLIGHT, HAS_MIRROR, HAS_PAGES, HAS_PATH, HAS_RATE, HAS_REDIRECT, HAS_REQUEST_HEADERS, HAS_RESPOND,
     HAS_RESPONSE_HEADERS, HAS_SOURCES, cors_t, edits_t, forward_auth_t, origin_t, redirect_t,
     target_filters_t,
 )
@@ -66,6 +66,9 @@ cdef class FilterTable:
         if filters.forward_auth is not None:
             self.c.kinds |= HAS_FORWARD_AUTH
             _put_forward_auth(self, &self.c.forward_auth, filters.forward_auth)
+        if filters.mirror is not None:
+            self.c.kinds |= HAS_MIRROR
+            self.c.mirror.threshold = (filters.mirror.percent << 32) // 100
         if filters.pages:
             self.c.kinds |= HAS_PAGES
             _put_pages(self, filters.pages)

@@ -157,6 +157,14 @@ class ForwardAuth(NamedTuple):
         return b"".join(bytes([len(name)]) + name.encode() for name in plain)
 
 
+class Mirror(NamedTuple):
+    """A service that gets copies of requests."""
+
+    service: str
+    """"": one that is not there, and gets none."""
+    percent: int = 100
+
+
 class Page(NamedTuple):
     """The body of answers of the gateway's own that have a status from `first` to `last`."""
 
@@ -213,7 +221,13 @@ class Filters(NamedTuple):
     compress: tuple[str, ...] = ()
     """Encodings that responses may have, the best one first."""
     forward_auth: ForwardAuth | None = None
+    mirror: Mirror | None = None
     pages: tuple[Page, ...] = ()
+
+
+def asked_of(filters: Filters) -> list[str]:
+    """The services that a route's filters name."""
+    return [one.service for one in (filters.forward_auth, filters.mirror) if one is not None]
 
 
 def check_filters(place: str, filters: Filters) -> None:
@@ -252,6 +266,8 @@ def check_filters(place: str, filters: Filters) -> None:
         raise ValueError(f"{place}: {filters.compress} is not of different ones of {ENCODINGS}")
     if filters.forward_auth is not None:
         _check_forward_auth(place, filters, filters.forward_auth)
+    if filters.mirror is not None:
+        _check_number(place, "percent", filters.mirror.percent, 0, 100)
     for page in filters.pages:
         _check_number(place, "status", page.first, 400, page.last)
         _check_number(place, "status", page.last, page.first, 599)

@@ -19,6 +19,9 @@ from fastpath.sys_linux cimport (
     sendmsg, setsockopt, shutdown, socklen_t, splice, timespec,
 )
 
+cdef enum:
+    SPARE_BUFFERS = 128         # for what is no client's: two for each of http's COPIES_MAX
+
 
 # ---- the loop ----
 
@@ -33,7 +36,7 @@ cdef int loop_init(loop_t *self, uint16_t index, uint32_t capacity) noexcept nog
     if (
         self.scratch == NULL
         or self.epoll < 0
-        or slab_init(&self.buffers, 2 * capacity, BUFFER_SIZE) != FP_OK
+        or slab_init(&self.buffers, 2 * capacity + SPARE_BUFFERS, BUFFER_SIZE) != FP_OK
         or ring_init(&self.log, LOG_SIZE, sizeof(log_record_t)) != FP_OK
     ):
         loop_free(self)
@@ -212,10 +215,10 @@ cdef int loop_watch(loop_t *self, endpoint_t *endpoint, uint32_t events) noexcep
 
 cdef void loop_close(loop_t *self, endpoint_t *endpoint) noexcept nogil:
     cdef uint32_t i
-    if endpoint.fd < 0:
-        return
     if endpoint.queued:
         _unqueue(self, endpoint)
+    if endpoint.fd < 0:
+        return
     if endpoint.interest != 0:
         for i in range(self.event_index, self.n_events):
             if self.events[i].data.ptr == endpoint:

@@ -236,6 +236,13 @@ cdef object _put_options(Snapshot self, gateway_t *gateway, wanted):
     gateway.options = (<OptionTable>self.options[len(self.options) - 1]).c
 
 
+cdef const service_t *_asked(Snapshot self, one, dict services) except? NULL:
+    """The service that a filter names; NULL: none, or one that is not there."""
+    if one is None or not one.service:
+        return NULL
+    return &self.c.services[<Py_ssize_t>services[one.service]]
+
+
 cdef object _put_filters(
     Snapshot self, route_t *route, wanted, dict services, Snapshot previous
 ):
@@ -250,9 +257,8 @@ cdef object _put_filters(
     key = (wanted.filters, targets)
     if key not in self.filters:
         self.filters[key] = table = FilterTable(wanted.filters, targets)
-        auth = wanted.filters.forward_auth
-        if auth is not None and auth.service:
-            table.c.forward_auth.service = &self.c.services[<Py_ssize_t>services[auth.service]]
+        table.c.forward_auth.service = _asked(self, wanted.filters.forward_auth, services)
+        table.c.mirror.service = _asked(self, wanted.filters.mirror, services)
     route.filters = (<FilterTable>self.filters[key]).c
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from fastpath.conditions import Predicate, check_conditions
-from fastpath.filters import Filters, HeaderEdits, check_edits, check_filters
+from fastpath.filters import Filters, HeaderEdits, asked_of, check_edits, check_filters
 from fastpath.options import Options, check_options
 from fastpath.sockets import resolve
 
@@ -380,8 +380,8 @@ def _check_gateway(gateway: Gateway, services: set[str]) -> None:
     for route in gateway.routes:
         where = f"{place}: route {route.name!r}"
         _check_targets(where, route.targets, services)
-        if route.filters.forward_auth is not None:
-            _check_asked(where, route.filters.forward_auth.service, services)
+        for service in asked_of(route.filters):
+            _check_asked(where, service, services)
         if not route.path.startswith("/") and not route.program:
             raise ValueError(f"{where}: path {route.path!r} does not begin with a slash")
         _check_host(where, route.host)

@@ -437,6 +437,7 @@ class FakeDataPlane:
             "durations": {},
             "retries": {},
             "waiting": 0,
+            "mirrored": dict.fromkeys(("answered", "failed"), 0),
             "checking": 0,
             "checks": 0,
             "rejected": {},

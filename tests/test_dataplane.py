@@ -21,6 +21,7 @@ from piagent.core.filters import (
     Filters,
     ForwardAuth,
     HeaderEdits,
+    Mirror,
     RateLimit,
     Redirect,
     Respond,
@@ -166,6 +167,7 @@ def test_filters_reach_the_tables() -> None:
             credentials=True,
         ),
         compress=("br", "gzip"),
+        mirror=Mirror(service="next:80", percent=7),
         error_pages=(ErrorPage(first=500, last=599, body=b"x", content_type="a/b"),),
     )
     assert engine_filters(filters)._asdict() == {
@@ -180,6 +182,7 @@ def test_filters_reach_the_tables() -> None:
         "cors": (("https://a",), ("PUT",), ("b",), ("c",), 9, True),
         "compress": ("br", "gzip"), "pages": ((500, 599, b"x", "a/b"),),
         "forward_auth": ("auth:80", "/g?h", ("x-i",)),
+        "mirror": ("next:80", 7),
     }  # fmt: skip
 
 

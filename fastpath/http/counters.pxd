@@ -15,6 +15,15 @@ cdef enum:
     DURATION_BUCKETS = 14       # the last one has no bound
     DURATIONS = 1024            # routes whose durations are kept apart
 
+# What became of the copies of requests (mirror.pxd); names in totals.pyx.
+cdef enum copy_result_t:
+    COPY_ANSWERED
+    COPY_FAILED                 # no backend, or no answer that makes sense, in time
+    COPY_TOO_LONG               # its body
+    COPY_TOO_MANY               # others were under way
+    COPY_UNSENT                 # its request has not gone completely either
+    COPY_RESULTS
+
 cdef struct request_cell_t:
     uint64_t key                # 0: free
     uint64_t n
@@ -31,6 +40,7 @@ cdef struct retry_count_t:
 cdef struct http_counters_t:
     uint64_t refused[<int>REFUSALS]
     uint64_t overflow
+    uint64_t copies[<int>COPY_RESULTS]
     int64_t waiting             # requests that wait for a place now (queue.pxd)
     int64_t checking            # … for their credentials to be checked (checks.pxd)
     uint64_t checks             # credentials that were given to Python

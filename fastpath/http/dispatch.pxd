@@ -22,8 +22,12 @@ cdef int dispatch_checked(loop_t *loop, client_t *client) noexcept nogil
 # In CLIENT_BACKOFF, which is over: the next try.
 cdef int dispatch_resume(loop_t *loop, client_t *client) noexcept nogil
 
-# Another service has answered that the request may go on, and its answer has been read.
-cdef int dispatch_granted(loop_t *loop, client_t *client) noexcept nogil
+# An answer that is not for the client has been read: a request that was asked about goes on, and a
+# copy of one is over.
+cdef int dispatch_heard(loop_t *loop, client_t *client) noexcept nogil
+
+# A copy of a request is on its own and goes now.
+cdef int dispatch_copy(loop_t *loop, client_t *copy) noexcept nogil
 
 # The backend closed before its response began: once more on another socket, if that is allowed.
 cdef int dispatch_again(loop_t *loop, client_t *client) noexcept nogil

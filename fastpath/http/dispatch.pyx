@@ -18,8 +18,9 @@ from fastpath.http.filters.chain cimport filters_request, filters_target
 from fastpath.http.framing cimport BODY_CHUNKED, BODY_NONE, body_refusal
 from fastpath.http.http1 cimport (
     HEAD_REQUEST, REFUSE_BUSY, REFUSE_CONNECT, REFUSE_NO_BACKEND, REFUSE_NO_ROUTE,
-    REFUSE_UNAVAILABLE, REFUSE_UPSTREAM, head_init, head_scan, head_t,
+    REFUSE_QUEUE_FULL, REFUSE_UNAVAILABLE, REFUSE_UPSTREAM, head_init, head_scan, head_t,
 )
+from fastpath.http.mirror cimport mirror_copy
 from fastpath.http.options cimport options_t
 from fastpath.http.path cimport PATH_KEEPS_SLASHES, PATH_REFUSES_SLASH
 from fastpath.http.pool cimport pool_close, pool_connect, pool_park, pool_take
@@ -30,7 +31,8 @@ from fastpath.http.request_id cimport request_identify
 from fastpath.http.retry cimport is_repeatable, retry_begin, retry_may
 from fastpath.http.routes cimport host_is_served, route_find
 from fastpath.http.state cimport (
-    CLIENT_CONNECTING, CLIENT_EXCHANGE, CLIENT_HEAD, RESPONSE_HEAD, STEP_GO, STEP_WAIT, client_t,
+    CLIENT_CONNECTING, CLIENT_EXCHANGE, CLIENT_HEAD, RESPONSE_HEAD, STEP_CLOSE, STEP_GO, STEP_WAIT,
+    client_t,
     deadline_of, http_of, http_t,
 )
 from fastpath.http.sticky cimport sticky_find, sticky_read
@@ -105,6 +107,8 @@ cdef int begin(loop_t *loop, client_t *client) noexcept nogil:
     cdef http_t *http = http_of(loop)
     cdef flow_t *flow = &client.request
     cdef int code
+    if client.has_filters and not client.hears:
+        mirror_copy(loop, client)
     # What has come of the body is checked before a backend hears anything.
     if client.has_body and flow.raw_start < flow.raw_end and flow_decode(&http.stores, flow) < 0:
         return -<int>body_refusal(&flow.body)
@@ -346,7 +350,7 @@ cdef int dispatch_resume(loop_t *loop, client_t *client) noexcept nogil:
     return connect_next(loop, client)
 
 
-cdef int dispatch_granted(loop_t *loop, client_t *client) noexcept nogil:
+cdef int dispatch_heard(loop_t *loop, client_t *client) noexcept nogil:
     cdef flow_t *answer = &client.response
     cdef bint is_there
     if client.keeps_upstream and client.is_request_done:
@@ -355,10 +359,27 @@ cdef int dispatch_granted(loop_t *loop, client_t *client) noexcept nogil:
     else:
         pool_close(loop, client.upstream)
     queue_leave(loop, client)
+    if client.is_copy:
+        client.status = 200             # whatever it is: there was one
+        return STEP_CLOSE
     flow_clear(loop, &http_of(loop).stores, answer)
     is_there = question_granted(loop, client)
     question_drop(loop, client)
     return begin(loop, client) if is_there else -REFUSE_UNAVAILABLE
+
+
+cdef int dispatch_copy(loop_t *loop, client_t *copy) noexcept nogil:
+    cdef const service_t *service = loop.snapshot.service_of_slot[copy.service_slot]
+    cdef int code
+    # There is nothing that a PROXY header could tell of a copy.
+    if service == NULL or service.born != copy.service_born or service.proxy_header:
+        return -REFUSE_UNAVAILABLE
+    copy.hash = copy.origin if service.affinity else draw64(copy.flow, http_of(loop).n_requests)
+    copy.keeps_request = is_repeatable(copy)
+    code = queue_enter(loop, copy, service)
+    if code == STEP_WAIT:
+        return -REFUSE_QUEUE_FULL       # it does not wait for a place
+    return connect_next(loop, copy) if code == STEP_GO else code
 
 
 cdef bint may_replace(const client_t *client) noexcept nogil:

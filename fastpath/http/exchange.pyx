@@ -12,7 +12,7 @@ from fastpath.http.access cimport (
 from fastpath.http.answers cimport answer_of, answer_t, answer_write, reply_clear
 from fastpath.http.coded cimport coded_pump
 from fastpath.http.counters cimport count_request
-from fastpath.http.dispatch cimport dispatch_again, dispatch_granted
+from fastpath.http.dispatch cimport dispatch_again, dispatch_heard
 from fastpath.http.filters.chain cimport filters_answer, filters_put, filters_response
 from fastpath.http.flow cimport (
     PUMP_CUT, PUMP_DONE, PUMP_MALFORMED, PUMP_STUCK, PUMP_TROUBLE, PUMP_WAIT, flow_clear,
@@ -30,6 +30,7 @@ from fastpath.http.http1 cimport (
     FIELD_UPGRADE, HEAD_DONE, HEAD_RESPONSE, METHOD_HEAD, REFUSE_BODY_TIMEOUT, REFUSE_BUSY,
     REFUSE_TIMEOUT, REFUSE_UPSTREAM, head_init, head_scan, head_t, refusal_t,
 )
+from fastpath.http.mirror cimport mirror_release
 from fastpath.http.pool cimport pool_close, pool_park
 from fastpath.http.queue cimport queue_leave
 from fastpath.http.records cimport ENDED_BACKEND, ENDED_DONE, ENDED_TIMEOUT, ENDED_TROUBLE
@@ -90,6 +91,8 @@ cdef int send_request(loop_t *loop, client_t *client) noexcept nogil:
             client.deadline_ms = deadline_of(loop, client.body_idle_timeout_ms)
     if outcome == PUMP_DONE:
         client.is_request_done = True
+        if client.copy != NULL:
+            mirror_release(loop, client)
         flow_trim(loop, &http_of(loop).stores, flow)
         if client.response_state == RESPONSE_HEAD:
             client.deadline_ms = deadline_of(loop, client.backend_timeout_ms)
@@ -123,7 +126,7 @@ cdef int read_response(loop_t *loop, client_t *client) noexcept nogil:
             if code < 0:
                 return failed(loop, client, REFUSE_UPSTREAM)
             if code == HEAD_DONE:
-                if client.question != NULL:
+                if client.hears:
                     return hear(loop, client)
                 return respond(loop, client)
         if not upstream.io.ready & READABLE:
@@ -415,7 +418,7 @@ cdef int hear_out(loop_t *loop, client_t *client) noexcept nogil:
     if code != FP_DONE:
         return failed(loop, client, REFUSE_UPSTREAM)
     outlier_answered(loop, client.upstream.slot)
-    return dispatch_granted(loop, client)
+    return dispatch_heard(loop, client)
 
 
 # ---- by ourselves ----

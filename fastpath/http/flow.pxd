@@ -37,6 +37,7 @@ cdef struct flow_t:
     uint8_t *buffer             # owned, from loop.buffers; NULL: nothing was read
     uint8_t *head               # owned, from stores.forwards; NULL: there is none
     head_t *trailers            # owned, from stores.heads; while a trailer section is read
+    flow_t *copy                # borrowed: its buffer takes what is decoded, too; NULL: none does
     pipe_t *pipe                # owned, from loop.pipes; empty between turns: NULL
     coder_t *coder              # owned, from stores.coders; NULL: the body goes out as it came
     uint64_t moved              # bytes written; the caller takes them and sets 0
@@ -55,6 +56,7 @@ cdef struct flow_t:
     uint8_t trickles            # comes in small pieces, which are cheaper to copy
     uint8_t is_whole            # the body has come in completely
     uint8_t keeps_head          # the head may have to be written again: keep it
+    uint8_t overflows           # as a copy: there was no room for all of it
 
 cdef inline bint flow_holds(const flow_t *self) noexcept nogil:
     """Whether bytes are in the pipe."""

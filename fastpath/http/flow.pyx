@@ -115,6 +115,17 @@ cdef void end_body(flow_t *self) noexcept nogil:
     self.tail_end = TAIL_SIZE
 
 
+cdef void copy_out(flow_t *self, uint16_t size) noexcept nogil:
+    """What was decoded is for another one, too, as long as it has room."""
+    cdef flow_t *copy = self.copy
+    if size > BUFFER_SIZE - copy.raw_end:
+        copy.overflows = True
+        self.copy = NULL
+        return
+    memcpy(copy.buffer + copy.raw_end, self.buffer + self.out_start, size)
+    copy.raw_end += size
+
+
 cdef int flow_decode(stores_t *stores, flow_t *self) noexcept nogil:
     cdef size_t used = 0
     cdef size_t produced = 0
@@ -129,6 +140,8 @@ cdef int flow_decode(stores_t *stores, flow_t *self) noexcept nogil:
     self.out_start = self.raw_start
     self.out_end = self.raw_start + <uint16_t>produced
     self.raw_start += <uint16_t>used
+    if self.copy != NULL and produced > 0:
+        copy_out(self, <uint16_t>produced)
     if self.as_chunks and produced > 0:
         frame_chunk(self, produced)
     if code == BODY_TRAILERS:

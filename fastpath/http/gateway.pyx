@@ -8,14 +8,15 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from fastpath.abi cimport (
-    BUFFER_SIZE, CUT_BACKEND, END_CUT, END_STOPPED, FP_AGAIN, FP_FULL, FP_OK, PROTOCOL_HTTP,
-    REJECT_CAPACITY, fp_assert, gateway_t, listener_t,
+    BUFFER_SIZE, CUT_BACKEND, END_CUT, END_STOPPED, FP_AGAIN, FP_FULL, FP_OK, MAX_BACKENDS,
+    PROTOCOL_HTTP, REJECT_CAPACITY, fp_assert, gateway_t, listener_t,
 )
 from fastpath.http.access cimport access_done, access_ends, access_moved, access_tunnel
 from fastpath.http.checks cimport checks_free, checks_hear, checks_init
 from fastpath.http.coders cimport coders_free, coders_init
 from fastpath.http.dispatch cimport (
-    dispatch_called, dispatch_checked, dispatch_connected, dispatch_refused, dispatch_request,
+    dispatch_called, dispatch_checked, dispatch_connected, dispatch_copy, dispatch_refused,
+    dispatch_request,
     dispatch_resume,
 )
 from fastpath.http.entry cimport entry_connection, entry_leave
@@ -30,14 +31,15 @@ from fastpath.http.http1 cimport (
     HEAD_DONE, HEAD_REQUEST, METHOD_OTHER, REFUSE_BUSY, REFUSE_CHECKS_BUSY, REFUSE_HEADER_TIMEOUT,
     REFUSE_QUEUE_TIMEOUT, REFUSE_TIMEOUT, head_init, head_scan, head_t, refusal_t,
 )
+from fastpath.http.mirror cimport mirror_cut, mirror_end
 from fastpath.http.pool cimport pool_close, pool_limit, pool_review
 from fastpath.http.queue cimport queue_leave
 from fastpath.http.records cimport ENDED_CUT, ENDED_STOPPED, REQUESTS_SIZE, request_record_t
 from fastpath.http.request_id cimport request_ids_init
 from fastpath.http.state cimport (
     CLIENT_ANSWER, CLIENT_BACKOFF, CLIENT_CHECKING, CLIENT_CONNECTING, CLIENT_EXCHANGE, CLIENT_HEAD,
-    CLIENT_IDLE, CLIENT_LINGER, CLIENT_TUNNEL, CLIENT_WAITING, STEP_CLOSE, STEP_CUT, STEP_GO,
-    STEP_LINGER, STEP_NEXT, STEP_TUNNEL, STEP_WAIT, asker_t, client_t, http_of, http_t,
+    CLIENT_IDLE, CLIENT_LINGER, CLIENT_TUNNEL, CLIENT_WAITING, COPIES_MAX, STEP_CLOSE, STEP_CUT,
+    STEP_GO, STEP_LINGER, STEP_NEXT, STEP_TUNNEL, STEP_WAIT, asker_t, client_t, http_of, http_t,
     question_t, request_ended, upstream_t,
 )
 from fastpath.loop cimport (
@@ -156,6 +158,9 @@ cdef void run(loop_t *loop, client_t *client) noexcept nogil:
 cdef bint settle(loop_t *loop, client_t *client, int step) noexcept nogil:
     """Do what a step says; whether there may be more to do at once."""
     if step < 0:
+        if client.is_copy:
+            mirror_end(loop, client)
+            return False
         step = exchange_answer(loop, client, <refusal_t>(-step))
     if step == STEP_WAIT:
         arm(loop, client)
@@ -167,6 +172,9 @@ cdef bint settle(loop_t *loop, client_t *client, int step) noexcept nogil:
         return True
     if step == STEP_TUNNEL:
         open_tunnel(loop, client)
+        return False
+    if client.is_copy:
+        mirror_end(loop, client)
         return False
     if step == STEP_LINGER or (step == STEP_CLOSE and has_unread(loop, client)):
         begin_linger(loop, client)
@@ -333,6 +341,13 @@ cdef void on_timeout(loop_t *loop, timeout_t *timeout) noexcept nogil:
         run(loop, client)
 
 
+cdef void on_copy(loop_t *loop, endpoint_t *endpoint) noexcept nogil:
+    """A copy of a request goes to its service, or on."""
+    cdef client_t *copy = <client_t *>endpoint.owner
+    if copy.state != CLIENT_BACKOFF or settle(loop, copy, dispatch_copy(loop, copy)):
+        run(loop, copy)
+
+
 # ---- a connection's beginning and end ----
 
 cdef int http_accept(loop_t *loop, const listener_t *listener, int fd,
@@ -405,18 +420,23 @@ cdef int http_init(loop_t *loop) noexcept nogil:
     http = <http_t *>slab_get(&memory)      # fresh pages are zero
     http.state_memory = memory
     http.on_upstream = on_upstream
+    http.on_copy = on_copy
     loop.states[<int>PROTOCOL_HTTP] = http
     if (request_ids_init(&http.ids) != FP_OK
             or checks_init(&http.checks) != FP_OK
             or slab_init(&http.clients_memory, loop.capacity, sizeof(client_t)) != FP_OK
-            or slab_init(&http.upstreams_memory, loop.capacity, sizeof(upstream_t)) != FP_OK
+            or slab_init(&http.upstreams_memory, loop.capacity + COPIES_MAX,
+                         sizeof(upstream_t)) != FP_OK
             or slab_init(&http.pairs, loop.capacity, sizeof(pair_t)) != FP_OK
             or slab_init(&http.askers, loop.capacity, sizeof(asker_t)) != FP_OK
+            or slab_init(&http.copies, COPIES_MAX, sizeof(client_t)) != FP_OK
             or slab_init(&http.questions, loop.capacity, sizeof(question_t)) != FP_OK
             or slab_init(&http.records, loop.capacity, sizeof(request_record_t)) != FP_OK
             or ring_init(&loop.requests, REQUESTS_SIZE, sizeof(request_record_t)) != FP_OK
-            or slab_init(&http.stores.forwards, 2 * loop.capacity, FORWARD_SIZE_MAX) != FP_OK
-            or slab_init(&http.stores.heads, 2 * loop.capacity, sizeof(head_t)) != FP_OK
+            or slab_init(&http.stores.forwards, 2 * loop.capacity + COPIES_MAX,
+                         FORWARD_SIZE_MAX) != FP_OK
+            or slab_init(&http.stores.heads, 2 * (loop.capacity + COPIES_MAX),
+                         sizeof(head_t)) != FP_OK
             or coders_init(&http.stores.coders) != FP_OK):
         return FP_FULL                      # the worker calls http_free
     return FP_OK
@@ -449,6 +469,8 @@ cdef bint is_cut(const client_t *client, uint8_t kind, uint16_t slot) noexcept n
 cdef void http_cut(loop_t *loop, uint8_t kind, uint16_t slot) noexcept nogil:
     cdef client_t *client = http_of(loop).clients
     cdef client_t *following
+    if kind == CUT_BACKEND:
+        mirror_cut(loop, slot)
     while client != NULL:
         following = client.next
         if is_cut(client, kind, slot):
@@ -472,13 +494,14 @@ cdef void http_free(loop_t *loop) noexcept nogil:
             pair_stop(loop, http.clients.pair, False, END_STOPPED)
         else:
             client_free(loop, http.clients)
+    mirror_cut(loop, MAX_BACKENDS)
     timeout_disarm(&http.look)
     pool_review(loop, True)
     fp_assert(http.stores.heads.n_used == 0 and http.stores.forwards.n_used == 0)
     fp_assert(http.pairs.n_used == 0 and http.upstreams_memory.n_used == 0)
     fp_assert(http.clients_memory.n_used == 0 and http.askers.n_used == 0)
     fp_assert(http.records.n_used == 0 and http.checks.memory.n_used == 0)
-    fp_assert(http.questions.n_used == 0)
+    fp_assert(http.questions.n_used == 0 and http.copies.n_used == 0)
     checks_free(&http.checks)
     coders_free(&http.stores.coders)
     slab_free(&http.stores.heads)
@@ -486,6 +509,7 @@ cdef void http_free(loop_t *loop) noexcept nogil:
     slab_free(&http.pairs)
     slab_free(&http.askers)
     slab_free(&http.questions)
+    slab_free(&http.copies)
     slab_free(&http.records)
     slab_free(&http.upstreams_memory)
     slab_free(&http.clients_memory)

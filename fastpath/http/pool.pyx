@@ -143,7 +143,7 @@ cdef void pool_park(loop_t *loop, upstream_t *upstream) noexcept nogil:
 
 cdef void pool_limit(loop_t *loop) noexcept nogil:
     cdef http_t *http = http_of(loop)
-    cdef uint64_t needed = 2 * <uint64_t>loop.counters.clients
+    cdef uint64_t needed = 2 * <uint64_t>loop.counters.clients + http.copies.n_used
     while http.oldest != NULL and needed + http.n_idle_all > loop.snapshot.sockets_max:
         pool_close(loop, http.oldest)
 

@@ -85,7 +85,6 @@ cdef struct question_t:
     uint16_t service_slot
     uint16_t wanted_slot
     uint16_t names_size
-    uint32_t heard              # bytes of the answer's body
     uint8_t method
     bint is_open
     bint has_body
@@ -93,6 +92,15 @@ cdef struct question_t:
     bint is_sticky
     bint is_websocket
     uint8_t names[COPIED_SIZE_MAX]  # of the fields that the answer may add: each after its size
+
+cdef enum:
+    COPIES_MAX = 64             # copies of requests, of one worker (mirror.pxd)
+
+# Whom what a backend answers is for.
+cdef enum hears_t:
+    HEARS_CLIENT = 0
+    HEARS_QUESTION              # it is the answer to question_t
+    HEARS_COPY                  # nobody
 
 cdef struct client_t:
     endpoint_t io
@@ -108,6 +116,7 @@ cdef struct client_t:
     asker_t *asker              # owned, from http_t.askers, until filters_done
     check_t *check              # owned, from http_t.checks, until filters_done; NULL: never waited
     question_t *question        # owned, from http_t.questions, until filters_done
+    client_t *copy              # owned, from http_t.copies: of the request, until it goes
     pair_t *pair                # owned, from http_t.pairs; the tunnel
     request_record_t *record    # owned, from http_t.records; NULL: this request is not logged
     peer_t peer
@@ -128,7 +137,9 @@ cdef struct client_t:
     uint32_t keepalive_timeout_ms
     uint32_t tunnel_idle_timeout_ms
     uint32_t backend_timeout_ms
+    uint64_t service_born       # of a copy: tells its service from others in the slot
     uint64_t token              # of the backend that a sticky cookie names; 0: none
+    uint32_t heard              # bytes of an answer that nobody gets
     tries_t tries
     uint16_t listener_slot      # that accepted it; the listener may be gone
     uint16_t service_slot
@@ -140,6 +151,7 @@ cdef struct client_t:
     uint8_t state               # client_state_t
     uint8_t response_state      # response_state_t
     uint8_t method              # method_t
+    uint8_t hears               # hears_t
     uint8_t n_interim           # 1xx heads so far
     uint8_t n_retries           # of this request
     uint8_t encoding            # encoding_t: what the client takes, if it has_filters
@@ -151,6 +163,7 @@ cdef struct client_t:
     bint has_filters            # the route has some
     bint is_in_flight           # is counted in common_t.in_flight of `in_flight_slot`
     bint is_websocket
+    bint is_copy                # of a request, without a socket of its own
     bint is_pooled              # the upstream came out of the pool
     bint is_replaced            # the pooled one had died, this is another
     bint is_active              # counted in http_t.n_active, …
@@ -183,6 +196,7 @@ cdef struct http_t:             # the protocol's state in a loop
     slab_t pairs
     slab_t askers
     slab_t questions
+    slab_t copies
     slab_t records
     slab_t state_memory         # what holds this struct
     client_t *clients           # every one that is open
@@ -190,6 +204,8 @@ cdef struct http_t:             # the protocol's state in a loop
     upstream_t *newest
     timeout_t sweep             # closes those idle for too long
     event_fn on_upstream        # what sockets to backends call
+    client_t *first_copy        # of those that are on their own
+    event_fn on_copy            # what the endpoints of copies call
     uint32_t n_idle_all         # upstreams in the pool
     timeout_t look              # whether there is a place, while anybody waits
     uint32_t n_active           # requests under way

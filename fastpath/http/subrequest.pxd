@@ -19,7 +19,8 @@ cdef enum verdict_t:
 # `client.question`; from now on the client's fields are the question's.
 cdef void question_ask(loop_t *loop, client_t *client) noexcept nogil
 
-# An answer's head is complete in `client.head`.
+# An answer's head is complete in `client.head`. Whatever a copy (mirror.pxd) is answered in the end
+# is VERDICT_YES or _BAD.
 cdef verdict_t question_answered(loop_t *loop, client_t *client) noexcept nogil
 
 # After VERDICT_YES: read the answer's rest. FP_DONE, FP_AGAIN (an event will come), FP_BAD.

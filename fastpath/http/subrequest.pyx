@@ -12,8 +12,10 @@ from fastpath.http.forward cimport FORWARD_SIZE_MAX
 from fastpath.http.framing cimport (
     BODY_CHUNKED, BODY_NONE, BODY_UNTIL_CLOSE, connection_options, options_t, response_framing,
 )
-from fastpath.http.http1 cimport FIELD_OTHER, FIELD_UNDERSCORE, METHOD_GET, field_t, head_t
-from fastpath.http.state cimport http_of, http_t, question_t
+from fastpath.http.http1 cimport (
+    FIELD_OTHER, FIELD_UNDERSCORE, METHOD_GET, METHOD_HEAD, field_t, head_t,
+)
+from fastpath.http.state cimport HEARS_CLIENT, HEARS_QUESTION, http_of, http_t, question_t
 from fastpath.http.writing cimport put_field
 from fastpath.loop cimport READABLE, endpoint_read, loop_watch
 from fastpath.memory.slab cimport slab_put
@@ -30,6 +32,7 @@ cdef void put_aside(client_t *client) noexcept nogil:
     """They are the question's."""
     cdef question_t *question = client.question
     question.is_open = True
+    client.hears = HEARS_QUESTION
     question.method = client.method
     question.has_body = client.has_body
     question.is_old = client.is_old
@@ -48,6 +51,7 @@ cdef void take_back(client_t *client) noexcept nogil:
     """They are the request's again."""
     cdef question_t *question = client.question
     question.is_open = False
+    client.hears = HEARS_CLIENT
     client.method = question.method
     client.has_body = question.has_body
     client.is_old = question.is_old
@@ -168,7 +172,9 @@ cdef verdict_t question_answered(loop_t *loop, client_t *client) noexcept nogil:
     cdef flow_t *flow = &client.response
     cdef head_t *head = client.head
     cdef options_t options
-    if (response_framing(head, flow.buffer, False, &flow.body) < 0
+    # A copy may be of a HEAD; a question never is.
+    cdef bint is_bodiless = client.method == METHOD_HEAD
+    if (response_framing(head, flow.buffer, is_bodiless, &flow.body) < 0
             or connection_options(head, flow.buffer, &options) < 0 or head.status == 101):
         return VERDICT_BAD
     if head.status < 200:
@@ -179,12 +185,13 @@ cdef verdict_t question_answered(loop_t *loop, client_t *client) noexcept nogil:
         flow_rewind(flow)
         flow_trim(loop, &http_of(loop).stores, flow)
         return VERDICT_INTERIM
-    if head.status >= 300:
-        return VERDICT_NO
-    if not copy_fields(client.question, head, flow.buffer):
-        return VERDICT_BAD
+    if client.hears == HEARS_QUESTION:
+        if head.status >= 300:
+            return VERDICT_NO
+        if not copy_fields(client.question, head, flow.buffer):
+            return VERDICT_BAD
     client.keeps_upstream = options.is_keep_alive if head.minor == 0 else not options.is_close
-    client.question.heard = 0
+    client.heard = 0
     flow.as_chunks = False
     flow.is_whole = flow.body.kind == BODY_NONE
     drop_head(loop, client)
@@ -201,11 +208,11 @@ cdef inline bint has_news(const flow_t *flow) noexcept nogil:
 cdef int question_hear(loop_t *loop, client_t *client) noexcept nogil:
     cdef flow_t *flow = &client.response
     cdef ssize_t n
-    while not flow.is_whole and client.question.heard < <uint32_t>HEARD_MAX:
+    while not flow.is_whole and client.heard < <uint32_t>HEARD_MAX:
         if has_news(flow):
             if flow_decode(&http_of(loop).stores, flow) < 0:
                 return FP_BAD
-            client.question.heard += flow.out_end - flow.out_start
+            client.heard += flow.out_end - flow.out_start
             flow.out_start = flow.out_end = 0
             continue
         if not client.upstream.io.ready & READABLE:

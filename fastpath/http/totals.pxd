@@ -10,6 +10,7 @@ cdef class HttpTotals:
     cdef dict retries           # route slot -> (begun, denied)
     cdef dict durations         # route slot -> [buckets…, sum in microseconds]
     cdef dict refused           # reason -> n
+    cdef dict copies            # COPY_NAMES -> n
     cdef dict compressed        # encoding -> [responses, bytes in, bytes out]
     cdef object overflow, waiting, checking, checks, compressing, crowded
 

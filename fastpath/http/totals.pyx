@@ -5,7 +5,9 @@ from libc.stdint cimport uint64_t
 from fastpath.abi cimport MAX_ROUTES
 from fastpath.atomics cimport load_acquire, load_relaxed, load_signed
 from fastpath.http.coders cimport coders_t
-from fastpath.http.counters cimport DURATION_BUCKETS, REQUEST_CELLS, duration_t, http_counters_t
+from fastpath.http.counters cimport (
+    COPY_RESULTS, DURATION_BUCKETS, REQUEST_CELLS, duration_t, http_counters_t,
+)
 
 from fastpath.counting import histogram
 from fastpath.filters import ENCODINGS
@@ -15,6 +17,7 @@ from fastpath.http.counters import DURATION_BOUNDS_US
 METHOD_NAMES = (
     "other", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE",
 )
+COPY_NAMES = ("answered", "failed", "too-long", "too-many", "unsent")
 
 
 cdef enum:
@@ -30,6 +33,7 @@ cdef class HttpTotals:
         self.durations = {}
         self.retries = {}
         self.refused = dict.fromkeys(REFUSAL_NAMES[1:], 0)
+        self.copies = dict.fromkeys(COPY_NAMES, 0)
         self.overflow = 0
         self.waiting = 0
         self.checking = 0
@@ -43,6 +47,8 @@ cdef class HttpTotals:
         cdef int i, slot
         for i in range(1, len(REFUSAL_NAMES)):
             self.refused[REFUSAL_NAMES[i]] += load_relaxed(&counters.refused[i])
+        for i in range(<int>COPY_RESULTS):
+            self.copies[COPY_NAMES[i]] += load_relaxed(&counters.copies[i])
         self.waiting += load_signed(&counters.waiting)
         self.checking += load_signed(&counters.checking)
         self.checks += load_relaxed(&counters.checks)
@@ -109,6 +115,7 @@ cdef class HttpTotals:
             },
             "compressing": self.compressing,
             "uncompressed": self.crowded,
+            "mirrored": dict(self.copies),
         }
 
     def _histogram(self, slot):

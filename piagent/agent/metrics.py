@@ -343,6 +343,31 @@ def _of_udp(stats: Mapping[str, Any]) -> Iterator[Family]:
     )
 
 
+def _of_tries(stats: Mapping[str, Any]) -> Iterator[Family]:
+    """What went to backends beside the first try of each request."""
+    for name, key, text in (
+        ("piagent_http_retries_total", "begun", "Tries of requests after the first one."),
+        ("piagent_http_retries_denied_total", "denied", "Tries that the budget had no room for."),
+    ):
+        yield Family(
+            name,
+            Kind.COUNTER,
+            text,
+            tuple(
+                Sample({"gateway": gateway, "route": route}, counts[key])
+                for gateway, routes in stats["retries"].items()
+                for route, counts in routes.items()
+                if counts[key]
+            ),
+        )
+    yield Family(
+        "piagent_http_mirrored_total",
+        Kind.COUNTER,
+        "Copies of requests, by what became of them.",
+        tuple(Sample({"result": how}, count) for how, count in stats["mirrored"].items()),
+    )
+
+
 def _of_http(stats: Mapping[str, Any]) -> Iterator[Family]:
     """What the gateways answered."""
     others = stats["others"]["durations"]
@@ -371,21 +396,7 @@ def _of_http(stats: Mapping[str, Any]) -> Iterator[Family]:
         )
         + (tuple(_histogram(others, OTHERS)) if others["count"] else ()),
     )
-    for name, key, text in (
-        ("piagent_http_retries_total", "begun", "Tries of requests after the first one."),
-        ("piagent_http_retries_denied_total", "denied", "Tries that the budget had no room for."),
-    ):
-        yield Family(
-            name,
-            Kind.COUNTER,
-            text,
-            tuple(
-                Sample({"gateway": gateway, "route": route}, counts[key])
-                for gateway, routes in stats["retries"].items()
-                for route, counts in routes.items()
-                if counts[key]
-            ),
-        )
+    yield from _of_tries(stats)
     yield Family(
         "piagent_http_waiting",
         Kind.GAUGE,

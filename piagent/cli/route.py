@@ -104,12 +104,15 @@ def _service(route: PlannedRoute) -> str:
 
 def _beside(filters: Filters) -> str:
     """What requests go to beside the backends."""
-    auth = filters.forward_auth
-    if auth is None:
-        return ""
-    return (
-        f" if {auth.service} says so" if auth.service else ", but who is to be asked is not there"
-    )
+    auth, mirror = filters.forward_auth, filters.mirror
+    text = ""
+    if auth is not None:
+        text = (
+            f" if {auth.service} says so" if auth.service else ", but nobody is there to ask: 500"
+        )
+    if mirror is not None:
+        text += f"; {mirror.percent} % copied to {mirror.service or 'nothing'}"
+    return text
 
 
 def _explain(args: argparse.Namespace, config: Config, gateways: tuple[PlannedGateway, ...]) -> int:

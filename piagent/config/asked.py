@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from piagent.config.filter_schema import Mirror
 from piagent.config.filter_values import plain_name
 from piagent.config.problems import unique
 from piagent.core import filters as model
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from piagent.config.filter_schema import BackendFilter, Filter, ForwardAuth
     from piagent.config.lines import KeyPath
     from piagent.config.problems import Report
-    from piagent.config.schema import Route
+    from piagent.config.schema import Route, Service
 
 COPIED_SIZE_MAX: Final = 1024
 """Bytes of the names that one filter copies, and one for each of them."""
@@ -52,11 +53,31 @@ def _edited(filters: tuple[Filter | BackendFilter, ...]) -> set[str]:
     }
 
 
-def asked_by(route: Route, path: KeyPath) -> Iterator[tuple[KeyPath, ForwardAuth]]:
+def asked_by(route: Route, path: KeyPath) -> Iterator[tuple[KeyPath, ForwardAuth | Mirror]]:
     """Yield what names a service, and where."""
     for i, one in enumerate(route.filters):
         if one.forward_auth is not None:
             yield (*path, "filters", i, "forward_auth"), one.forward_auth
+        if one.mirror is not None:
+            yield (*path, "filters", i, "mirror"), one.mirror
+
+
+def check_asked(
+    asked: ForwardAuth | Mirror, service: Service | None, place: KeyPath, report: Report
+) -> None:
+    """Check that the service can take what comes."""
+    if not isinstance(asked, Mirror) or service is None:
+        return
+    if service.proxy_protocol is not None:
+        what = f'a PROXY header tells "{asked.service}" who has connected: nobody, for a copy'
+        report.error((*place, "service"), what, "a service without proxy_protocol")
+
+
+def build_mirror(value: Mirror | None) -> model.Mirror | None:
+    """The model of one."""
+    if value is None:
+        return None
+    return model.Mirror(service=value.service, port=value.port, percent=value.percent)
 
 
 def build_forward_auth(value: ForwardAuth | None) -> model.ForwardAuth | None:

@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from piagent.config.addresses import check_addresses
-from piagent.config.asked import asked_by
+from piagent.config.asked import asked_by, check_asked
 from piagent.config.bgp import check_bgp
 from piagent.config.build import port_name
 from piagent.config.entry import check_entry
@@ -40,7 +40,7 @@ from piagent.core.plan import EVERYWHERE, is_loopback
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from piagent.config.filter_schema import ForwardAuth
+    from piagent.config.filter_schema import ForwardAuth, Mirror
     from piagent.config.lines import KeyPath
     from piagent.config.problems import Report
     from piagent.config.schema import (
@@ -98,6 +98,7 @@ def check(file: File, report: Report) -> None:
             _check_backend(backend, services, ("route", i, "backends", j), report)
         for where, asked in asked_by(route, ("route", i)):
             _check_backend(asked, services, where, report)
+            check_asked(asked, services.get(asked.service), where, report)
     _check_uses(file, report)
 
 
@@ -347,7 +348,7 @@ def check_gateway(gateway: Gateway, path: KeyPath, report: Report) -> None:
 
 
 def _check_backend(
-    backend: RouteBackend | DefaultBackend | ForwardAuth,
+    backend: RouteBackend | DefaultBackend | ForwardAuth | Mirror,
     services: Mapping[str, Service],
     path: KeyPath,
     report: Report,

@@ -18,6 +18,7 @@ from piagent.config.filter_values import (
     Origin,
     PageStatus,
     PageText,
+    Percent,
     PeriodRate,
     QuestionTarget,
     RateKey,
@@ -56,6 +57,14 @@ class ForwardAuth(Struct, frozen=True, kw_only=True):
     port: Port | None = None
     path: QuestionTarget
     copy_headers: Annotated[tuple[FieldName, ...], List(FieldName)] = ()
+
+
+class Mirror(Struct, frozen=True, kw_only=True):
+    """A service that gets copies of requests."""
+
+    service: Name
+    port: Port | None = None
+    percent: Percent = 100
 
 
 class Cors(Struct, frozen=True, kw_only=True):
@@ -129,5 +138,6 @@ class Filter(Struct, frozen=True, kw_only=True):
     add_prefix: TargetPath | None = None
     request_headers: Annotated[HeaderEdits, Table(HeaderEdits)] | None = None
     response_headers: Annotated[HeaderEdits, Table(HeaderEdits)] | None = None
+    mirror: Annotated[Mirror, Table(Mirror)] | None = None
     compress: Annotated[tuple[Compression, ...], List(Compression, at_least=1)] | None = None
     error_pages: Annotated[dict[str, str], Map(FileName, PageStatus)] | None = None

@@ -232,6 +232,15 @@ Requests = Annotated[
         blank=0,
     ),
 ]
+Percent = Annotated[
+    int,
+    Leaf(
+        source=Annotated[int, Meta(ge=1, le=100)],
+        wants="whole percents, 1 to 100",
+        example="10",
+        blank=0,
+    ),
+]
 TargetPath = Annotated[str, _text("a path", "/v2", target_path)]
 QuestionTarget = Annotated[str, _text("a path", "/auth", question_target)]
 AnswerStatus = Annotated[

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import fields
 
 from piagent.config import filter_schema
-from piagent.config.asked import build_forward_auth, check_forward_auth
+from piagent.config.asked import build_forward_auth, build_mirror, check_forward_auth
 from piagent.config.compress import check_compress
 from piagent.config.cors import build_cors, check_cors, check_edits_beside
 from piagent.config.error_pages import check_pages
@@ -38,7 +38,7 @@ ANSWERING = ("respond", "redirect")
 REWRITING = ("rewrite", "strip_prefix", "add_prefix")
 AT_THE_BACKEND = {
     *("in_flight", "forward_auth", "cors", "compress", "error_pages"),
-    *("request_headers", "response_headers"),
+    *("request_headers", "response_headers", "mirror"),
 }
 """Filters of a route that sends requests to a backend or answers them."""
 LINES_SIZE_MAX = 4096
@@ -241,6 +241,7 @@ def build_filters(
         add_prefix=found.get("add_prefix", ""),
         request_headers=build_edits(found.get("request_headers")),
         response_headers=build_edits(found.get("response_headers")),
+        mirror=build_mirror(found.get("mirror")),
         compress=tuple(str(name) for name in found.get("compress", ())),
         error_pages=pages,
     )

@@ -7,9 +7,6 @@ from typing import Final
 LATER_KEYS: Final[dict[str, dict[str, str]]] = {
     "gateway": {"certificates": "until then gateways speak plain HTTP"},
     "gateway.listen": {"tls": "until then gateways speak plain HTTP"},
-    "route.filters": {
-        "mirror": "",
-    },
 }
 """Table -> key -> what holds until then."""
 

@@ -306,7 +306,7 @@ def _leading(
             leads, missing = False, [f'there is no gateway "{route.gateway}"']
         key = key_of(Kind.ROUTE, route.name)
         # Without a service that it asks first the route is there and answers 500: what it keeps
-        # from everybody must not come to another route.
+        # from everybody must not come to another route. Copies for nobody are left out.
         asked = [_why_not(one, ports) for one in route.filters.asked]
         missing += [why for why in asked if why is not None]
         notes += [Note(key, CatalogReason.LEADS_NOWHERE, why) for why in missing]

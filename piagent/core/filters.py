@@ -108,6 +108,13 @@ class ForwardAuth(Asked, frozen=True, kw_only=True):
     """What the request gets from its answer and from nobody else."""
 
 
+class Mirror(Asked, frozen=True, kw_only=True):
+    """A service that gets copies of requests, whose answers nobody gets."""
+
+    percent: int = 100
+    """Of the requests, by chance."""
+
+
 class Cors(Struct, frozen=True, kw_only=True):
     """Whose pages may read what is answered (Fetch standard); "*" in a list: all."""
 
@@ -162,6 +169,7 @@ class Filters(Struct, frozen=True, kw_only=True):
     add_prefix: str = ""
     request_headers: HeaderEdits = HeaderEdits()
     response_headers: HeaderEdits = HeaderEdits()
+    mirror: Mirror | None = None
     compress: tuple[str, ...] = ()
     """Content codings that responses may have, the best one first."""
     error_pages: tuple[ErrorPage, ...] = ()
@@ -176,7 +184,8 @@ class Filters(Struct, frozen=True, kw_only=True):
     @property
     def asked(self) -> tuple[Asked, ...]:
         """The services that requests go to beside the backends of the route."""
-        return (self.forward_auth,) if self.forward_auth else ()
+        both: tuple[Asked | None, ...] = (self.forward_auth, self.mirror)
+        return tuple(one for one in both if one is not None)
 
     @property
     def rewrites(self) -> bool:

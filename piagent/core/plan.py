@@ -351,11 +351,14 @@ def _route(route: Route, host: str, services: dict[str, Service]) -> PlannedRout
 
 def _filters(filters: Filters, services: dict[str, Service]) -> Filters:
     """The services that they name by the names that a plan has for them."""
-    auth = filters.forward_auth
-    if auth is None:
+    if not filters.asked:
         return filters
-    key = _key_of(auth.service, auth.port, services)
-    return replace(filters, forward_auth=replace(auth, service=key))
+    auth, mirror = filters.forward_auth, filters.mirror
+    if auth is not None:
+        auth = replace(auth, service=_key_of(auth.service, auth.port, services))
+    if mirror is not None:
+        mirror = replace(mirror, service=_key_of(mirror.service, mirror.port, services))
+    return replace(filters, forward_auth=auth, mirror=mirror)
 
 
 def _target(backend: RouteBackend, services: dict[str, Service]) -> Target:

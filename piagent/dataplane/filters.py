@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         Filters,
         ForwardAuth,
         HeaderEdits,
+        Mirror,
         RateLimit,
         Redirect,
         Respond,
@@ -40,6 +41,7 @@ def engine_filters(filters: Filters) -> engine.Filters:
         cors=_cors(filters.cors) if filters.cors else None,
         compress=filters.compress,
         forward_auth=_forward_auth(filters.forward_auth) if filters.forward_auth else None,
+        mirror=_mirror(filters.mirror) if filters.mirror else None,
         pages=tuple(
             engine.Page(page.first, page.last, page.body, page.content_type)
             for page in filters.error_pages
@@ -68,6 +70,10 @@ def _cors(cors: Cors) -> engine.Cors:
 
 def _forward_auth(auth: ForwardAuth) -> engine.ForwardAuth:
     return engine.ForwardAuth(auth.service, auth.path, auth.copy_headers)
+
+
+def _mirror(mirror: Mirror) -> engine.Mirror:
+    return engine.Mirror(mirror.service, mirror.percent)
 
 
 def _respond(respond: Respond) -> engine.Respond:

@@ -159,13 +159,18 @@ def test_a_request_that_no_route_takes_is_answered_with_404(run: Run) -> None:
 def test_who_is_asked_first_is_in_the_list_and_the_explanation(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asks = 'filters = [{ forward_auth = { service = "api", path = "/auth" } }]\n'
+    asks = (
+        'filters = [{ forward_auth = { service = "api", path = "/auth" } },'
+        ' { mirror = { service = "api", percent = 5 } }]\n'
+    )
     (tmp_path / "pi.toml").write_text(FILE + asks)
     file = ("-c", str(tmp_path / "pi.toml"), "--gateway", "inside")
     assert main(["route", "list", *file]) == 0
-    assert "-> inside api:80 if api:80 says so" in " ".join(capsys.readouterr().out.split())
+    assert "-> inside api:80 if api:80 says so; 5 % copied to api:80" in " ".join(
+        capsys.readouterr().out.split()
+    )
     assert main(["route", "explain", *file, "GET", "http://a/"]) == 0
-    assert "to api:80 if api:80 says so\n" in capsys.readouterr().out
+    assert "to api:80 if api:80 says so; 5 % copied to api:80\n" in capsys.readouterr().out
 
 
 def test_headers_and_the_query_count_in_an_explanation(run: Run) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from piagent.core.filters import ForwardAuth
+from piagent.core.filters import ForwardAuth, Mirror
 from tests.config.conftest import Load, Problems
 from tests.config.test_filters import TO_APP, filters, route
 
@@ -81,6 +81,40 @@ def test_what_does_not_go_together(errors: Problems, beside: str, rest: str, wha
     one = asking('service = "auth", path = "/", copy_headers = ["x-a"]')
     found = errors(with_auth(", ".join(filter(None, (one, beside))), rest))
     assert any(what in each.what and "forward_auth" in each.key for each in found)
+
+
+def test_a_service_that_gets_copies(load: Load) -> None:
+    text = '{ mirror = { service = "auth" } }'
+    mirror = load(with_auth(text)).config.routes[0].filters.mirror
+    assert mirror == Mirror(service="auth", percent=100)
+    text = '{ mirror = { service = "auth", port = 9091, percent = 1 } }'
+    mirror = load(with_auth(text)).config.routes[0].filters.mirror
+    assert mirror == Mirror(service="auth", port=9091, percent=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "cure"),
+    [
+        ('service = "atuh"', 'there is no service "atuh"', 'did you mean "auth"'),
+        ('service = "auth", port = 53', "has no port 53", "TCP ports: 9091"),
+        ('service = "auth", percent = 0', "1 to 100", "10"),
+        ('service = "auth", percent = 101', "1 to 100", "10"),
+        ('service = "told"', "PROXY header", "without proxy_protocol"),
+    ],
+)
+def test_what_gets_no_copies(errors: Problems, text: str, what: str, cure: str) -> None:
+    told = AUTH.replace('"auth"', '"told"\nproxy_protocol = "v2"').replace(".12", ".13")
+    found = errors(with_auth(f"{{ mirror = {{ {text} }} }}") + told)
+    assert len(found) == 1
+    assert "filters[0].mirror" in found[0].key
+    assert what in found[0].what
+    assert cure in found[0].cure
+
+
+@pytest.mark.parametrize("beside", ["{ respond = {} }", '{ add_prefix = "/x" }'])
+def test_what_does_not_go_to_a_backend_is_not_copied(errors: Problems, beside: str) -> None:
+    found = errors(with_auth(f'{{ mirror = {{ service = "auth" }} }}, {beside}', ""))
+    assert [each.key for each in found] == ["route[0].filters[0].mirror"]
 
 
 def test_without_one_nobody_is_asked(load: Load) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from piagent.core.filters import Filters, ForwardAuth
+from piagent.core.filters import Filters, ForwardAuth, Mirror
 from piagent.core.model import (
     AddressRange,
     Announce,
@@ -304,6 +304,15 @@ def test_who_is_asked_is_in_the_plan_by_its_ports_name() -> None:
     asked = {one.name: one.filters.forward_auth for one in gateway.routes}
     names = {name: one.service for name, one in asked.items() if one is not None}
     assert names == {"a": "web:81", "b": "web:80", "c": "", "d": ""}
+
+
+def test_who_gets_copies_is_in_the_plan_by_its_ports_name() -> None:
+    to = Mirror(service="web", percent=3)
+    one = route("a", filters=Filters(mirror=to))
+    (gateway,) = plan(config(one), NOTHING, ALL_UP).gateways
+    (entry,) = gateway.routes
+    assert entry.filters.mirror == replace(to, service="web:80")
+    assert entry.services == {"web:80"}
 
 
 def test_who_is_asked_stays_as_long_as_a_vip_that_leaves() -> None:

@@ -90,6 +90,7 @@ STATS = {
     "http": {
         "requests": {"g": {"r": {"GET": {200: 1}}}},
         "waiting": 0,
+        "mirrored": {"answered": 1},
         "checking": 0,
         "checks": 0,
         "compressed": {"gzip": {"responses": 1, "bytes_in": 1, "bytes_out": 1}},

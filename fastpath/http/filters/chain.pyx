@@ -22,6 +22,7 @@ from fastpath.http.filters.table cimport (
     HAS_RESPONSE_HEADERS, HAS_SOURCES, filters_t, target_filters_t,
 )
 from fastpath.http.http1 cimport REFUSE_PREFLIGHT, REFUSE_RESPOND
+from fastpath.http.mirror cimport mirror_drop
 from fastpath.http.state cimport http_of, http_t, route_of
 from fastpath.http.subrequest cimport question_drop
 from fastpath.http.writing cimport put
@@ -183,5 +184,6 @@ cdef void filters_done(loop_t *loop, client_t *client) noexcept nogil:
     if client.check != NULL:
         auth_done(loop, client)
     question_drop(loop, client)
+    mirror_drop(loop, client)
     if client.is_in_flight:
         admission_leave(loop, client)

@@ -24,6 +24,7 @@ cdef enum:
     HAS_AUTH = 1 << 13
     HAS_COMPRESS = 1 << 14
     HAS_FORWARD_AUTH = 1 << 15
+    HAS_MIRROR = 1 << 16
 
 cdef enum:
     NAME_SIZE_MAX = 63          # of a field that is set, added or removed
@@ -57,6 +58,10 @@ cdef struct forward_auth_t:
     text_t path                 # with its query
     text_t names                # of the fields that the answer adds, as question_t has them
     edits_t copied              # the same, as what is hidden of the client's
+
+cdef struct mirror_t:
+    const service_t *service    # in the same snapshot; NULL: not there
+    uint64_t threshold          # of 2^32 draws those below it are copied
 
 cdef struct origin_t:           # from where pages may ask
     text_t head                 # all of it, or what is before the `*`
@@ -99,6 +104,7 @@ cdef struct filters_t:
     uint8_t encodings[<int>ENCODINGS]   # n_encodings, of compress: the first one is liked best
     uint8_t n_encodings
     forward_auth_t forward_auth
+    mirror_t mirror
     const answer_t *pages       # n_pages, of different statuses
     uint32_t n_pages
     const target_filters_t *of_targets      # by their order in the route; NULL: there are none
