@@ -8,9 +8,9 @@ from fastpath.abi cimport prefixes_t, range_t, text_t
 from fastpath.http.answers cimport answer_t
 from fastpath.http.filters.table cimport (
     HAS_ALLOW, HAS_AUTH, HAS_BODY_LIMIT, HAS_COMPRESS, HAS_CORS, HAS_FORWARD_AUTH, HAS_HOST,
-    HAS_IN_FLIGHT, HAS_MIRROR, HAS_PAGES, HAS_PATH, HAS_RATE, HAS_REDIRECT, HAS_REQUEST_HEADERS, HAS_RESPOND,
-    HAS_RESPONSE_HEADERS, HAS_SOURCES, cors_t, edits_t, forward_auth_t, origin_t, redirect_t,
-    target_filters_t,
+    HAS_IN_FLIGHT, HAS_MIRROR, HAS_PAGES, HAS_PATH, HAS_RATE, HAS_REDIRECT, HAS_REQUEST_HEADERS,
+    HAS_RESPOND, HAS_RESPONSE_HEADERS, HAS_SOURCES, cors_t, edits_t, forward_auth_t, origin_t,
+    redirect_t, target_filters_t,
 )
 from fastpath.table_parts cimport array_new, ranges_put
 

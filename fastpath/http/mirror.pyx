@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t, uint16_t
 from libc.string cimport memcpy, memset
 
-from fastpath.abi cimport BUFFER_SIZE, MAX_BACKENDS, fp_assert, route_t, service_t
+from fastpath.abi cimport BUFFER_SIZE, MAX_BACKENDS, fp_assert, route_t
 from fastpath.atomics cimport count
 from fastpath.hashing.bits cimport draw64
 from fastpath.http.counters cimport (

@@ -43,10 +43,6 @@ def is_silent(peer: Peer) -> None:
     peer.file.read()
 
 
-def resets_at_once(peer: Peer) -> None:
-    break_off(peer.socket)
-
-
 def resets(peer: Peer) -> None:
     peer.request()
     break_off(peer.socket)
@@ -63,7 +59,6 @@ def dawdles(*parts: bytes) -> Callable[[Peer], None]:
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 BAD: dict[str, tuple[Callable[[Peer], None], int, str]] = {
-    "resets_at_once": (resets_at_once, 502, "upstream"),
     "closes": (sends(), 502, "upstream"),
     "resets": (resets, 502, "upstream"),
     "nonsense": (sends(b"nonsense\r\n\r\n"), 502, "upstream"),
