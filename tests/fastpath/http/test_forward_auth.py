@@ -382,6 +382,23 @@ def test_a_head_request_gets_the_answers_head_alone() -> None:
             assert (status, body) == (401, b"no")
 
 
+def test_the_body_of_an_answer_to_a_head_request_is_waited_for_by_nobody() -> None:
+    later: list[object] = []
+
+    def talk(peer: Peer) -> None:
+        peer.request()
+        peer.send(NO[:-2])
+        later.append(peer.head())  # a next question would get the body for an answer
+
+    auth = scripted(talk)
+    with asking(Web().backend(), auth.backend("a")) as (_, port), Client(port) as client:
+        for n in range(2):
+            client.send(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert client.response("HEAD")[0] == 401
+            wait_until(lambda n=n: len(later) == n + 1)  # type: ignore[misc]
+    assert later == [None, None]
+
+
 def test_a_body_that_nobody_will_get_ends_the_connection() -> None:
     web, auth = Web(), saying(NO)
     with asking(web.backend(), auth.backend()) as (_, port), Client(port) as client:
