@@ -143,6 +143,11 @@ cdef enum:
     HOST_EXACT = 1
     HOST_WILDCARD = 2
 
+# Kinds of route_t.hash_kind.
+cdef enum:
+    HASH_HEADER = 0
+    HASH_COOKIE = 1
+
 
 cdef struct text_t:             # bytes without a final NUL
     const uint8_t *data         # owned by the snapshot
@@ -245,6 +250,7 @@ cdef struct route_t:
     retries_t retries
     text_t cookie               # its name, when clients stick to backends; size 0: they do not
     uint32_t cookie_ttl_s       # 0: as long as the browser is open
+    text_t hash_name            # of what a request is hashed by; size 0: none, see client_t.hash
     const pattern_t *pattern    # of the path, in place of `path`; else NULL
     conditions_t conditions
     route_t *next               # of the same host and path in the order of precedence, or NULL
@@ -256,6 +262,7 @@ cdef struct route_t:
     uint8_t n_targets           # 0: no backend at all (500)
     uint8_t host_kind
     uint8_t exact               # path as a whole; else prefix by elements
+    uint8_t hash_kind
 
 
 cdef struct gateway_t:

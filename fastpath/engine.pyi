@@ -7,6 +7,7 @@ from fastpath.conditions import Predicate as Predicate
 from fastpath.requests import RequestRecord as RequestRecord
 from fastpath.tables import Backend as Backend
 from fastpath.tables import Gateway as Gateway
+from fastpath.tables import HashOn as HashOn
 from fastpath.tables import Listener as Listener
 from fastpath.tables import ListenError as ListenError
 from fastpath.tables import LogRecord as LogRecord

@@ -46,12 +46,13 @@ from fastpath.sockets import listen, prepare_stream, resolve
 from fastpath.verifying import Verifier
 from fastpath.conditions import Predicate
 from fastpath.tables import (
-    CONNECT_BOUNDS_S, SESSION_BOUNDS_S, TIMEOUT_MAX_MS, Backend, Flow, Gateway, ListenError,
-    Listener, LogRecord, Retries, Route, Service, Sticky, Tables, Target, check, place_of,
+    CONNECT_BOUNDS_S, SESSION_BOUNDS_S, TIMEOUT_MAX_MS, Backend, Flow, Gateway, HashOn,
+    ListenError, Listener, LogRecord, Retries, Route, Service, Sticky, Tables, Target, check,
+    place_of,
 )
 
 __all__ = [
-    "Backend", "Engine", "Gateway", "ListenError", "Listener", "LogRecord", "Predicate",
+    "Backend", "Engine", "Gateway", "HashOn", "ListenError", "Listener", "LogRecord", "Predicate",
     "RequestRecord", "Retries", "Route", "Service", "Sticky", "Tables", "Target",
 ]
 

@@ -173,6 +173,14 @@ class Sticky(NamedTuple):
     """0: as long as the browser is open."""
 
 
+class HashOn(NamedTuple):
+    """What of a request stands for who sends it, for services with Maglev."""
+
+    name: str
+    """A header's in lower case, or a cookie's."""
+    cookie: bool = False
+
+
 class Route(NamedTuple):
     """One entry of a gateway's table; the first that matches wins."""
 
@@ -187,6 +195,8 @@ class Route(NamedTuple):
     backend_timeout_ms: int
     retries: Retries | None = None
     sticky: Sticky | None = None
+    hash_on: HashOn | None = None
+    """None: a hash of the connection, or of the client's address with affinity."""
     program: bytes = b""
     """A compiled regular expression for the path; `path` is its text then."""
     methods: tuple[str, ...] = ()
@@ -391,6 +401,8 @@ def _check_gateway(gateway: Gateway, services: set[str]) -> None:
             _check_retries(where, route.retries)
         if route.sticky is not None:
             _check_sticky(where, route.sticky)
+        if route.hash_on is not None:
+            _check_cookie(where, route.hash_on.name)
         check_filters(where, route.filters)
         for target in route.targets:
             check_edits(where, route.filters.request_headers, target.request_headers)
@@ -427,10 +439,15 @@ def _check_retries(where: str, retries: Retries) -> None:
 
 
 def _check_sticky(where: str, sticky: Sticky) -> None:
-    if not re.fullmatch(COOKIE_NAME, sticky.cookie):
-        raise ValueError(f"{where}: {sticky.cookie!r} is no name for a cookie")
+    _check_cookie(where, sticky.cookie)
     if not 0 <= sticky.ttl_s <= TIMEOUT_MAX_MS:
         raise ValueError(f"{where}: a cookie for {sticky.ttl_s} s")
+
+
+def _check_cookie(where: str, name: str) -> None:
+    """A header's name has the same form: both are tokens."""
+    if not re.fullmatch(COOKIE_NAME, name):
+        raise ValueError(f"{where}: {name!r} is no name for a cookie or header")
 
 
 def _check_host(where: str, host: str) -> None:

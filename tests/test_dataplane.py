@@ -28,7 +28,7 @@ from piagent.core.filters import (
     Rewrite,
     Users,
 )
-from piagent.core.model import Retries, RetryOn, Sticky, Wildcard
+from piagent.core.model import HashOn, Retries, RetryOn, Sticky, Wildcard
 from piagent.core.patterns import compile_pattern
 from piagent.core.plan import (
     Plan,
@@ -104,6 +104,7 @@ def test_every_field_of_a_plan_reaches_the_tables() -> None:
                         *("r", "*.lan", "/v1", False, (target,), 60_000, 30_000),
                         Retries(attempts=2, on=(RetryOn.RESET,), statuses=(429,), backoff_ms=5),
                         Sticky(cookie="sid", ttl_ms=60_000),
+                        HashOn(name="uid", cookie=True),
                         regex=True,
                         methods=("GET",),
                         headers=(Predicate("x", "1"),),
@@ -133,6 +134,7 @@ def test_every_field_of_a_plan_reaches_the_tables() -> None:
         "targets": (("api:80", 9, ((("a", "1"),), (), ()), ((), (), ("b",))),),
         "request_timeout_ms": 60_000, "backend_timeout_ms": 30_000,
         "retries": (2, ("reset",), (429,), 5), "sticky": ("sid", 60),
+        "hash_on": ("uid", True),
         "program": compile_pattern("/v1").program, "methods": ("GET",),
         "headers": (("x", b"1", b""),), "query": (("v", b"^a", compile_pattern("^a").program),),
         "filters": engine_filters(Filters()),

@@ -16,6 +16,7 @@ from fastpath.http.entry cimport entry_head, entry_request
 from fastpath.http.filters.auth cimport FILTER_WAITS, auth_done, auth_heard
 from fastpath.http.filters.chain cimport filters_request, filters_target
 from fastpath.http.framing cimport BODY_CHUNKED, BODY_NONE, body_refusal
+from fastpath.http.hash_on cimport hash_on
 from fastpath.http.http1 cimport (
     HEAD_REQUEST, REFUSE_BUSY, REFUSE_CONNECT, REFUSE_NO_BACKEND, REFUSE_NO_ROUTE,
     REFUSE_QUEUE_FULL, REFUSE_UNAVAILABLE, REFUSE_UPSTREAM, head_init, head_scan, head_t,
@@ -113,10 +114,12 @@ cdef int begin(loop_t *loop, client_t *client) noexcept nogil:
     if client.has_body and flow.raw_start < flow.raw_end and flow_decode(&http.stores, flow) < 0:
         return -<int>body_refusal(&flow.body)
     http.n_requests += 1
-    if loop.snapshot.service_of_slot[client.service_slot].affinity:
-        client.hash = client.origin
-    else:
-        client.hash = draw64(client.flow, http.n_requests)
+    client.hash = client.route_hash
+    if client.hash == 0:
+        if loop.snapshot.service_of_slot[client.service_slot].affinity:
+            client.hash = client.origin
+        else:
+            client.hash = draw64(client.flow, http.n_requests)
     client.tries.n = 0
     client.n_interim = 0
     client.is_replaced = client.was_sent = False
@@ -195,7 +198,10 @@ cdef int take_route(loop_t *loop, client_t *client, request_t *request,
 cdef int take_target(loop_t *loop, client_t *client, const route_t *route) noexcept nogil:
     cdef const target_t *target
     cdef const backend_t *known
-    client.token = 0
+    client.route_hash = client.token = 0
+    if route.hash_name.size > 0:
+        client.route_hash = hash_on(loop, route, client.head, client.request.buffer,
+                                    client.origin)
     client.is_sticky = route.cookie.size > 0
     client.wanted_slot = MAX_BACKENDS
     if client.is_sticky:

@@ -6,7 +6,9 @@ Off-line work, under the interpreter: it may take its time and raise.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 
-from fastpath.abi cimport HOST_ANY, HOST_EXACT, HOST_WILDCARD, RETRY_STATUS_MIN, conditions_t
+from fastpath.abi cimport (
+    HASH_COOKIE, HASH_HEADER, HOST_ANY, HOST_EXACT, HOST_WILDCARD, RETRY_STATUS_MIN, conditions_t,
+)
 from fastpath.http.route_index cimport RouteIndex
 from fastpath.table_parts cimport array_new
 
@@ -115,7 +117,7 @@ cdef class RouteTables:
         route.backend_timeout_ms = wanted.backend_timeout_ms
 
     cdef object put_tries(self, route_t *route, wanted):
-        """Fill in when a request is tried again, and the cookie by which clients find a backend."""
+        """Fill in when a request is tried again, and by what clients stay at a backend."""
         if wanted.retries is not None:
             route.retries.attempts = wanted.retries.attempts
             route.retries.backoff_ms = wanted.retries.backoff_ms
@@ -127,6 +129,9 @@ cdef class RouteTables:
         if wanted.sticky is not None:
             self.put_text(&route.cookie, wanted.sticky.cookie.encode())
             route.cookie_ttl_s = wanted.sticky.ttl_s
+        if wanted.hash_on is not None:
+            self.put_text(&route.hash_name, wanted.hash_on.name.encode())
+            route.hash_kind = HASH_COOKIE if wanted.hash_on.cookie else HASH_HEADER
 
     cdef object put_targets(self, route_t *route, tuple wanted, service_t *services,
                             dict service_at):

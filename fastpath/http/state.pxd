@@ -126,7 +126,8 @@ cdef struct client_t:
     known_client_t *counted_in_all
     uint64_t flow               # hash of addresses and ports
     uint64_t origin             # hash of the client's address alone
-    uint64_t hash               # of this request
+    uint64_t hash               # of this request, or of our question
+    uint64_t route_hash         # of what the route goes by; 0: it goes by nothing
     uint64_t deadline_ms        # of the state it is in; 0: none
     uint64_t total_deadline_ms  # of the exchange; 0: none
     uint64_t route_born         # with `route_slot`, tells the route from others that have the slot

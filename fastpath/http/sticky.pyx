@@ -7,6 +7,7 @@ without a word, and it outlives reloads, for it hashes names.
 from libc.string cimport memcmp, memcpy, strlen
 
 from fastpath.abi cimport service_t
+from fastpath.http.fields cimport cookie_next, cookie_t
 from fastpath.http.http1 cimport FIELD_OTHER, field_t, is_named
 from fastpath.http.writing cimport put_number
 from fastpath.proxy.outlier cimport outlier_is_passed_over
@@ -34,24 +35,15 @@ cdef uint64_t token_at(const uint8_t *text) noexcept nogil:
 
 
 cdef uint64_t token_in(const text_t *cookie, const uint8_t *text, size_t size) noexcept nogil:
-    """Look through `a=b; c=d` (RFC 6265, 4.2.1)."""
-    cdef size_t needed = cookie.size + 1 + DIGITS
+    """Look through `a=b; c=d`."""
+    cdef cookie_t pair
     cdef size_t at = 0
-    cdef const uint8_t *pair
-    cdef uint64_t token
-    while at + needed <= size:
-        pair = text + at
-        if (memcmp(pair, cookie.data, cookie.size) == 0 and pair[cookie.size] == c"="
-                and (at + needed == size or pair[needed] == c";")):
-            token = token_at(pair + cookie.size + 1)
-            if token != 0:
-                return token
-        while at < size and text[at] != c";":
-            at += 1
-        at += 1
-        while at < size and text[at] == c" ":
-            at += 1
-    return 0
+    cdef uint64_t token = 0
+    while token == 0 and cookie_next(text, size, &at, &pair):
+        if (pair.value_size == DIGITS and pair.name_size == cookie.size
+                and memcmp(pair.name, cookie.data, cookie.size) == 0):
+            token = token_at(pair.value)
+    return token
 
 
 cdef uint64_t sticky_read(const text_t *cookie, const head_t *head,

@@ -211,6 +211,7 @@ def build_route(
         sticky=None
         if route.sticky is None
         else model.Sticky(cookie=route.sticky.cookie, ttl_ms=route.sticky.ttl),
+        hash_on=route.hash_on,
         methods=route.methods,
         headers=_predicates(route.headers),
         query=_predicates(route.query),

@@ -22,6 +22,7 @@ from piagent.config.problems import did_you_mean, elements, key_path, unique
 from piagent.config.proxying import (
     OF_CONNECTIONS,
     OF_LISTENERS,
+    check_hashed,
     check_own_sources,
     check_proxying,
     check_route_to,
@@ -96,6 +97,8 @@ def check(file: File, report: Report) -> None:
             check_spelling(route, gateways[route.gateway], ("route", i), report)
         for j, backend in enumerate(route.backends):
             _check_backend(backend, services, ("route", i, "backends", j), report)
+            if route.hash_on is not None and backend.service in services:
+                check_hashed(services[backend.service], ("route", i, "hash_on"), report)
         for where, asked in asked_by(route, ("route", i)):
             _check_backend(asked, services, where, report)
             check_asked(asked, services.get(asked.service), where, report)

@@ -149,6 +149,16 @@ def check_route_to(service: Service, place: KeyPath, report: Report) -> None:
         report.warn(place, what, "a service of its own for the route says so more clearly")
 
 
+def check_hashed(service: Service, place: KeyPath, report: Report) -> None:
+    """Check that a hash of what a route names chooses among this service's backends."""
+    if service.balance not in {"", Balance.MAGLEV}:
+        what = f'balance = "{service.balance}" of "{service.name}" looks at no hash'
+        report.error(place, what, 'write balance = "maglev" there, or leave hash_on out')
+    elif service.affinity is Affinity.CLIENT_IP:
+        what = f'"{service.name}" goes by the client\'s address: affinity = "client-ip"'
+        report.error(place, what, "leave one of the two out")
+
+
 def check_applied(service: Service, path: KeyPath, report: Report) -> None:
     """Check that what is applied, which counts on every node, takes nothing that is a node's."""
     if service.access_log not in {None, "", STDOUT}:

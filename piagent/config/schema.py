@@ -45,6 +45,7 @@ from piagent.config.values import (
     FileName,
     Flag,
     FlowCacheKind,
+    HashOn,
     HeaderName,
     HeaderValue,
     HealthPath,
@@ -402,6 +403,7 @@ class Route(Struct, frozen=True, kw_only=True):
     timeouts: Annotated[Timeouts, Table(Timeouts)] = Timeouts()
     retries: Annotated[Retries, Table(Retries)] | None = None
     sticky: Annotated[Sticky, Table(Sticky)] | None = None
+    hash_on: HashOn = None
     filters: Annotated[tuple[Filter, ...], List(Annotated[Filter, Table(Filter)])] = ()
 
 

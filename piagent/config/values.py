@@ -331,6 +331,18 @@ def header_name(text: str) -> str:
     return lower
 
 
+def hash_on(text: str) -> model.HashOn:
+    """Read what of a request is hashed: "header:x-user" or "cookie:sid"."""
+    kind, _, name = text.partition(":")
+    if kind == "cookie":
+        return model.HashOn(name=cookie_name(name), cookie=True)
+    if kind != "header":
+        raise UnfitError(f'"{text}" is neither "header:" nor "cookie:" and a name')
+    if len(name) > NAME_LENGTH_MAX:
+        raise UnfitError(f'"{name}" is longer than {NAME_LENGTH_MAX} characters')
+    return model.HashOn(name=header_name(name))
+
+
 def header_value(text: str) -> str:
     """Read the value of a header."""
     if re.fullmatch(r"[ -~]*", text) is None:
@@ -435,6 +447,10 @@ RetryOn = Annotated[
     model.RetryOn | int, _text("a reason or a status from 400 to 599", "503", retry_on, 0)
 ]
 CookieName = Annotated[str, _text("the name of a cookie", "sid", cookie_name)]
+HashOn = Annotated[
+    model.HashOn | None,
+    _text('"header:" or "cookie:" and a name', "header:x-user", hash_on, None),
+]
 HealthPath = Annotated[str, _text("a path", "/healthz", health_path)]
 Word = Annotated[str, _text("a program or an argument", "/usr/local/bin/check", word)]
 HostName = Annotated[str, _text("a host name", "db.example.com", host_name)]

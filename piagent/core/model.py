@@ -457,6 +457,14 @@ class Sticky(Struct, frozen=True, kw_only=True):
     """0: as long as the browser is open."""
 
 
+class HashOn(Struct, frozen=True, kw_only=True):
+    """What of a request stands for who sends it, where Maglev chooses the backend."""
+
+    name: str
+    """A header's in lower case, or a cookie's."""
+    cookie: bool = False
+
+
 class Route(Struct, frozen=True, kw_only=True):
     """Which requests of a gateway go to which services."""
 
@@ -475,6 +483,7 @@ class Route(Struct, frozen=True, kw_only=True):
     """From the request sent to the response's head; 0: none."""
     retries: Retries | None = None
     sticky: Sticky | None = None
+    hash_on: HashOn | None = None
     methods: tuple[str, ...] = ()
     """Empty: every method."""
     headers: tuple[Predicate, ...] = ()

@@ -341,6 +341,7 @@ def _route(route: Route, host: str, services: dict[str, Service]) -> PlannedRout
         backend_timeout_ms=route.backend_timeout_ms,
         retries=route.retries,
         sticky=route.sticky,
+        hash_on=route.hash_on,
         regex=route.path_kind is PathKind.REGEX,
         methods=route.methods,
         headers=route.headers,

@@ -32,7 +32,7 @@ from msgspec import Struct
 
 from piagent.core.entry import Entry
 from piagent.core.filters import Filters, HeaderEdits
-from piagent.core.model import PathKind, Retries, Route, Sticky, Wildcard
+from piagent.core.model import HashOn, PathKind, Retries, Route, Sticky, Wildcard
 from piagent.core.patterns import compile_pattern
 from piagent.core.predicates import Predicate, Request, headers_match, query_matches
 
@@ -80,6 +80,7 @@ class PlannedRoute(Struct, frozen=True):
     backend_timeout_ms: int
     retries: Retries | None = None
     sticky: Sticky | None = None
+    hash_on: HashOn | None = None
     regex: bool = False
     """Whether `path` is a regular expression."""
     methods: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from fastpath import engine
 from fastpath.requests import RequestRecord
 from piagent.core.flow import Flow
 from piagent.core.identity import once
-from piagent.core.model import Protocol, Retries, Sticky, Wildcard
+from piagent.core.model import HashOn, Protocol, Retries, Sticky, Wildcard
 from piagent.core.patterns import compile_pattern
 from piagent.core.plan import Plan, PlannedService
 from piagent.core.predicates import Predicate
@@ -197,6 +197,7 @@ def _route(route: PlannedRoute) -> engine.Route:
         route.backend_timeout_ms,
         retries=_retries(route.retries),
         sticky=_sticky(route.sticky),
+        hash_on=_hash_on(route.hash_on),
         program=compile_pattern(route.path).program if route.regex else b"",
         methods=route.methods,
         headers=tuple(map(_predicate, route.headers)),
@@ -219,6 +220,10 @@ def _retries(retries: Retries | None) -> engine.Retries | None:
 
 def _sticky(sticky: Sticky | None) -> engine.Sticky | None:
     return None if sticky is None else engine.Sticky(sticky.cookie, sticky.ttl_ms // 1000)
+
+
+def _hash_on(hash_on: HashOn | None) -> engine.HashOn | None:
+    return None if hash_on is None else engine.HashOn(hash_on.name, hash_on.cookie)
 
 
 _CURES = {

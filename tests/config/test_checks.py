@@ -101,6 +101,11 @@ ERRORS = [
      "route[0].retries.on[2]", "already taken by route[0].retries.on[0]", "once"),
     ('path_prefix = "/"', 'sticky = { cookie = "a", ttl = "1500ms" }', "route[0].sticky.ttl",
      "whole seconds", '"1s"'),
+    ('path_prefix = "/"', 'hash_on = "x-user"', "route[0].hash_on", "neither", ""),
+    ('path_prefix = "/"', f'hash_on = "header:{"x" * 64}"', "route[0].hash_on", "longer than 63",
+     ""),
+    ('path_prefix = "/"', 'hash_on = "header:host"', "route[0].hash_on", "hosts", ""),
+    ('path_prefix = "/"', 'hash_on = "cookie:a b"', "route[0].hash_on", "no name", ""),
     ('"192.0.2.250"]', '"192.0.2.250"]\ninterfaces = ["a", "b", "a"]', "pool[1].interfaces[2]",
      "already taken by pool[1].interfaces[0]", "once is enough"),
     ("ports = [{ port = 53 }", 'traffic_policy = "local"\nports = [{ port = 53 }',
@@ -122,6 +127,21 @@ def test_a_contradiction_is_one_error_at_its_place(
     assert what in found[0].what
     assert cure in found[0].cure
     assert found[0].line is not None
+
+
+@pytest.mark.parametrize(
+    ("line", "what", "cure"),
+    [
+        ('balance = "random-two"', 'balance = "random-two" of "web" looks at no hash', "maglev"),
+        ('affinity = "client-ip"', 'affinity = "client-ip"', "leave one of the two out"),
+    ],
+)
+def test_a_hash_has_to_choose(errors: Problems, line: str, what: str, cure: str) -> None:
+    text = GOOD.replace('path_prefix = "/"', 'hash_on = "cookie:sid"')
+    (found,) = errors(text.replace("ports = [{ port = 80 }]", f"ports = [{{ port = 80 }}]\n{line}"))
+    assert found.key == "route[0].hash_on"
+    assert what in found.what
+    assert cure in found.cure
 
 
 def test_a_route_has_sixteen_backends_at_most(errors: Problems) -> None:

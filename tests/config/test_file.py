@@ -100,6 +100,7 @@ backends = [{ service = "web", port = 81, weight = 9 }, { service = "dns" }]
 timeouts = { request = "1m", backend = "0s" }
 retries = { attempts = 3, on = ["503", "connect-failure"], backoff = "5ms" }
 sticky = { cookie = "sid", ttl = "1h" }
+hash_on = "header:X-User"
 [[route]]
 name = "b"
 gateway = "front"
@@ -148,6 +149,7 @@ ROUTES = (
             attempts=3, on=(model.RetryOn.CONNECT_FAILURE,), statuses=(503,), backoff_ms=5
         ),
         sticky=model.Sticky(cookie="sid", ttl_ms=3_600_000),
+        hash_on=model.HashOn(name="x-user"),
     ),
     model.Route(
         name="b", gateway="front", hosts=(), path_kind=model.PathKind.EXACT, path="/",

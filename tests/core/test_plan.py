@@ -14,16 +14,19 @@ from piagent.core.model import (
     Config,
     Election,
     Gateway,
+    HashOn,
     Mqtt,
     Node,
     PathKind,
     Pool,
     Protocol,
+    Retries,
     Route,
     RouteBackend,
     Service,
     ServicePort,
     ServiceType,
+    Sticky,
     TrafficPolicy,
     Wildcard,
     host_port,
@@ -38,6 +41,7 @@ from piagent.core.plan import (
     plan,
     with_leaving,
 )
+from piagent.core.predicates import Predicate
 from piagent.core.proxying import Proxying
 from piagent.core.routing import Target
 from tests.core.things import TIMING
@@ -168,6 +172,20 @@ def test_routes_are_laid_out_in_order_of_precedence() -> None:
         PlannedRoute("none", "", "/gone", True, (), 0, 60_000),
         PlannedRoute("api", "", "/v1", False, (Target("web:81", 9), Target("")), 5, 7),
     )
+
+
+def test_what_a_route_says_of_its_requests_is_laid_out() -> None:
+    said = {
+        "retries": Retries(attempts=2),
+        "sticky": Sticky(cookie="sid"),
+        "hash_on": HashOn(name="x-user"),
+        "methods": ("GET",),
+        "headers": (Predicate("x-canary", "yes"),),
+        "query": (Predicate("v", "2"),),
+        "filters": Filters(in_flight=3),
+    }
+    (front,) = plan(config(route("all", **said)), NOTHING, ALL_UP).gateways
+    assert {name: getattr(front.routes[0], name) for name in said} == said
 
 
 CLUSTER_IP, NODE_PORT = "10.96.0.9", 30053

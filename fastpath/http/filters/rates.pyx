@@ -7,8 +7,8 @@ from fastpath.address cimport ADDRESS_SIZE, address_put_client
 from fastpath.abi cimport fp_static_assert
 from fastpath.hashing.siphash cimport siphash24
 from fastpath.http.answers cimport reply_t
-from fastpath.http.filters.headers cimport names_equal
-from fastpath.http.http1 cimport FIELD_OTHER, REFUSE_RATE, field_t, head_t
+from fastpath.http.fields cimport field_find
+from fastpath.http.http1 cimport REFUSE_RATE, field_t
 from fastpath.http.state cimport http_of
 from fastpath.http.writing cimport put_number
 from fastpath.memory.lock cimport lock_give, lock_take
@@ -44,19 +44,6 @@ cdef uint64_t rates_take(rates_t *self, uint64_t key, uint64_t now_ns, uint64_t 
     return 0
 
 
-cdef const field_t *find(const head_t *head, const uint8_t *data,
-                         const rate_t *rate) noexcept nogil:
-    """The first field of the name that the limit goes by, or NULL."""
-    cdef uint16_t i
-    cdef const field_t *field
-    for i in range(head.fields_count):
-        field = &head.fields[i]
-        if (field.kind == FIELD_OTHER and field.name.size == rate.header.size
-                and names_equal(data + field.name.at, rate.header.data, field.name.size)):
-            return field
-    return NULL
-
-
 cdef inline uint64_t hash_of(const loop_t *loop, const uint8_t *data, size_t size) noexcept nogil:
     return siphash24(loop.hash_key[0], loop.hash_key[1], data, size)
 
@@ -70,7 +57,7 @@ cdef uint64_t key_of(loop_t *loop, client_t *client, const rate_t *rate,
     cdef uint64_t parts[4]
     cdef uint64_t key
     if rate.header.size > 0:
-        field = find(client.head, data, rate)
+        field = field_find(client.head, data, &rate.header)
     parts[0] = route.born
     parts[1] = route.slot
     parts[2] = field != NULL
