@@ -21,10 +21,10 @@ LONG = (
     "style",
     "model",
     "fuzz",
-    "benchmarks",
     "packaging",  # of the wheel that the first has made meanwhile
-    "lab",
     "sim",
+    "benchmarks",  # their agents' leases do not outlast compilers
+    "lab",
 )
 """What takes minutes, the longest first: several workers would wait for the last one else."""
 
