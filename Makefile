@@ -51,8 +51,8 @@ demo: build  ## three agents on this machine; ARGS=--once for the tour
 	@$(PY) -m piagent.cli demo $(ARGS)
 
 # What is downloaded comes while the engine is built; then two engines are, side by side. Tests
-# mostly wait, for leases and for processes: four at a time keep two cores busy.
-JOBS ?= 4
+# mostly wait, for leases and for processes: three at a time keep two cores busy.
+JOBS ?= 3
 test:  ## every test that CI runs; JOBS=1: one after the other
 	@$(MAKE) --no-print-directory --jobs=2 .venv/address.stamp .venv/arm64.stamp
 	@$(PY) -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)

@@ -34,6 +34,16 @@ def wait_for_port(address: str, port: int, process: subprocess.Popen[bytes]) -> 
     raise RuntimeError(f"{process.args!r} does not listen on {address}:{port}")
 
 
+def wait_for_datagrams(port: int, process: subprocess.Popen[bytes]) -> None:
+    """The same of a UDP port, at whatever address."""
+    end = time.monotonic() + WAIT_S
+    while time.monotonic() < end and process.poll() is None:
+        if f":{port:04X} " in Path("/proc/net/udp").read_text():
+            return
+        time.sleep(0.05)
+    raise RuntimeError(f"{process.args!r} does not listen on UDP port {port}")
+
+
 def pinned(cpu: int, *argv: str) -> list[str]:
     """The command line that runs `argv` on one CPU only."""
     return ["taskset", "-c", str(cpu), *argv]

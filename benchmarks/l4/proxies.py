@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.compared.load import Ports, Proxy, compiled
 from benchmarks.peers import PROXY_CPU, VIP, agent, nginx_modules
-from benchmarks.processes import free_port, running, wait_for_port
+from benchmarks.processes import free_port, running, wait_for_datagrams, wait_for_port
 
 LOCAL = "127.0.0.1"
 HERE = Path(__file__).parent
@@ -123,6 +123,7 @@ def _nginx(folder: Path, to: Ports) -> Iterator[dict[str, Proxy]]:
     )  # fmt: skip
     with running("nginx", "-c", str(file), cpu=PROXY_CPU, log=folder / "nginx.log") as process:
         wait_for_port(LOCAL, ports.echo, process)
+        wait_for_datagrams(ports.udp, process)
         yield {"nginx": Proxy(LOCAL, ports, process)}
 
 
@@ -143,6 +144,7 @@ def _udp_relay(folder: Path, to: Ports) -> Iterator[dict[str, Proxy]]:
     compiled(relay, [HERE / "udp_relay.c"])
     argv = (str(relay), LOCAL, str(ports.udp), ",".join(_backends(5)), str(to.udp))
     with running(*argv, cpu=PROXY_CPU, log=folder / "udp_relay.log") as process:
+        wait_for_datagrams(ports.udp, process)
         yield {"udp-relay": Proxy(LOCAL, ports, process)}
 
 
