@@ -207,13 +207,14 @@ cdef class MessagesFuzz(Fuzz):
 
     cdef void _add_long_chunks(self) noexcept nogil:
         """Of two digits each, most with an extension."""
+        cdef const uint8_t *digits = b"0123456789abcdef"
         cdef uint32_t n = 1 + self.roll(4)
         cdef uint32_t size
         while n > 0:
             n -= 1
             size = 1 + self.roll(60)
             self.raw[self.size] = <uint8_t>(0x30 + size // 16)
-            self.raw[self.size + 1] = <uint8_t>b"0123456789abcdef"[size % 16]
+            self.raw[self.size + 1] = digits[size % 16]
             self.size += 2
             if self.roll(4):
                 self._add(b";")
