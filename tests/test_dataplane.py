@@ -43,6 +43,7 @@ from piagent.core.proxying import Balance, Ejection, Limits, ProxyHeader, Proxyi
 from piagent.core.routing import Target
 from piagent.dataplane.filters import engine_filters
 from piagent.ports import ListenError
+from tests.fakes import FakeDataPlane
 from tests.net import free_port
 
 dataplane = pytest.importorskip("piagent.dataplane", reason="the engine is not built")
@@ -343,3 +344,9 @@ def test_a_relay_is_the_engines_once_it_was_taken(backend: int) -> None:
             assert plane.stats()["relays"]["total"] == 1
     finally:
         plane.stop()
+
+
+def test_what_stands_for_the_engine_in_tests_counts_what_it_counts() -> None:
+    real, fake = dataplane.EngineDataPlane(1, b"secret").stats(), FakeDataPlane().stats()
+    assert fake.keys() == real.keys()
+    assert fake["http"].keys() == real["http"].keys()
