@@ -1,6 +1,6 @@
 """A request's way to a backend: understood, routed, given a socket."""
 
-from libc.stdint cimport uint8_t, uint16_t
+from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from libc.string cimport memset
 
 from fastpath.abi cimport (
@@ -32,9 +32,8 @@ from fastpath.http.request_id cimport request_identify
 from fastpath.http.retry cimport is_repeatable, retry_begin, retry_may
 from fastpath.http.routes cimport host_is_served, route_find
 from fastpath.http.state cimport (
-    CLIENT_CONNECTING, CLIENT_EXCHANGE, CLIENT_HEAD, RESPONSE_HEAD, STEP_CLOSE, STEP_GO, STEP_WAIT,
-    client_t,
-    deadline_of, http_of, http_t,
+    CLIENT_CONNECTING, CLIENT_EXCHANGE, CLIENT_HEAD, HEARS_COPY, RESPONSE_HEAD, STEP_CLOSE, STEP_GO,
+    STEP_WAIT, client_t, deadline_of, http_of, http_t,
 )
 from fastpath.http.sticky cimport sticky_find, sticky_read
 from fastpath.http.subrequest cimport question_ask, question_drop, question_granted
@@ -114,18 +113,21 @@ cdef int begin(loop_t *loop, client_t *client) noexcept nogil:
     if client.has_body and flow.raw_start < flow.raw_end and flow_decode(&http.stores, flow) < 0:
         return -<int>body_refusal(&flow.body)
     http.n_requests += 1
-    client.hash = client.route_hash
-    if client.hash == 0:
-        if loop.snapshot.service_of_slot[client.service_slot].affinity:
-            client.hash = client.origin
-        else:
-            client.hash = draw64(client.flow, http.n_requests)
+    client.hash = hash_of(loop, client, loop.snapshot.service_of_slot[client.service_slot])
     client.tries.n = 0
     client.n_interim = 0
     client.is_replaced = client.was_sent = False
     client.keeps_request = is_repeatable(client)
     code = queue_enter(loop, client, loop.snapshot.service_of_slot[client.service_slot])
     return connect_next(loop, client) if code == STEP_GO else code
+
+
+cdef uint64_t hash_of(loop_t *loop, const client_t *client,
+                      const service_t *service) noexcept nogil:
+    """By what the route says, else by the service's affinity, else drawn for each request."""
+    if client.route_hash != 0:
+        return client.route_hash
+    return client.origin if service.affinity else draw64(client.flow, http_of(loop).n_requests)
 
 
 cdef uint8_t path_rules(const listener_t *listener) noexcept nogil:
@@ -361,11 +363,10 @@ cdef int dispatch_heard(loop_t *loop, client_t *client) noexcept nogil:
     cdef bint is_there
     if client.keeps_upstream and client.is_request_done:
         pool_park(loop, client.upstream)
-        client.upstream = NULL
     else:
         pool_close(loop, client.upstream)
     queue_leave(loop, client)
-    if client.is_copy:
+    if client.hears == HEARS_COPY:
         client.status = 200             # whatever it is: there was one
         return STEP_CLOSE
     flow_clear(loop, &http_of(loop).stores, answer)
@@ -380,7 +381,7 @@ cdef int dispatch_copy(loop_t *loop, client_t *copy) noexcept nogil:
     # There is nothing that a PROXY header could tell of a copy.
     if service == NULL or service.born != copy.service_born or service.proxy_header:
         return -REFUSE_UNAVAILABLE
-    copy.hash = copy.origin if service.affinity else draw64(copy.flow, http_of(loop).n_requests)
+    copy.hash = hash_of(loop, copy, service)
     copy.keeps_request = is_repeatable(copy)
     code = queue_enter(loop, copy, service)
     if code == STEP_WAIT:

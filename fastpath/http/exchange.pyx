@@ -360,7 +360,7 @@ cdef int finish(loop_t *loop, client_t *client) noexcept nogil:
     """The response is written."""
     cdef flow_t *flow = &client.response
     if (client.keeps_upstream and client.is_request_done and flow.raw_start == flow.raw_end):
-        pool_park_of(loop, client)
+        pool_park(loop, client.upstream)
     else:
         pool_close(loop, client.upstream)
     access_ends(client, ENDED_DONE)
@@ -375,12 +375,6 @@ cdef int finish(loop_t *loop, client_t *client) noexcept nogil:
     # A client that did not ask for the end may have sent more, which must not become a reset that
     # takes the response away (RFC 9112, 9.6).
     return STEP_LINGER if client_drains(loop, client) else STEP_CLOSE
-
-
-cdef inline void pool_park_of(loop_t *loop, client_t *client) noexcept nogil:
-    cdef upstream_t *upstream = client.upstream
-    pool_park(loop, upstream)
-    client.upstream = NULL
 
 
 # ---- an answer to a question of ours ----

@@ -16,8 +16,7 @@ from fastpath.http.checks cimport checks_free, checks_hear, checks_init
 from fastpath.http.coders cimport coders_free, coders_init
 from fastpath.http.dispatch cimport (
     dispatch_called, dispatch_checked, dispatch_connected, dispatch_copy, dispatch_refused,
-    dispatch_request,
-    dispatch_resume,
+    dispatch_request, dispatch_resume,
 )
 from fastpath.http.entry cimport entry_connection, entry_leave
 from fastpath.http.exchange cimport (
@@ -37,10 +36,10 @@ from fastpath.http.queue cimport queue_leave
 from fastpath.http.records cimport ENDED_CUT, ENDED_STOPPED, REQUESTS_SIZE, request_record_t
 from fastpath.http.request_id cimport request_ids_init
 from fastpath.http.state cimport (
-    CLIENT_ANSWER, CLIENT_BACKOFF, CLIENT_CHECKING, CLIENT_CONNECTING, CLIENT_EXCHANGE, CLIENT_HEAD,
-    CLIENT_IDLE, CLIENT_LINGER, CLIENT_TUNNEL, CLIENT_WAITING, COPIES_MAX, STEP_CLOSE, STEP_CUT,
-    STEP_GO, STEP_LINGER, STEP_NEXT, STEP_TUNNEL, STEP_WAIT, asker_t, client_t, http_of, http_t,
-    question_t, request_ended, upstream_t,
+    CLIENT_ANSWER, CLIENT_BACKOFF, CLIENT_CHECKING, CLIENT_CONNECTING, CLIENT_EXCHANGE,
+    CLIENT_HEAD, CLIENT_IDLE, CLIENT_LINGER, CLIENT_TUNNEL, CLIENT_WAITING, COPIES_MAX,
+    HEARS_COPY, STEP_CLOSE, STEP_CUT, STEP_GO, STEP_LINGER, STEP_NEXT, STEP_TUNNEL, STEP_WAIT,
+    asker_t, client_t, http_of, http_t, question_t, request_ended, upstream_t,
 )
 from fastpath.loop cimport (
     FAILED, PEER_ENDED, READABLE, TICK_MS, WRITABLE, endpoint_end, endpoint_init, endpoint_read,
@@ -157,10 +156,10 @@ cdef void run(loop_t *loop, client_t *client) noexcept nogil:
 
 cdef bint settle(loop_t *loop, client_t *client, int step) noexcept nogil:
     """Do what a step says; whether there may be more to do at once."""
+    if client.hears == HEARS_COPY and step != STEP_WAIT and step != STEP_GO:
+        mirror_end(loop, client)
+        return False
     if step < 0:
-        if client.is_copy:
-            mirror_end(loop, client)
-            return False
         step = exchange_answer(loop, client, <refusal_t>(-step))
     if step == STEP_WAIT:
         arm(loop, client)
@@ -172,9 +171,6 @@ cdef bint settle(loop_t *loop, client_t *client, int step) noexcept nogil:
         return True
     if step == STEP_TUNNEL:
         open_tunnel(loop, client)
-        return False
-    if client.is_copy:
-        mirror_end(loop, client)
         return False
     if step == STEP_LINGER or (step == STEP_CLOSE and has_unread(loop, client)):
         begin_linger(loop, client)

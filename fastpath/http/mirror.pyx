@@ -60,7 +60,6 @@ cdef void mirror_copy(loop_t *loop, client_t *client) noexcept nogil:
         return
     memset(copy, 0, sizeof(client_t))
     endpoint_init(&copy.io, http.on_copy, copy, -1, 0)
-    copy.is_copy = True
     copy.hears = HEARS_COPY
     copy.is_old = True                  # interim responses are not for it
     copy.state = CLIENT_BACKOFF         # until it goes
@@ -151,7 +150,7 @@ cdef void leave(loop_t *loop, client_t *copy) noexcept nogil:
 
 
 cdef void mirror_end(loop_t *loop, client_t *copy) noexcept nogil:
-    fp_assert(copy.is_copy)
+    fp_assert(copy.hears == HEARS_COPY)
     tally(loop, COPY_ANSWERED if copy.status else COPY_FAILED)
     leave(loop, copy)
 

@@ -131,6 +131,7 @@ cdef void pool_park(loop_t *loop, upstream_t *upstream) noexcept nogil:
             or http.n_idle[upstream.slot] >= POOL_IDLE_MAX or not is_wanted(loop, upstream)):
         pool_close(loop, upstream)
         return
+    upstream.client.upstream = NULL
     upstream.client = NULL
     upstream.idle_since_ms = loop.now_ms
     upstream.idle_since_turn = loop.counters.turns

@@ -73,8 +73,9 @@ cdef struct asker_t:            # the page that a request comes from, when it ma
 cdef enum:
     COPIED_SIZE_MAX = 1024      # of question_t.names
 
-# To a service that decides what becomes of a request (subrequest.pxd). While it `is_open` the
-# client's fields say what is asked, as if it had sent that, and these what it did send.
+# To a service that decides what becomes of a request (subrequest.pxd). While it is open
+# (HEARS_QUESTION) the client's fields say what is asked, as if it had sent that, and these what it
+# did send.
 cdef struct question_t:
     uint8_t *head               # owned, from stores.forwards: the question's until it is asked, …
     body_t body                 # … then, as all that follows, the request's
@@ -86,7 +87,6 @@ cdef struct question_t:
     uint16_t wanted_slot
     uint16_t names_size
     uint8_t method
-    bint is_open
     bint has_body
     bint is_old
     bint is_sticky
@@ -100,7 +100,7 @@ cdef enum:
 cdef enum hears_t:
     HEARS_CLIENT = 0
     HEARS_QUESTION              # it is the answer to question_t
-    HEARS_COPY                  # nobody
+    HEARS_COPY                  # nobody: the client_t is a copy, without a socket of its own
 
 cdef struct client_t:
     endpoint_t io
@@ -164,7 +164,6 @@ cdef struct client_t:
     bint has_filters            # the route has some
     bint is_in_flight           # is counted in common_t.in_flight of `in_flight_slot`
     bint is_websocket
-    bint is_copy                # of a request, without a socket of its own
     bint is_pooled              # the upstream came out of the pool
     bint is_replaced            # the pooled one had died, this is another
     bint is_active              # counted in http_t.n_active, …

@@ -31,7 +31,6 @@ cdef enum:
 cdef void put_aside(client_t *client) noexcept nogil:
     """They are the question's."""
     cdef question_t *question = client.question
-    question.is_open = True
     client.hears = HEARS_QUESTION
     question.method = client.method
     question.has_body = client.has_body
@@ -50,7 +49,6 @@ cdef void put_aside(client_t *client) noexcept nogil:
 cdef void take_back(client_t *client) noexcept nogil:
     """They are the request's again."""
     cdef question_t *question = client.question
-    question.is_open = False
     client.hears = HEARS_CLIENT
     client.method = question.method
     client.has_body = question.has_body
@@ -117,7 +115,7 @@ cdef void question_refused(loop_t *loop, client_t *client) noexcept nogil:
 
 cdef void question_free(loop_t *loop, client_t *client) noexcept nogil:
     cdef http_t *http = http_of(loop)
-    if client.question.is_open:
+    if client.hears == HEARS_QUESTION:
         take_back(client)
     if client.question.head != NULL:
         slab_put(&http.stores.forwards, client.question.head)

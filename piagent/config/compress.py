@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from piagent.config.filter_values import Encoding
+from piagent.config.host import has_library
 from piagent.config.problems import elements, unique
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def check_compress(value: tuple[Encoding, ...], place: KeyPath, report: Report) 
         if not name:
             continue
         library, package = LIBRARIES[name]
-        if _is_here(library):
+        if has_library(library):
             found += 1
         else:
             what = f'"{name}" needs {library}, which this machine does not have; it is left out'
@@ -35,13 +36,3 @@ def check_compress(value: tuple[Encoding, ...], place: KeyPath, report: Report) 
     if not found and not report.has_errors_in(place):
         what = "none of these can be here, so responses go out as they are"
         report.warn(place, what, "install one of the libraries")
-
-
-def _is_here(library: str) -> bool:
-    import ctypes
-
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True

@@ -22,6 +22,17 @@ class Host(Struct, frozen=True, kw_only=True):
     """Interface -> its first IPv4 address."""
 
 
+def has_library(name: str) -> bool:
+    """Tell whether a shared library can be loaded."""
+    import ctypes  # few files need it
+
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
+
+
 def this_host() -> Host:
     """Look."""
     return Host(

@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from piagent.config import key_files
+from piagent.config.host import has_library
 from piagent.core.filters import Users
 
 if TYPE_CHECKING:
@@ -69,15 +70,8 @@ def read_users(file: File, folder: Path, report: Report) -> dict[str, Users]:
 
 
 def _check_library(report: Report) -> None:
-    import ctypes  # few files need it
-
-    for name in ("libcrypt.so.1", "libcrypt.so.2"):
-        try:
-            ctypes.CDLL(name)
-        except OSError:
-            continue
-        return
-    report.error((), "basic_auth needs libcrypt.so.1, which is not there", "install libcrypt1")
+    if not any(map(has_library, ("libcrypt.so.1", "libcrypt.so.2"))):
+        report.error((), "basic_auth needs libcrypt.so.1, which is not there", "install libcrypt1")
 
 
 def _read(file: Path, place: KeyPath, report: Report) -> Users:

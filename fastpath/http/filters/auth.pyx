@@ -7,7 +7,6 @@ from fastpath.abi cimport FP_OK
 from fastpath.address cimport ADDRESS_SIZE, address_put_client
 from fastpath.atomics cimport count, gauge
 from fastpath.hashing.siphash cimport siphash24
-from fastpath.http.answers cimport reply_t
 from fastpath.http.checks cimport (
     CHECK_MS, ask_t, check_t, checks_enter, checks_has, checks_leave, checks_t,
 )
@@ -16,12 +15,12 @@ from fastpath.http.filters.credentials cimport (
     VERDICT_NEVER, VERDICT_NONE, VERDICT_RIGHT, VERDICT_WRONG, credentials_digest,
     credentials_find, credentials_t,
 )
-from fastpath.http.filters.rates cimport rates_t, rates_take
+from fastpath.http.filters.rates cimport rates_t, rates_take, rates_tell
 from fastpath.http.http1 cimport (
     FIELD_OTHER, REFUSE_CHECKS_BUSY, REFUSE_CHECKS_RATE, REFUSE_CREDENTIALS, field_t, is_named,
 )
 from fastpath.http.state cimport CLIENT_CHECKING, http_of, http_t
-from fastpath.http.writing cimport put, put_number, put_text
+from fastpath.http.writing cimport put, put_text
 from fastpath.loop cimport loop_watch
 from fastpath.memory.ring cimport ring_put
 from fastpath.sys_linux cimport EPOLLIN, eventfd_write
@@ -117,18 +116,13 @@ cdef uint64_t source_of(const loop_t *loop, const client_t *client) noexcept nog
 cdef int hand_over(loop_t *loop, ask_t *ask) noexcept nogil:
     """To Python: 0, or why it cannot be."""
     cdef http_t *http = http_of(loop)
-    cdef reply_t *reply = &http.reply
-    cdef uint8_t *end = reply.fields
     # rate_limit's table has room for this, too; none of its keys is made in this way.
     cdef uint64_t wait_ns = rates_take(
         <rates_t *>loop.common.rates, ask.source, loop.now_us * NS_PER_US,
         NS_PER_S, <uint64_t>NS_PER_S * (CHECKS_AHEAD - 1)
     )
     if wait_ns > 0:
-        end = put_text(end, b"Retry-After: ")
-        end += put_number(end, (wait_ns + NS_PER_S - 1) // NS_PER_S)
-        end = put_text(end, b"\r\n")
-        reply.fields_size = <uint16_t>(end - reply.fields)
+        rates_tell(&http.reply, wait_ns)
         return -REFUSE_CHECKS_RATE
     ask.asked_us = loop.now_us
     if ring_put(&http.checks.asks, ask) != FP_OK:

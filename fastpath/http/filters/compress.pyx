@@ -187,7 +187,7 @@ cdef void hear(said_t *said, field_t *field, const uint8_t *name, uint16_t name_
     elif is_named(name, name_size, b"accept-ranges"):
         said.ranges = field
     elif is_named(name, name_size, b"vary"):
-        if list_has(value, size, b"accept-encoding") or list_has_star(value, size):
+        if list_has(value, size, b"accept-encoding") or list_has(value, size, b"*"):
             said.varies = True
     elif is_named(name, name_size, b"cache-control"):
         if list_has(value, size, b"no-transform"):
@@ -195,15 +195,6 @@ cdef void hear(said_t *said, field_t *field, const uint8_t *name, uint16_t name_
     elif (is_named(name, name_size, b"content-encoding")
             or is_named(name, name_size, b"content-range") or is_digest(name, name_size)):
         said.is_sealed = True
-
-
-cdef bint list_has_star(const uint8_t *text, uint16_t size) noexcept nogil:
-    cdef element_t element
-    cdef uint16_t at = 0
-    while list_next(text, size, c",", &at, &element):
-        if element.size == 1 and element.text[0] == c"*":
-            return True
-    return False
 
 
 cdef void hear_lines(said_t *said, const text_t *lines) noexcept nogil:

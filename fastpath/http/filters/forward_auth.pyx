@@ -89,7 +89,6 @@ cdef int forward_auth_prepare(loop_t *loop, client_t *client, request_t *request
     if question.head == NULL:
         slab_put(&http.questions, question)
         return -REFUSE_BUSY
-    question.is_open = False
     question.asked_slot = auth.service.slot
     question.head_size = <uint16_t>put_question(question.head, client, request, auth)
     question.names_size = <uint16_t>auth.names.size

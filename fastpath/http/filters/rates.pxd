@@ -9,6 +9,7 @@ closest to that gives way, and whoever had it begins anew.
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from fastpath.http.answers cimport reply_t
 from fastpath.http.filters.table cimport rate_t
 from fastpath.http.state cimport client_t
 from fastpath.abi cimport route_t
@@ -34,6 +35,9 @@ cdef struct rates_t:            # zeroed: empty
 # 0: the request conforms and is charged; else nanoseconds until one will.
 cdef uint64_t rates_take(rates_t *self, uint64_t key, uint64_t now_ns, uint64_t interval_ns,
                          uint64_t ahead_ns) noexcept nogil
+
+# Retry-After of an answer of our own, as the first of its fields.
+cdef void rates_tell(reply_t *reply, uint64_t wait_ns) noexcept nogil
 
 # For a request whose head is in `client.head`: 0, or -REFUSE_RATE with Retry-After in the reply.
 cdef int rate_check(loop_t *loop, client_t *client, const rate_t *rate,

@@ -1,16 +1,14 @@
 """rate_limit: how often a client, or whoever sends a header's value, may ask."""
 
 from libc.stdint cimport uint8_t, uint16_t
-from libc.string cimport memcpy
 
 from fastpath.address cimport ADDRESS_SIZE, address_put_client
 from fastpath.abi cimport fp_static_assert
 from fastpath.hashing.siphash cimport siphash24
-from fastpath.http.answers cimport reply_t
 from fastpath.http.fields cimport field_find
 from fastpath.http.http1 cimport REFUSE_RATE, field_t
 from fastpath.http.state cimport http_of
-from fastpath.http.writing cimport put_number
+from fastpath.http.writing cimport put_number, put_text
 from fastpath.memory.lock cimport lock_give, lock_take
 
 cdef enum:
@@ -70,19 +68,20 @@ cdef uint64_t key_of(loop_t *loop, client_t *client, const rate_t *rate,
     return key if key else 1
 
 
+cdef void rates_tell(reply_t *reply, uint64_t wait_ns) noexcept nogil:
+    cdef uint8_t *end = put_text(reply.fields, b"Retry-After: ")
+    end += put_number(end, (wait_ns + NS_PER_S - 1) // NS_PER_S)
+    end = put_text(end, b"\r\n")
+    reply.fields_size = <uint16_t>(end - reply.fields)
+
+
 cdef int rate_check(loop_t *loop, client_t *client, const rate_t *rate,
                     const route_t *route) noexcept nogil:
-    cdef reply_t *reply = &http_of(loop).reply
-    cdef uint8_t *end = reply.fields
     cdef uint64_t wait_ns = rates_take(
         <rates_t *>loop.common.rates, key_of(loop, client, rate, route),
         loop.now_us * NS_PER_US, rate.interval_ns, rate.ahead_ns
     )
     if wait_ns == 0:
         return 0
-    memcpy(end, b"Retry-After: ", 13)
-    end += 13
-    end += put_number(end, (wait_ns + NS_PER_S - 1) // NS_PER_S)
-    memcpy(end, b"\r\n", 2)
-    reply.fields_size = <uint16_t>(end + 2 - reply.fields)
+    rates_tell(&http_of(loop).reply, wait_ns)
     return -REFUSE_RATE
